@@ -1,0 +1,34 @@
+//! Measures how robust visual question answering models are when images, questions or answers shift
+//! away from the training data.
+//!
+//! # The rooms
+//!
+//! Each room names only rooms of the levels above it; `tests/architecture.rs` holds the map to that.
+//!
+//! | level | room | owns |
+//! |---|---|---|
+//! | 0 | [`error`] | the one error type |
+//! | 1 | [`tensor`] | host tensors: dtype, shape, bytes |
+//! | 1 | [`stats`] | intervals (the only room that names statrs) |
+//! | 2 | [`graph`] | ONNX as a value: typed builder, shape rules, protobuf; runs nothing |
+//! | 2 | [`score`] | answer normalisers and metrics: strings and numbers in, numbers out |
+//! | 2 | [`store`] | raw answers in SQLite (the only room that names rusqlite) |
+//! | 3 | [`runtime`] | sessions and device tensors (the only room that names ort) |
+//! | 3 | [`data`] | questions, annotations, images on disk |
+//! | 4 | [`model`] | model families as graph builders, preprocessing, decoding |
+//! | 5 | [`suite`] | composes the others: a validated plan and its execution |
+//! | 5 | [`report`] | tables from scores |
+//!
+//! The binary (`src/main.rs`, `src/cli/`) comes last: it alone prints, draws progress and exits.
+
+pub mod data;
+pub mod error;
+pub mod graph;
+pub mod model;
+pub mod report;
+pub mod runtime;
+pub mod score;
+pub mod stats;
+pub mod store;
+pub mod suite;
+pub mod tensor;
