@@ -13,6 +13,7 @@
 //! | 2 | [`graph`] | ONNX as a value: typed builder, shape rules, protobuf; runs nothing |
 //! | 2 | [`score`] | answer normalisers and metrics: strings and numbers in, numbers out |
 //! | 2 | [`store`] | raw answers in SQLite (the only room that names rusqlite) |
+//! | 2 | [`shift`] | distance of features from a reference (the only room that names ndarray-linalg) |
 //! | 3 | [`runtime`] | sessions and device tensors (the only room that names ort) |
 //! | 3 | [`data`] | questions, annotations, images on disk |
 //! | 4 | [`model`] | model families as graph builders, preprocessing, decoding |
@@ -28,6 +29,7 @@ pub mod model;
 pub mod report;
 pub mod runtime;
 pub mod score;
+pub mod shift;
 pub mod stats;
 pub mod store;
 pub mod suite;
