@@ -281,11 +281,15 @@ fn no_file_has_a_name_that_says_nothing() {
 }
 
 /// Beginnings of paths that exist on one machine only, in two parts so that this file does not hold them.
-const MACHINE_PATHS: &[(&str, &str)] = &[("/wo", "rk/"), ("/ho", "me/"), ("/ro", "ot/"), ("/Us", "ers/"), ("/opt", "/ref")];
+const MACHINE_PATHS: &[(&str, &str)] =
+    &[("/wo", "rk/"), ("/ho", "me/"), ("/ro", "ot/"), ("/Us", "ers/"), ("/opt", "/ref")];
 
 fn machine_path(text: &str) -> Option<String> {
     let mut paths = MACHINE_PATHS.iter().map(|(start, end)| format!("{start}{end}"));
-    paths.find(|path| text.match_indices(path).any(|(at, _)| !text[..at].ends_with(|c: char| c.is_alphanumeric() || "-_}.".contains(c))))
+    paths.find(|path| {
+        text.match_indices(path)
+            .any(|(at, _)| !text[..at].ends_with(|c: char| c.is_alphanumeric() || "-_}.".contains(c)))
+    })
 }
 
 #[test]

@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 use digrap_bench::error::{Error, Kind, Result};
 
 mod doctor;
+mod list;
 mod machine;
 
 const EXIT_CODES: &str =
@@ -26,6 +27,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// The known datasets and metrics
+    List(list::ListArgs),
     /// What this machine can run, and what is missing
     Doctor,
 }
@@ -53,6 +56,7 @@ pub fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> Result<()> {
     match &cli.verb {
+        Verb::List(args) => list::run(args, cli.json),
         Verb::Doctor => doctor::run(cli.json),
     }
 }
