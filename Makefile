@@ -15,4 +15,4 @@ demo: setup
 	$(CARGO) run --locked -- vqa --model fixtures/models/paligemma-easy-vqa --dataset easy-vqa
 
 test: setup
-	$(CARGO) test --locked
+	$(CARGO) test --locked --no-fail-fast

@@ -94,7 +94,9 @@ unpack() {
     (cd "$partial/new" && find . -type f -exec "${sums[@]}" {} + >"$partial/sums")
     mv "$partial/sums" "$partial/new/SHA256SUMS"
     if [ -e "$1" ]; then mv "$1" "$partial/old"; fi
-    mv "$partial/new" "$1"
+    # Unlike mv, a plain rename fails, instead of moving into it, where another set-up has just made the folder.
+    "$python" -c 'import os, sys; os.rename(*sys.argv[1:])' "$partial/new" "$1" 2>/dev/null || intact "$1" ||
+        fail "cannot create $1" "check its permissions, then run the command again"
     rm -rf "$partial"
     trap - EXIT
 }

@@ -128,7 +128,7 @@ fn tokens(code: &str) -> Vec<(usize, String)> {
 }
 
 /// The first segments behind `root::`, one or a group in braces.
-fn segments<'a>(tokens: &'a [(usize, String)], root: usize) -> Vec<&'a str> {
+fn segments(tokens: &[(usize, String)], root: usize) -> Vec<&str> {
     let text = |at: usize| tokens.get(at).map_or("", |(_, text)| text.as_str());
     if text(root + 1) != "::" {
         return Vec::new();
