@@ -143,6 +143,54 @@ fn a_home_that_is_not_set_is_an_error_with_a_hint() {
     assert_fails(&command.arg("doctor").output().unwrap(), 2, "error: the environment variable HOME is not set");
 }
 
+/// A set of two questions with ten answers each, and these results.
+fn score(folder: &Path, results: &str, more: &[&str]) -> Output {
+    let answers = |given: [&str; 10]| {
+        let answers = given.iter().zip(1..).map(|(answer, id)| serde_json::json!({"answer": answer, "answer_id": id}));
+        answers.collect::<Vec<_>>()
+    };
+    let two_of_ten = ["2", "2", "3", "3", "3", "3", "3", "3", "3", "3"];
+    let questions = [(1, "what colour?"), (2, "how many?")]
+        .map(|(id, text)| serde_json::json!({"question_id": id, "image_id": id + 6, "question": text}));
+    let annotations = [(1, answers(["red"; 10]), "other"), (2, answers(two_of_ten), "number")].map(|(id, answers, kind)| {
+        serde_json::json!({"question_id": id, "image_id": id + 6, "answers": answers, "answer_type": kind, "question_type": "what"})
+    });
+    fs::write(folder.join("questions.json"), serde_json::json!({"questions": questions}).to_string()).unwrap();
+    fs::write(folder.join("annotations.json"), serde_json::json!({"annotations": annotations}).to_string()).unwrap();
+    fs::write(folder.join("results.json"), results).unwrap();
+    let files = ["--questions", "questions.json", "--annotations", "annotations.json", "--results", "results.json"];
+    program().current_dir(folder).arg("score").args(files).args(more).output().unwrap()
+}
+
+#[test]
+fn score_prints_a_table_or_one_json_document() {
+    let folder = tempfile::tempdir().unwrap();
+    let results = r#"[{"question_id": 1, "answer": "red"}, {"question_id": 2, "answer": "2"}]"#;
+    let output = score(folder.path(), results, &["--json", "--dict_equality"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let document = json(&output);
+    // Two of ten: 0.6 on average over leaving each of the ten answers out, (2 * 1/3 + 8 * 2/3) / 10.
+    assert_eq!(document["n"], 2);
+    assert!((document["accuracy"].as_f64().unwrap() - 80.0).abs() < 1e-9, "{document}");
+    for key in ["metric", "by_answer_type", "by_question_type", "interval"] {
+        assert!(!document[key].is_null(), "{key}");
+    }
+    let plain = score(folder.path(), results, &[]);
+    assert!(text(&plain.stdout).contains("80.0"), "{}", text(&plain.stdout));
+}
+
+#[test]
+fn score_tells_wrong_from_incomplete_input() {
+    let folder = tempfile::tempdir().unwrap();
+    let one = r#"[{"question_id": 1, "answer": "red"}]"#;
+    assert_fails(&score(folder.path(), one, &["--metric", "lavsi"]), 2, "error: unknown metric `lavsi`");
+    let missing = score(folder.path(), one, &[]);
+    assert_eq!(missing.status.code(), Some(3), "{}", text(&missing.stderr));
+    let damaged = score(folder.path(), &one[..20], &[]);
+    assert_eq!(damaged.status.code(), Some(2), "{}", text(&damaged.stderr));
+    assert!(text(&damaged.stderr).contains("caused by: "), "{}", text(&damaged.stderr));
+}
+
 /// A download that fails leaves nothing behind, so that the next run starts afresh.
 #[test]
 fn a_failed_set_up_leaves_nothing_half_done() {

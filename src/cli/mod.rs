@@ -10,6 +10,7 @@ use digrap_bench::error::{Error, Kind, Result};
 mod doctor;
 mod list;
 mod machine;
+mod score;
 
 const EXIT_CODES: &str =
     "Exit codes: 0 done; 2 wrong arguments or input; 3 not comparable or incomplete; 4 internal failure.";
@@ -27,6 +28,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Score a results file
+    Score(score::ScoreArgs),
     /// The known datasets and metrics
     List(list::ListArgs),
     /// What this machine can run, and what is missing
@@ -56,6 +59,7 @@ pub fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> Result<()> {
     match &cli.verb {
+        Verb::Score(args) => score::run(args, cli.json),
         Verb::List(args) => list::run(args, cli.json),
         Verb::Doctor => doctor::run(cli.json),
     }
