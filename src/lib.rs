@@ -16,7 +16,7 @@
 //! | 2 | [`shift`] | distance of features from a reference (the only room that names ndarray-linalg) |
 //! | 3 | [`runtime`] | sessions and device tensors (the only room that names ort) |
 //! | 3 | [`data`] | questions, annotations, images on disk |
-//! | 4 | [`model`] | model families as graph builders, preprocessing, decoding (the only room that names tokenizers, safetensors and fast_image_resize) |
+//! | 4 | [`model`] | model families as graph builders, preprocessing, decoding (the only room that names tokenizers and safetensors) |
 //! | 5 | [`suite`] | composes the others: a validated plan and its execution |
 //! | 5 | [`report`] | tables from scores (names only error, stats, store and data) |
 //!
