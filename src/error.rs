@@ -119,9 +119,12 @@ pub fn find_row<'a, T>(rows: &'a [T], what: &str, name: &str, names: impl Fn(&'a
         return Ok(row);
     }
     let all: Vec<&str> = rows.iter().flat_map(&names).collect();
-    let nearest = all.iter().copied().max_by(|a, b| strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name)));
+    let nearest =
+        all.iter().copied().max_by(|a, b| strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name)));
     let suggestion = match nearest {
-        Some(near) if strsim::jaro_winkler(near, name) > 0.75 => format!("did you mean `{near}`? known: {}", all.join(", ")),
+        Some(near) if strsim::jaro_winkler(near, name) > 0.75 => {
+            format!("did you mean `{near}`? known: {}", all.join(", "))
+        }
         _ => format!("known: {}", all.join(", ")),
     };
     Err(Error::input(format!("unknown {what} `{name}`")).hint(suggestion))

@@ -1,6 +1,19 @@
 //! Questions, annotations and images on disk, whatever their format, as one [`Dataset`].
 
+pub mod easy_vqa;
+mod image_folder;
+mod json;
+pub mod results;
+pub mod vqa_json;
+
+use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::path::Path;
+
+pub use image_folder::{ImageFolder, ImageName};
+
+use crate::error::{Result, find_row};
+use crate::score::References;
 
 /// Identifier of a question or an image: a number in the COCO family, text elsewhere.
 ///
@@ -31,4 +44,115 @@ pub struct Question {
     pub image_id: Id,
     /// The question as asked, untouched.
     pub text: Box<str>,
+}
+
+/// A loaded set of questions about images.
+#[derive(Debug, Clone)]
+pub struct Dataset {
+    /// Name in reports: that of its row in [`DATASETS`], or the stem of the question file.
+    pub name: String,
+    /// The questions in file order; pairs of `question_id` and `image_id` are unique.
+    pub questions: Vec<Question>,
+    /// The human answers, where known; position for position those of `questions`.
+    pub references: Option<References>,
+    /// Where the images are.
+    pub images: ImageFolder,
+}
+
+impl Dataset {
+    /// The number of each question's image, counted in order of first appearance: the clusters of
+    /// [`crate::score::summarise`].
+    pub fn clusters(&self) -> Vec<u32> {
+        let mut numbers: HashMap<&Id, u32> = HashMap::new();
+        let mut number_of = |image_id| {
+            let next = numbers.len() as u32;
+            *numbers.entry(image_id).or_insert(next)
+        };
+        self.questions.iter().map(|question| number_of(&question.image_id)).collect()
+    }
+
+    /// Whether some `question_id` occurs with several images, so that it does not name a question alone.
+    pub fn question_ids_repeat(&self) -> bool {
+        let mut seen = HashSet::with_capacity(self.questions.len());
+        !self.questions.iter().all(|question| seen.insert(&question.question_id))
+    }
+
+    /// The first `count` questions (all, where there are fewer).
+    #[must_use]
+    pub fn limit(mut self, count: usize) -> Self {
+        if count < self.questions.len() {
+            self.questions.truncate(count);
+            let kept: Vec<usize> = (0..count).collect();
+            self.references = self.references.map(|references| references.select(&kept));
+        }
+        self
+    }
+}
+
+/// One known dataset. Adding a dataset is adding a row to [`DATASETS`].
+#[derive(Debug)]
+pub struct DatasetRow {
+    /// Name on the command line, in manifests and reports.
+    pub name: &'static str,
+    /// One sentence for `list datasets`.
+    pub about: &'static str,
+    /// Licence of questions, answers and images.
+    pub licence: &'static str,
+    /// Name of its own metric in [`crate::score::METRICS`].
+    pub metric: &'static str,
+    /// Number of questions of the evaluated part.
+    pub n: usize,
+    /// How to get the files.
+    pub obtain: &'static str,
+    /// Loads it from a folder.
+    pub load: fn(&Path) -> Result<Dataset>,
+}
+
+/// Every known dataset.
+pub static DATASETS: &[DatasetRow] = &[easy_vqa::ROW];
+
+/// The dataset with this name.
+///
+/// # Errors
+/// An unknown name; the hint lists all.
+pub fn find_dataset(name: &str) -> Result<&'static DatasetRow> {
+    find_row(DATASETS, "dataset", name, |row| vec![row.name])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn question(question_id: i64, image_id: &str) -> Question {
+        Question { question_id: Id::Number(question_id), image_id: Id::Text(image_id.into()), text: "what?".into() }
+    }
+
+    #[test]
+    fn clusters_number_the_images() {
+        let mut builder = References::builder();
+        for answer in ["a", "b", "c"] {
+            builder.answer(answer, None, None).unwrap();
+            builder.end_question(None, None).unwrap();
+        }
+        let dataset = Dataset {
+            name: "tiny".to_owned(),
+            questions: vec![question(1, "x"), question(2, "y"), question(1, "z")],
+            references: Some(builder.finish()),
+            images: ImageFolder::new("", ImageName::unknown()),
+        };
+        assert_eq!(dataset.clusters(), [0, 1, 2]);
+        assert!(dataset.question_ids_repeat());
+        let limited = dataset.limit(2);
+        assert!(!limited.question_ids_repeat());
+        assert_eq!((limited.questions.len(), limited.references.unwrap().len()), (2, 2));
+    }
+
+    #[test]
+    fn rows_name_known_metrics() {
+        for row in DATASETS {
+            crate::score::find_metric(row.metric).unwrap();
+        }
+        let error = find_dataset("easy_vqa").unwrap_err();
+        assert_eq!(error.next_step(), Some("did you mean `easy-vqa`? known: easy-vqa"));
+    }
 }
