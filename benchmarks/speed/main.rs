@@ -1,1 +1,8 @@
-fn main(){}
+//! Timings of the hot paths.
+
+mod images;
+mod store;
+
+fn main() {
+    divan::main();
+}

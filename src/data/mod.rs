@@ -1,5 +1,7 @@
 //! Questions, annotations and images on disk, whatever their format, as one [`Dataset`].
 
+pub mod image;
+
 use std::fmt;
 
 /// Identifier of a question or an image: a number in the COCO family, text elsewhere.

@@ -1,1 +1,4 @@
-//! 
+//! Model families, and what lies between an image or a question and the tensors they read.
+
+mod resample;
+pub mod vision;
