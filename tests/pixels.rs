@@ -180,8 +180,15 @@ fn decode_error(name: &str, bytes: &[u8]) -> String {
 
 #[test]
 fn truncated_files_are_refused() {
-    let names =
-        ["photo_420_97x61.jpg", "progressive_420.jpg", "cmyk.jpg", "interlaced.png", "bits_32.bmp", "lossy.webp"];
+    let names = [
+        "photo_420_97x61.jpg",
+        "progressive_420.jpg",
+        "cmyk.jpg",
+        "interlaced.png",
+        "bits_32.bmp",
+        "lossy.webp",
+        "interlaced.gif",
+    ];
     for name in names {
         let bytes = fs::read(fixture("pixels/images").join(name)).unwrap();
         for length in [bytes.len() / 3, bytes.len() / 2, bytes.len() - 20, bytes.len() - 13] {
@@ -191,6 +198,28 @@ fn truncated_files_are_refused() {
     let jpeg = fs::read(fixture("pixels/images/photo_420_97x61.jpg")).unwrap();
     for length in [10, jpeg.len() / 2, jpeg.len() - 1] {
         assert_eq!(decode_error("cut.jpg", &jpeg[..length]), "the file is truncated");
+    }
+}
+
+/// Damage inside a file may go unnoticed, as in Pillow, but never ends the process.
+#[test]
+fn damaged_files_are_decoded_or_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("damaged");
+    let names = ["progressive_420.jpg", "restart_420.jpg", "cmyk.jpg", "interlaced.png", "palette_4.png"];
+    for name in names.into_iter().chain(["interlaced.gif", "bits_32.bmp", "lossy.webp", "lossy_alpha.webp"]) {
+        let intact = fs::read(fixture("pixels/images").join(name)).unwrap();
+        let mut refused = 0;
+        for round in 0_usize..60 {
+            let mut bytes = intact.clone();
+            // Every third round damages the header, where the dangerous numbers are.
+            let range = if round % 3 == 0 { 60.min(bytes.len()) } else { bytes.len() };
+            let position = round.wrapping_mul(2_654_435_761) % range;
+            bytes[position] ^= (round as u8).wrapping_mul(29) | 1;
+            fs::write(&path, &bytes).unwrap();
+            refused += usize::from(decode(&path).is_err());
+        }
+        assert!(refused > 0, "{name}: no damage was noticed");
     }
 }
 
