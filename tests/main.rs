@@ -1,4 +1,6 @@
-//! The one integration test binary: each module is a topic.
+//! The integration tests: one binary, one module per promise.
 
+mod architecture;
+mod cli;
 mod formats;
 mod score;

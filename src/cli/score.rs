@@ -58,8 +58,7 @@ fn load(args: &ScoreArgs) -> Result<(&'static Metric, Dataset)> {
     }
     let metric = named.map_or_else(|| find_metric("official-2021"), Ok)?;
     let questions = args.questions.as_deref().ok_or_else(|| Error::input("neither --dataset nor --questions given"))?;
-    let files =
-        vqa_json::Files { questions, annotations: args.annotations.as_deref(), images: None, image_name: None };
+    let files = vqa_json::Files { questions, annotations: args.annotations.as_deref(), images: None, image_name: None };
     Ok((metric, vqa_json::load(files)?))
 }
 

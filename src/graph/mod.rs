@@ -1,1 +1,203 @@
+//! ONNX graphs as values: typed nodes, a builder with shape rules, protobuf in and out. Runs nothing.
 //!
+//! Parameters carry the names of the checkpoint. A frozen parameter is an initialiser that may lie in another
+//! file ([`Initializer::External`]), so that a graph over gigabytes of weights stays a few kilobytes.
+
+mod builder;
+pub mod ops;
+mod protobuf;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+pub use builder::Builder;
+
+use crate::tensor::{DType, Tensor};
+
+/// The ONNX opset that [`Builder`] emits: the first with `RMSNormalization` and `RotaryEmbedding`.
+pub const OPSET: i64 = 23;
+
+/// Handle of a value (an edge) of one [`Graph`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Value(u32);
+
+impl Value {
+    fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// One dimension: known, or a named unknown that is the same wherever the name appears.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Dim {
+    /// A known size.
+    Fixed(usize),
+    /// An unknown size.
+    Symbol(Arc<str>),
+}
+
+impl From<usize> for Dim {
+    fn from(size: usize) -> Self {
+        Self::Fixed(size)
+    }
+}
+
+impl From<&str> for Dim {
+    fn from(name: &str) -> Self {
+        Self::Symbol(name.into())
+    }
+}
+
+impl fmt::Display for Dim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(size) => write!(f, "{size}"),
+            Self::Symbol(name) => f.write_str(name),
+        }
+    }
+}
+
+/// Element type and dimensions of a value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Type {
+    /// Element type.
+    pub dtype: DType,
+    /// Dimensions, outermost first.
+    pub dims: Vec<Dim>,
+}
+
+impl Type {
+    /// A type from its parts; dimensions are numbers or names.
+    pub fn new(dtype: DType, dims: impl Into<Vec<Dim>>) -> Self {
+        Self { dtype, dims: dims.into() }
+    }
+
+    /// The type of a host tensor.
+    pub fn of(tensor: &Tensor) -> Self {
+        Self { dtype: tensor.dtype(), dims: tensor.shape().iter().map(|size| Dim::Fixed(*size)).collect() }
+    }
+}
+
+impl fmt::Display for Type {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let dims: Vec<String> = self.dims.iter().map(ToString::to_string).collect();
+        write!(f, "{}[{}]", self.dtype, dims.join(","))
+    }
+}
+
+/// An attribute of a node.
+#[derive(Debug, Clone, PartialEq)]
+#[allow(missing_docs)]
+pub enum Attribute {
+    Int(i64),
+    Float(f32),
+    Text(String),
+    Ints(Vec<i64>),
+    Floats(Vec<f32>),
+    Tensor(Tensor),
+}
+
+/// One operation of a graph.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Node {
+    /// Unique name; the module path in the checkpoint where there is one.
+    pub name: String,
+    /// ONNX operator.
+    pub op: String,
+    /// ONNX operator domain; empty for the standard one.
+    pub domain: String,
+    /// Inputs in the order of the operator; `None` where an optional one is left out.
+    pub inputs: Vec<Option<Value>>,
+    /// Outputs in the order of the operator.
+    pub outputs: Vec<Value>,
+    /// Attributes by name.
+    pub attributes: Vec<(String, Attribute)>,
+}
+
+/// Where the elements of an initialiser are.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Initializer {
+    /// Inside the graph.
+    Inline(Tensor),
+    /// In a file beside the graph: its name there, the offset of the first byte and the number of bytes.
+    External {
+        /// File name relative to the graph's folder.
+        file: String,
+        /// First byte.
+        offset: u64,
+        /// Number of bytes.
+        length: u64,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct ValueInfo {
+    name: String,
+    ty: Option<Type>,
+}
+
+/// An ONNX graph.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Graph {
+    /// Name of the graph.
+    pub name: String,
+    /// Nodes in execution order.
+    pub nodes: Vec<Node>,
+    /// Values fed from outside.
+    pub inputs: Vec<Value>,
+    /// Values handed out.
+    pub outputs: Vec<Value>,
+    /// Constant values.
+    pub initializers: Vec<(Value, Initializer)>,
+    values: Vec<ValueInfo>,
+    opsets: Vec<(String, i64)>,
+}
+
+impl Graph {
+    fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            nodes: Vec::new(),
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            initializers: Vec::new(),
+            values: Vec::new(),
+            opsets: vec![(String::new(), OPSET)],
+        }
+    }
+
+    fn add_value(&mut self, name: String, ty: Option<Type>) -> Value {
+        self.values.push(ValueInfo { name, ty });
+        Value((self.values.len() - 1) as u32)
+    }
+
+    /// Name of a value.
+    pub fn name_of(&self, value: Value) -> &str {
+        &self.values[value.index()].name
+    }
+
+    /// Type of a value, where it is known (values made by unknown operators of foreign graphs are not).
+    pub fn type_of(&self, value: Value) -> Option<&Type> {
+        self.values[value.index()].ty.as_ref()
+    }
+
+    /// The value with this name.
+    pub fn find(&self, name: &str) -> Option<Value> {
+        self.values.iter().position(|value| value.name == name).map(|index| Value(index as u32))
+    }
+
+    /// Opset version of a domain, if the graph uses it.
+    pub fn opset(&self, domain: &str) -> Option<i64> {
+        self.opsets.iter().find(|(name, _)| name == domain).map(|(_, version)| *version)
+    }
+
+    /// How often each operator occurs.
+    pub fn operator_counts(&self) -> HashMap<&str, usize> {
+        let mut counts = HashMap::new();
+        for node in &self.nodes {
+            *counts.entry(node.op.as_str()).or_insert(0) += 1;
+        }
+        counts
+    }
+}

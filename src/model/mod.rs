@@ -1,1 +1,231 @@
+//! Model families as graph builders, preprocessing, decoding.
 //!
+//! A [`Model`] is a folder in the Hub's layout made ready to answer: `config.json` picks the family, the family emits
+//! three graphs (image tower, prompt, one token), and the weights stay in their files.
+
+pub mod decoding;
+mod generation;
+mod paligemma;
+mod resample;
+pub mod text;
+pub mod vision;
+pub mod weights;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+
+pub use generation::{Generation, Request};
+
+use crate::error::{Error, Result};
+use crate::graph::Graph;
+use crate::runtime::{DeviceTensor, Runtime, Session, SessionOptions};
+use crate::tensor::{DType, Tensor};
+use text::{PromptForm, TextProcessor};
+use vision::ImageProcessor;
+use weights::{Placement, Weights};
+
+/// A model family.
+pub struct Family {
+    /// Its name on the command line and in reports.
+    pub name: &'static str,
+    /// What it is.
+    pub about: &'static str,
+    /// Values of `model_type` in `config.json` that mean this family.
+    pub model_types: &'static [&'static str],
+    /// Emits its graphs for a checkpoint.
+    blueprint: fn(&Checkpoint, &mut Placement) -> Result<Blueprint>,
+}
+
+/// Every model family.
+pub static FAMILIES: &[Family] = &[paligemma::FAMILY];
+
+/// A checkpoint folder whose `config.json` is read and whose weights are mapped.
+pub struct Checkpoint {
+    /// The folder.
+    pub folder: PathBuf,
+    /// `config.json`.
+    pub config: serde_json::Value,
+    /// The tensors.
+    pub weights: Weights,
+    /// The family that `model_type` names.
+    pub family: &'static Family,
+}
+
+impl Checkpoint {
+    /// Opens a folder in the Hub's layout.
+    ///
+    /// # Errors
+    ///
+    /// Input error naming the file: no such folder, unknown family, damaged or missing files.
+    pub fn open(folder: &Path) -> Result<Self> {
+        if !folder.is_dir() {
+            return Err(Error::input(format!("there is no model folder `{}`", folder.display()))
+                .hint("give a folder in the Hub's layout: config.json, *.safetensors, tokenizer.json, preprocessor_config.json"));
+        }
+        let path = folder.join("config.json");
+        let config: serde_json::Value = read_json(&path)?;
+        let family = family_of(&config).map_err(|error| error.within(format!("cannot use `{}`", path.display())))?;
+        Ok(Self { folder: folder.to_owned(), config, weights: Weights::open(folder)?, family })
+    }
+
+    /// The tokens that end an answer: those of `generation_config.json`, else those of `config.json`.
+    fn end_tokens(&self, from_config: Vec<u32>) -> Result<Vec<u32>> {
+        let path = self.folder.join("generation_config.json");
+        let stated = if path.is_file() { end_tokens_in(&read_json(&path)?) } else { Vec::new() };
+        let text = self.config.get("text_config").map(end_tokens_in).unwrap_or_default();
+        [stated, from_config, text].into_iter().find(|tokens| !tokens.is_empty()).ok_or_else(|| {
+            Error::input(format!("no end token (eos_token_id) in the configuration files of `{}`", self.folder.display()))
+        })
+    }
+}
+
+fn family_of(config: &serde_json::Value) -> Result<&'static Family> {
+    let model_type = config
+        .get("model_type")
+        .and_then(serde_json::Value::as_str)
+        .ok_or_else(|| Error::input("it has no `model_type`").hint("a model is a folder in the Hub's layout"))?;
+    FAMILIES.iter().find(|family| family.model_types.contains(&model_type)).ok_or_else(|| {
+        let known: Vec<&str> = FAMILIES.iter().flat_map(|family| family.model_types).copied().collect();
+        Error::input(format!("the model type `{model_type}` is not supported")).hint(format!("known: {}", known.join(", ")))
+    })
+}
+
+fn end_tokens_in(config: &serde_json::Value) -> Vec<u32> {
+    let number = |value: &serde_json::Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+    match config.get("eos_token_id") {
+        Some(serde_json::Value::Array(ids)) => ids.iter().filter_map(number).collect(),
+        Some(id) => number(id).into_iter().collect(),
+        None => Vec::new(),
+    }
+}
+
+/// What a family makes of a checkpoint.
+pub struct Blueprint {
+    /// `pixel_values` to `image_features`.
+    pub vision: Graph,
+    /// The prompt to the first token.
+    pub prefill: Graph,
+    /// One token to the next.
+    pub decode: Graph,
+    /// Layers that hold keys and values.
+    pub layers: usize,
+    /// Height and width of images in pixels.
+    pub image_size: usize,
+    /// Tokens that stand for one image.
+    pub image_tokens: usize,
+    /// Number of tokens the model knows.
+    pub vocabulary: usize,
+    /// Tokens that end an answer, as far as `config.json` says.
+    pub end_tokens: Vec<u32>,
+    /// What surrounds a prompt.
+    pub prompt: PromptForm,
+}
+
+/// How a model is loaded.
+#[derive(Debug, Clone)]
+pub struct ModelOptions {
+    /// How its sessions are set up.
+    pub session: SessionOptions,
+    /// Compute dtype.
+    pub dtype: DType,
+    /// Folder for weights that have to be converted to the compute dtype.
+    pub scratch: PathBuf,
+}
+
+/// A model ready to answer questions about images.
+pub struct Model {
+    vision: Session,
+    prefill: Session,
+    decode: Session,
+    text: Arc<TextProcessor>,
+    images: Arc<ImageProcessor>,
+    end_tokens: Vec<u32>,
+    layers: usize,
+    image_tokens: usize,
+    family: &'static Family,
+    /// Sessions map these files, so they have to outlive them.
+    _converted: Option<tempfile::TempDir>,
+}
+
+impl Model {
+    /// Emits the graphs of a checkpoint and prepares them on a device.
+    pub fn load(checkpoint: &Checkpoint, runtime: &Runtime, options: &ModelOptions) -> Result<Self> {
+        let mut placement = Placement::new(&checkpoint.weights, options.dtype, &options.scratch)?;
+        let blueprint = (checkpoint.family.blueprint)(checkpoint, &mut placement)?;
+        let (folder, converted) = placement.finish()?;
+        let session = |graph: &Graph| Session::new(runtime, graph, &folder, &options.session);
+        let images = ImageProcessor::read(&checkpoint.folder)?;
+        check_image_size(&images, blueprint.image_size, &checkpoint.folder)?;
+        Ok(Self {
+            vision: session(&blueprint.vision)?,
+            prefill: session(&blueprint.prefill)?,
+            decode: session(&blueprint.decode)?,
+            text: Arc::new(TextProcessor::open(&checkpoint.folder, blueprint.prompt, blueprint.vocabulary)?),
+            images: Arc::new(images),
+            end_tokens: checkpoint.end_tokens(blueprint.end_tokens)?,
+            layers: blueprint.layers,
+            image_tokens: blueprint.image_tokens,
+            family: checkpoint.family,
+            _converted: converted,
+        })
+    }
+
+    /// Its family.
+    pub fn family(&self) -> &'static Family {
+        self.family
+    }
+
+    /// Its prompts and tokens.
+    pub fn text(&self) -> &Arc<TextProcessor> {
+        &self.text
+    }
+
+    /// Its image preprocessing.
+    pub fn images(&self) -> &Arc<ImageProcessor> {
+        &self.images
+    }
+
+    /// Time spent inside ONNX Runtime so far.
+    pub fn busy(&self) -> std::time::Duration {
+        self.vision.busy() + self.prefill.busy() + self.decode.busy()
+    }
+
+    /// Features of preprocessed images, `pixel_values` f32 `[images, channels, height, width]`, left on the device.
+    pub fn image_features(&mut self, pixel_values: Tensor) -> Result<DeviceTensor> {
+        let pixels = DeviceTensor::new(pixel_values)?;
+        let mut outputs = self.vision.run(&[("pixel_values", &pixels)], &["image_features"], &[])?;
+        outputs.pop().ok_or_else(|| Error::internal("the image tower has no result"))
+    }
+}
+
+fn check_image_size(images: &ImageProcessor, size: usize, folder: &Path) -> Result<()> {
+    if images.size() == (size, size) {
+        return Ok(());
+    }
+    let (height, width) = images.size();
+    Err(Error::input(format!(
+        "the image processor of `{}` makes {height}x{width} pixels, but config.json asks for {size}x{size}",
+        folder.display()
+    ))
+    .hint("preprocessor_config.json and config.json must belong together"))
+}
+
+/// Reads a JSON file into a value of the caller's type.
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let cannot = || Error::input(format!("cannot read `{}`", path.display()));
+    let bytes = std::fs::read(path).map_err(|cause| cannot().caused_by(cause).hint("fetch the checkpoint again"))?;
+    serde_json::from_slice(&bytes)
+        .map_err(|cause| cannot().caused_by(cause).hint("the file is damaged; fetch the checkpoint again"))
+}
+
+/// Bytes as hexadecimal text.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

@@ -1,1 +1,11 @@
+//! Composes the other rooms: questions, model, store and metric become answers, and answers become scores.
 //!
+//! Raw answers are the record. They are committed batch by batch, so a run that was killed goes on where it stopped;
+//! results files, scores and tables are derived from them.
+
+mod answering;
+mod evaluation;
+mod schedule;
+
+pub use answering::{Answering, Event, Pace, answer_settings, answer_all, weights_digest};
+pub use evaluation::{Evaluation, evaluate};

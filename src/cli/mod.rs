@@ -1,0 +1,140 @@
+//! Arguments, one function per verb, and the only printing.
+
+use std::ffi::OsString;
+use std::io::{self, ErrorKind, Write};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use digrap_bench::error::{Error, Kind, Result};
+
+mod doctor;
+mod list;
+mod machine;
+mod score;
+
+const EXIT_CODES: &str =
+    "Exit codes: 0 done; 2 wrong arguments or input; 3 not comparable or incomplete; 4 internal failure.";
+
+/// Measures how robust visual question answering models are.
+#[derive(Debug, Parser)]
+#[command(name = "digrap-bench", version, after_help = EXIT_CODES, disable_help_subcommand = true, max_term_width = 100)]
+struct Cli {
+    /// Print results as JSON, and nothing else, on standard output
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Score a results file
+    Score(score::ScoreArgs),
+    /// The known datasets and metrics
+    List(list::ListArgs),
+    /// What this machine can run, and what is missing
+    Doctor,
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse_from(normalise(std::env::args_os())) {
+        Ok(cli) => cli,
+        Err(usage) => {
+            // A closed standard output is the reader's choice, not a failure.
+            let _ = usage.print();
+            return ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(2));
+        }
+    };
+    match std::panic::catch_unwind(|| run(&cli)) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => {
+            print_error(&error);
+            exit_code(error.kind())
+        }
+        // The panic hook has printed what happened.
+        Err(_) => exit_code(Kind::Internal),
+    }
+}
+
+fn run(cli: &Cli) -> Result<()> {
+    match &cli.verb {
+        Verb::Score(args) => score::run(args, cli.json),
+        Verb::List(args) => list::run(args, cli.json),
+        Verb::Doctor => doctor::run(cli.json),
+    }
+}
+
+fn exit_code(kind: Kind) -> ExitCode {
+    ExitCode::from(match kind {
+        Kind::Input => 2,
+        Kind::Incomplete => 3,
+        Kind::Internal => 4,
+    })
+}
+
+/// `--batch_size` and `--batch-size` are the same flag; values, and all after a bare `--`, stay as they are.
+fn normalise(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut flags_end = false;
+    let flag = |argument: OsString| {
+        flags_end |= argument == "--";
+        match argument.to_str().filter(|text| text.starts_with("--") && !flags_end) {
+            Some(text) => {
+                let (name, value) = text.split_at(text.find('=').unwrap_or(text.len()));
+                (name.replace('_', "-") + value).into()
+            }
+            None => argument,
+        }
+    };
+    arguments.map(flag).collect()
+}
+
+/// Writes results to standard output. A reader that has gone away is no error.
+pub fn print(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(cause) if cause.kind() != ErrorKind::BrokenPipe => {
+            Err(Error::input("cannot write the results to standard output").caused_by(cause))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes one JSON document to standard output.
+pub fn print_json(document: &impl serde::Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(document)
+        .map_err(|cause| Error::internal("cannot write the results as JSON").caused_by(cause))?;
+    print(&(text + "\n"))
+}
+
+fn print_error(error: &Error) {
+    let mut text = format!("error: {error}\n");
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text += &format!("caused by: {error}\n");
+        cause = error.source();
+    }
+    if let Some(hint) = error.next_step() {
+        text += &format!("hint: {hint}\n");
+    }
+    // Nothing is left to say where standard error itself is closed.
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_declaration_is_consistent() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn underscores_in_flag_names_are_dashes() {
+        let given = ["digrap-bench", "vqa", "--batch_size", "4", "--image_name=a_b_{}", "a_b", "-x_y", "--", "--c_d"];
+        let expected =
+            ["digrap-bench", "vqa", "--batch-size", "4", "--image-name=a_b_{}", "a_b", "-x_y", "--", "--c_d"];
+        assert_eq!(normalise(given.into_iter().map(OsString::from)), expected.map(OsString::from));
+    }
+}

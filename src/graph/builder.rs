@@ -1,0 +1,248 @@
+//! Emits nodes and infers the type of each result, so that a wrong graph fails where it is written.
+
+use std::collections::{HashMap, HashSet};
+
+use super::ops::{self, Site};
+use super::{Attribute, Graph, Initializer, Node, Type, Value};
+use crate::error::{Error, Result};
+use crate::tensor::{DType, Element, Tensor};
+
+/// Builds one [`Graph`] node by node.
+///
+/// Node names are the current scope (the module path of the checkpoint) plus the operator and a number.
+pub struct Builder {
+    graph: Graph,
+    scope: Vec<String>,
+    names: HashSet<String>,
+    parameters: HashMap<String, Value>,
+}
+
+impl Builder {
+    /// An empty graph with this name.
+    pub fn new(name: &str) -> Self {
+        Self { graph: Graph::new(name), scope: Vec::new(), names: HashSet::new(), parameters: HashMap::new() }
+    }
+
+    /// Emits the nodes of `body` under `scope` in node names.
+    pub fn scoped<T>(&mut self, scope: &str, body: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        self.scope.push(scope.to_owned());
+        let result = body(self);
+        self.scope.pop();
+        result
+    }
+
+    /// Declares an input of the graph.
+    pub fn input(&mut self, name: &str, ty: Type) -> Result<Value> {
+        let value = self.named(name, Some(ty))?;
+        self.graph.inputs.push(value);
+        Ok(value)
+    }
+
+    /// The parameter of this name, declared on first use as the given initialiser.
+    pub fn parameter(&mut self, name: &str, ty: &Type, place: impl FnOnce() -> Result<Initializer>) -> Result<Value> {
+        if let Some(value) = self.parameters.get(name) {
+            return Ok(*value);
+        }
+        let value = self.named(name, Some(ty.clone()))?;
+        self.graph.initializers.push((value, place()?));
+        self.parameters.insert(name.to_owned(), value);
+        Ok(value)
+    }
+
+    /// A constant inside the graph.
+    pub fn constant(&mut self, tensor: Tensor) -> Result<Value> {
+        let name = self.fresh("constant");
+        let value = self.named(&name, Some(Type::of(&tensor)))?;
+        self.graph.initializers.push((value, Initializer::Inline(tensor)));
+        Ok(value)
+    }
+
+    /// A constant without dimensions.
+    pub fn scalar<T: Element>(&mut self, value: T) -> Result<Value> {
+        self.constant(Tensor::scalar(value))
+    }
+
+    /// A constant number of a floating-point dtype, without dimensions.
+    pub fn float(&mut self, value: f32, dtype: DType) -> Result<Value> {
+        match dtype {
+            DType::F32 => self.scalar(value),
+            DType::F64 => self.scalar(f64::from(value)),
+            DType::F16 => self.scalar(half::f16::from_f32(value)),
+            DType::BF16 => self.scalar(half::bf16::from_f32(value)),
+            _ => Err(Error::internal(format!("{dtype} is no floating-point type"))),
+        }
+    }
+
+    /// A constant vector of integers, as shapes and axes are given.
+    pub fn ints(&mut self, values: &[i64]) -> Result<Value> {
+        self.constant(Tensor::vector(values.to_vec()))
+    }
+
+    /// Emits a node of an operator with one result.
+    pub fn op(&mut self, op: &str, inputs: &[Value], attributes: &[(&str, Attribute)]) -> Result<Value> {
+        let inputs: Vec<Option<Value>> = inputs.iter().copied().map(Some).collect();
+        Ok(self.node(op, &inputs, attributes)?[0])
+    }
+
+    /// Emits a node of an operator; returns all its results.
+    pub fn node(
+        &mut self,
+        op: &str,
+        inputs: &[Option<Value>],
+        attributes: &[(&str, Attribute)],
+    ) -> Result<Vec<Value>> {
+        let name = self.fresh(op);
+        let attributes: Vec<(String, Attribute)> =
+            attributes.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        let types = self.infer(op, &name, inputs, &attributes)?;
+        let mut outputs = Vec::with_capacity(types.len());
+        for (index, ty) in types.into_iter().enumerate() {
+            let output = if index == 0 { name.clone() } else { format!("{name}.{index}") };
+            outputs.push(self.named(&output, Some(ty))?);
+        }
+        self.graph.nodes.push(Node {
+            name,
+            op: op.to_owned(),
+            domain: String::new(),
+            inputs: inputs.to_vec(),
+            outputs: outputs.clone(),
+            attributes,
+        });
+        Ok(outputs)
+    }
+
+    /// Declares `value` an output of the graph under `name`.
+    pub fn output(&mut self, name: &str, value: Value) -> Result<()> {
+        let ty = self.ty(value)?.clone();
+        let output = self.named(name, Some(ty))?;
+        self.graph.nodes.push(Node {
+            name: format!("{name}/output"),
+            op: "Identity".to_owned(),
+            domain: String::new(),
+            inputs: vec![Some(value)],
+            outputs: vec![output],
+            attributes: Vec::new(),
+        });
+        self.graph.outputs.push(output);
+        Ok(())
+    }
+
+    /// Type of a value.
+    pub fn ty(&self, value: Value) -> Result<&Type> {
+        self.graph
+            .type_of(value)
+            .ok_or_else(|| Error::internal(format!("the type of `{}` is not known", self.graph.name_of(value))))
+    }
+
+    /// The finished graph.
+    pub fn finish(self) -> Graph {
+        self.graph
+    }
+
+    fn infer(
+        &self,
+        op: &str,
+        name: &str,
+        inputs: &[Option<Value>],
+        attributes: &[(String, Attribute)],
+    ) -> Result<Vec<Type>> {
+        let row = ops::find(op).ok_or_else(|| Error::internal(format!("no row for operator `{op}` in graph::ops")))?;
+        let types = inputs.iter().map(|input| input.map(|value| self.ty(value)).transpose()).collect::<Result<Vec<_>>>()?;
+        let constants = inputs.iter().map(|input| input.and_then(|value| self.inline(value))).collect();
+        let site = Site { op, inputs: types, constants, attributes };
+        (row.shape)(&site).map_err(|error| error.within(format!("cannot emit `{op}` (node `{name}`)")))
+    }
+
+    fn inline(&self, value: Value) -> Option<&Tensor> {
+        self.graph.initializers.iter().rev().find(|(key, _)| *key == value).and_then(|(_, initializer)| match initializer {
+            Initializer::Inline(tensor) => Some(tensor),
+            Initializer::External { .. } => None,
+        })
+    }
+
+    fn named(&mut self, name: &str, ty: Option<Type>) -> Result<Value> {
+        if !self.names.insert(name.to_owned()) {
+            return Err(Error::internal(format!("the graph has two values named `{name}`")));
+        }
+        Ok(self.graph.add_value(name.to_owned(), ty))
+    }
+
+    fn fresh(&self, what: &str) -> String {
+        let mut name = self.scope.join("/");
+        if !name.is_empty() {
+            name.push('/');
+        }
+        format!("{name}{what}_{}", self.graph.values.len())
+    }
+}
+
+/// Shorthands for the operators that models are written with.
+impl Builder {
+    /// Elementwise sum with broadcasting.
+    pub fn add(&mut self, a: Value, b: Value) -> Result<Value> {
+        self.op("Add", &[a, b], &[])
+    }
+
+    /// Elementwise product with broadcasting.
+    pub fn mul(&mut self, a: Value, b: Value) -> Result<Value> {
+        self.op("Mul", &[a, b], &[])
+    }
+
+    /// Product with a number.
+    pub fn scale(&mut self, a: Value, factor: f32) -> Result<Value> {
+        let dtype = self.ty(a)?.dtype;
+        let factor = self.float(factor, dtype)?;
+        self.mul(a, factor)
+    }
+
+    /// Matrix product over the last two dimensions.
+    pub fn matmul(&mut self, a: Value, b: Value) -> Result<Value> {
+        self.op("MatMul", &[a, b], &[])
+    }
+
+    /// Reorders dimensions.
+    pub fn transpose(&mut self, a: Value, permutation: &[i64]) -> Result<Value> {
+        self.op("Transpose", &[a], &[("perm", Attribute::Ints(permutation.to_vec()))])
+    }
+
+    /// Changes the shape; 0 keeps a dimension, -1 is inferred.
+    pub fn reshape(&mut self, a: Value, shape: &[i64]) -> Result<Value> {
+        let shape = self.ints(shape)?;
+        self.op("Reshape", &[a, shape], &[])
+    }
+
+    /// Inserts dimensions of size one.
+    pub fn unsqueeze(&mut self, a: Value, axes: &[i64]) -> Result<Value> {
+        let axes = self.ints(axes)?;
+        self.op("Unsqueeze", &[a, axes], &[])
+    }
+
+    /// Joins values along an axis.
+    pub fn concat(&mut self, values: &[Value], axis: i64) -> Result<Value> {
+        self.op("Concat", values, &[("axis", Attribute::Int(axis))])
+    }
+
+    /// Rows of `a` along `axis`.
+    pub fn gather(&mut self, a: Value, indices: Value, axis: i64) -> Result<Value> {
+        self.op("Gather", &[a, indices], &[("axis", Attribute::Int(axis))])
+    }
+
+    /// The half-open range `start..end` of `axis`.
+    pub fn slice(&mut self, a: Value, axis: i64, start: i64, end: i64) -> Result<Value> {
+        let (start, end, axis) = (self.ints(&[start])?, self.ints(&[end])?, self.ints(&[axis])?);
+        self.op("Slice", &[a, start, end, axis], &[])
+    }
+
+    /// Conversion to another element type; nothing where it already has that type.
+    pub fn cast(&mut self, a: Value, dtype: DType) -> Result<Value> {
+        if self.ty(a)?.dtype == dtype {
+            return Ok(a);
+        }
+        self.op("Cast", &[a], &[("to", Attribute::Int(super::protobuf::onnx_dtype(dtype)))])
+    }
+
+    /// Softmax over the last axis.
+    pub fn softmax(&mut self, a: Value) -> Result<Value> {
+        self.op("Softmax", &[a], &[("axis", Attribute::Int(-1))])
+    }
+}

@@ -1,0 +1,229 @@
+//! `config.json` of a PaliGemma or PaliGemma 2 checkpoint, with the defaults of transformers' configuration classes.
+
+use serde::{Deserialize, Deserializer};
+
+use crate::error::{Error, Result};
+
+/// `PaliGemmaConfig`.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Config {
+    pub vision_config: Vision,
+    pub text_config: Text,
+    #[serde(default, alias = "image_token_id")]
+    pub image_token_index: Option<u32>,
+    #[serde(default)]
+    pub eos_token_id: Option<EndTokens>,
+}
+
+/// One end token or several.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+pub(super) enum EndTokens {
+    One(u32),
+    Several(Vec<u32>),
+}
+
+impl EndTokens {
+    pub(super) fn ids(&self) -> Vec<u32> {
+        match self {
+            Self::One(id) => vec![*id],
+            Self::Several(ids) => ids.clone(),
+        }
+    }
+}
+
+/// `SiglipVisionConfig`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default)]
+pub(super) struct Vision {
+    pub hidden_size: usize,
+    pub intermediate_size: usize,
+    pub num_hidden_layers: usize,
+    pub num_attention_heads: usize,
+    pub num_channels: usize,
+    pub image_size: usize,
+    pub patch_size: usize,
+    pub hidden_act: String,
+    pub layer_norm_eps: f32,
+    pub projection_dim: Option<usize>,
+}
+
+impl Default for Vision {
+    fn default() -> Self {
+        Self {
+            hidden_size: 768,
+            intermediate_size: 3072,
+            num_hidden_layers: 12,
+            num_attention_heads: 12,
+            num_channels: 3,
+            image_size: 224,
+            patch_size: 16,
+            hidden_act: GELU_TANH.to_owned(),
+            layer_norm_eps: 1e-6,
+            projection_dim: None,
+        }
+    }
+}
+
+/// The parts of `GemmaConfig` and `Gemma2Config`; what a file leaves out differs between the two.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Text {
+    pub model_type: String,
+    pub hidden_size: Option<usize>,
+    pub intermediate_size: Option<usize>,
+    pub num_hidden_layers: Option<usize>,
+    pub num_attention_heads: Option<usize>,
+    pub num_key_value_heads: Option<usize>,
+    #[serde(default = "head_dim")]
+    pub head_dim: usize,
+    #[serde(default = "vocab_size")]
+    pub vocab_size: usize,
+    #[serde(default = "rms_norm_eps")]
+    pub rms_norm_eps: f32,
+    pub rope_theta: Option<f64>,
+    pub rope_parameters: Option<Rope>,
+    pub rope_scaling: Option<serde_json::Value>,
+    pub hidden_act: Option<String>,
+    pub hidden_activation: Option<String>,
+    #[serde(default)]
+    pub attention_bias: bool,
+    pub query_pre_attn_scalar: Option<f64>,
+    #[serde(default, deserialize_with = "present")]
+    pub sliding_window: Option<Option<usize>>,
+    #[serde(default, deserialize_with = "present")]
+    pub attn_logit_softcapping: Option<Option<f32>>,
+    #[serde(default, deserialize_with = "present")]
+    pub final_logit_softcapping: Option<Option<f32>>,
+    pub layer_types: Option<Vec<String>>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Rope {
+    pub rope_theta: Option<f64>,
+    pub rope_type: Option<String>,
+}
+
+const GELU_TANH: &str = "gelu_pytorch_tanh";
+
+fn head_dim() -> usize {
+    256
+}
+
+fn vocab_size() -> usize {
+    256_000
+}
+
+fn rms_norm_eps() -> f32 {
+    1e-6
+}
+
+/// Tells `null` (which switches a feature off) from a key that is left out (which means the default).
+fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
+    Option::<T>::deserialize(deserializer).map(Some)
+}
+
+/// What the text decoder's graph depends on.
+#[derive(Debug, Clone)]
+pub(super) struct Decoder {
+    pub second_generation: bool,
+    pub hidden: usize,
+    pub intermediate: usize,
+    pub layers: usize,
+    pub heads: usize,
+    pub key_value_heads: usize,
+    pub head_size: usize,
+    pub vocabulary: usize,
+    pub epsilon: f32,
+    pub rope_theta: f64,
+    pub gelu: Gelu,
+    /// Factor of the attention scores.
+    pub scale: f32,
+    pub attention_cap: Option<f32>,
+    pub logit_cap: Option<f32>,
+    /// Per layer the window of keys that a generated token sees, if limited.
+    pub windows: Vec<Option<usize>>,
+}
+
+/// The two forms of the GELU activation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Gelu {
+    Tanh,
+    Erf,
+}
+
+impl Gelu {
+    pub(super) fn parse(name: &str) -> Result<Self> {
+        match name {
+            GELU_TANH | "gelu_new" | "gelu_fast" => Ok(Self::Tanh),
+            "gelu" => Ok(Self::Erf),
+            _ => Err(Error::input(format!("the activation `{name}` is not supported"))
+                .hint("known: gelu_pytorch_tanh, gelu")),
+        }
+    }
+}
+
+impl Text {
+    /// Fills in what the file leaves out and checks that the numbers fit together.
+    pub(super) fn decoder(&self) -> Result<Decoder> {
+        let second = match self.model_type.as_str() {
+            "gemma" => false,
+            "gemma2" => true,
+            other => {
+                return Err(Error::input(format!("the text model `{other}` is not supported")).hint("known: gemma, gemma2"));
+            }
+        };
+        let pick = |stated: Option<usize>, first: usize, other: usize| stated.unwrap_or(if second { other } else { first });
+        let layers = pick(self.num_hidden_layers, 28, 26);
+        let heads = pick(self.num_attention_heads, 16, 8);
+        let key_value_heads = pick(self.num_key_value_heads, 16, 4);
+        if key_value_heads == 0 || heads % key_value_heads != 0 || self.head_dim % 2 != 0 {
+            return Err(Error::input(format!(
+                "{heads} heads of size {} over {key_value_heads} key-value heads do not fit together",
+                self.head_dim
+            )));
+        }
+        if self.attention_bias {
+            return Err(Error::input("biases in the text model's attention are not supported by this family"));
+        }
+        let scalar = if second { self.query_pre_attn_scalar.unwrap_or(256.0) } else { self.head_dim as f64 };
+        let act = if second { &self.hidden_activation } else { &self.hidden_act };
+        let capped = |stated: Option<Option<f32>>, default: f32| if second { stated.unwrap_or(Some(default)) } else { None };
+        Ok(Decoder {
+            second_generation: second,
+            hidden: pick(self.hidden_size, 3072, 2304),
+            intermediate: pick(self.intermediate_size, 24576, 9216),
+            layers,
+            heads,
+            key_value_heads,
+            head_size: self.head_dim,
+            vocabulary: self.vocab_size,
+            epsilon: self.rms_norm_eps,
+            rope_theta: self.rope_theta()?,
+            gelu: Gelu::parse(act.as_deref().unwrap_or(GELU_TANH))?,
+            scale: scalar.powf(-0.5) as f32,
+            attention_cap: capped(self.attn_logit_softcapping, 50.0),
+            logit_cap: capped(self.final_logit_softcapping, 30.0),
+            windows: self.windows(layers, second)?,
+        })
+    }
+
+    fn rope_theta(&self) -> Result<f64> {
+        let kind = self.rope_parameters.as_ref().and_then(|rope| rope.rope_type.as_deref()).unwrap_or("default");
+        if kind != "default" || self.rope_scaling.as_ref().is_some_and(|scaling| !scaling.is_null()) {
+            return Err(Error::input("scaled rotary embeddings are not supported by this family"));
+        }
+        let stated = self.rope_parameters.as_ref().and_then(|rope| rope.rope_theta);
+        Ok(stated.or(self.rope_theta).unwrap_or(10_000.0))
+    }
+
+    fn windows(&self, layers: usize, second: bool) -> Result<Vec<Option<usize>>> {
+        let window = if second { self.sliding_window.unwrap_or(Some(4096)) } else { None };
+        let Some(types) = &self.layer_types else {
+            return Ok((0..layers).map(|layer| window.filter(|_| layer % 2 == 0)).collect());
+        };
+        if types.len() != layers {
+            return Err(Error::input(format!("layer_types has {} entries for {layers} layers", types.len())));
+        }
+        Ok(types.iter().map(|kind| window.filter(|_| kind == "sliding_attention")).collect())
+    }
+}

@@ -1,0 +1,122 @@
+//! The SigLIP image tower and the projector: pixels to the embeddings that the text decoder reads.
+
+use super::config::{Gelu, Vision};
+use super::{Parameters, finish};
+use crate::error::{Error, Result};
+use crate::graph::{Attribute, Builder, Dim, Graph, Type, Value};
+use crate::tensor::DType;
+
+/// Input `pixel_values` f32 `[images, channels, size, size]`; output `image_features` `[images, patches, hidden]` in
+/// the compute dtype, projected to the width `hidden` of the text decoder.
+pub(super) fn graph(config: &Vision, hidden: usize, parameters: &mut Parameters) -> Result<Graph> {
+    check(config)?;
+    let mut builder = Builder::new("vision");
+    let size = Dim::Fixed(config.image_size);
+    let pixels = Type::new(DType::F32, [Dim::from("images"), config.num_channels.into(), size.clone(), size]);
+    let pixels = builder.input("pixel_values", pixels)?;
+    let pixels = builder.cast(pixels, parameters.dtype())?;
+    let mut x = embed(&mut builder, parameters, config, pixels)?;
+    for layer in 0..config.num_hidden_layers {
+        let name = format!("vision.encoder.layers.{layer}");
+        x = builder.scoped(&name, |builder| encoder_layer(builder, parameters, config, &name, x))?;
+    }
+    let x = layer_norm(&mut builder, parameters, config, "vision.post_layernorm", x)?;
+    let features = parameters.linear(&mut builder, x, "projector.linear", [hidden, config.hidden_size], true)?;
+    finish(builder, &[("image_features", features)])
+}
+
+fn check(config: &Vision) -> Result<()> {
+    let (size, patch) = (config.image_size, config.patch_size);
+    if patch == 0 || size % patch != 0 {
+        return Err(Error::input(format!("images of {size} pixels do not divide into patches of {patch}")));
+    }
+    if config.num_attention_heads == 0 || config.hidden_size % config.num_attention_heads != 0 {
+        let (width, heads) = (config.hidden_size, config.num_attention_heads);
+        return Err(Error::input(format!("the vision width {width} does not divide into {heads} heads")));
+    }
+    Ok(())
+}
+
+fn embed(builder: &mut Builder, parameters: &mut Parameters, config: &Vision, pixels: Value) -> Result<Value> {
+    let (width, patch) = (config.hidden_size, config.patch_size);
+    let patches = (config.image_size / patch).pow(2);
+    let name = "vision.embeddings.patch_embedding";
+    let weight = parameters.get(builder, &format!("{name}.weight"), &[width, config.num_channels, patch, patch])?;
+    let bias = parameters.get(builder, &format!("{name}.bias"), &[width])?;
+    let strides = Attribute::Ints(vec![patch as i64; 2]);
+    let embedded = builder.op("Conv", &[pixels, weight, bias], &[("strides", strides)])?;
+    let embedded = builder.reshape(embedded, &[0, 0, patches as i64])?;
+    let embedded = builder.transpose(embedded, &[0, 2, 1])?;
+    let positions = parameters.get(builder, "vision.embeddings.position_embedding.weight", &[patches, width])?;
+    builder.add(embedded, positions)
+}
+
+fn encoder_layer(
+    builder: &mut Builder,
+    parameters: &mut Parameters,
+    config: &Vision,
+    name: &str,
+    x: Value,
+) -> Result<Value> {
+    let normed = layer_norm(builder, parameters, config, &format!("{name}.layer_norm1"), x)?;
+    let attended = attention(builder, parameters, config, &format!("{name}.self_attn"), normed)?;
+    let x = builder.add(x, attended)?;
+    let normed = layer_norm(builder, parameters, config, &format!("{name}.layer_norm2"), x)?;
+    let (width, inner) = (config.hidden_size, config.intermediate_size);
+    let wide = parameters.linear(builder, normed, &format!("{name}.mlp.fc1"), [inner, width], true)?;
+    let wide = gelu(builder, wide, Gelu::parse(&config.hidden_act)?)?;
+    let narrow = parameters.linear(builder, wide, &format!("{name}.mlp.fc2"), [width, inner], true)?;
+    builder.add(x, narrow)
+}
+
+fn attention(
+    builder: &mut Builder,
+    parameters: &mut Parameters,
+    config: &Vision,
+    name: &str,
+    x: Value,
+) -> Result<Value> {
+    let (width, heads) = (config.hidden_size, config.num_attention_heads);
+    let head_size = width / heads;
+    let split = [0, 0, heads as i64, head_size as i64];
+    let mut projected = |builder: &mut Builder, part: &str, order: &[i64]| {
+        let value = parameters.linear(builder, x, &format!("{name}.{part}_proj"), [width, width], true)?;
+        let value = builder.reshape(value, &split)?;
+        builder.transpose(value, order)
+    };
+    let query = projected(builder, "q", &[0, 2, 1, 3])?;
+    let key = projected(builder, "k", &[0, 2, 3, 1])?;
+    let value = projected(builder, "v", &[0, 2, 1, 3])?;
+    let scores = builder.matmul(query, key)?;
+    let scores = builder.scale(scores, (head_size as f64).powf(-0.5) as f32)?;
+    let dtype = parameters.dtype();
+    let scores = builder.cast(scores, DType::F32)?;
+    let weights = builder.softmax(scores)?;
+    let weights = builder.cast(weights, dtype)?;
+    let context = builder.matmul(weights, value)?;
+    let context = builder.transpose(context, &[0, 2, 1, 3])?;
+    let context = builder.reshape(context, &[0, 0, width as i64])?;
+    parameters.linear(builder, context, &format!("{name}.out_proj"), [width, width], true)
+}
+
+fn layer_norm(
+    builder: &mut Builder,
+    parameters: &mut Parameters,
+    config: &Vision,
+    name: &str,
+    x: Value,
+) -> Result<Value> {
+    let weight = parameters.get(builder, &format!("{name}.weight"), &[config.hidden_size])?;
+    let bias = parameters.get(builder, &format!("{name}.bias"), &[config.hidden_size])?;
+    let attributes = [("axis", Attribute::Int(-1)), ("epsilon", Attribute::Float(config.layer_norm_eps))];
+    builder.op("LayerNormalization", &[x, weight, bias], &attributes)
+}
+
+/// The activation, in the form the checkpoint names.
+pub(super) fn gelu(builder: &mut Builder, x: Value, form: Gelu) -> Result<Value> {
+    let approximate = match form {
+        Gelu::Tanh => "tanh",
+        Gelu::Erf => "none",
+    };
+    builder.op("Gelu", &[x], &[("approximate", Attribute::Text(approximate.to_owned()))])
+}

@@ -1,0 +1,145 @@
+//! Prompts and tokens.
+
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+use tokenizers::{AddedToken, Tokenizer};
+
+use super::hex;
+use crate::error::{Error, Result, find_row};
+
+/// A way to ask a question.
+#[derive(Debug)]
+pub struct Prompt {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// The text, with `{q}` for the question.
+    pub template: &'static str,
+}
+
+/// Every prompt by name.
+pub static PROMPTS: &[Prompt] = &[
+    Prompt { name: "bare", template: "{q}" },
+    Prompt { name: "answer-en", template: "answer en {q}" },
+    Prompt { name: "question-answer", template: "Question: {q} Answer:" },
+    Prompt { name: "question-short-answer", template: "Question: {q} Short answer:" },
+];
+
+impl Prompt {
+    /// The prompt with this name.
+    pub fn find(name: &str) -> Result<&'static Self> {
+        find_row(PROMPTS, "prompt", name, |prompt| vec![prompt.name])
+    }
+
+    /// The text that asks `question`.
+    pub fn fill(&self, question: &str) -> String {
+        self.template.replace("{q}", question)
+    }
+}
+
+/// What a family puts around the prompt, and the tokens its processor adds to the tokenizer in memory.
+#[derive(Debug, Clone)]
+pub struct PromptForm {
+    /// The token that stands for one image patch.
+    pub image_token: &'static str,
+    /// Its number according to `config.json`, which the tokenizer has to agree with.
+    pub image_token_id: Option<u32>,
+    /// Text between the image tokens and the prompt.
+    pub before: &'static str,
+    /// Text after the prompt.
+    pub after: &'static str,
+    /// Numbered tokens `<name0000>`: name, how many, how many digits.
+    pub numbered_tokens: &'static [(&'static str, usize, usize)],
+}
+
+/// Turns prompts into token numbers and generated numbers into text, as the processors of transformers do.
+pub struct TextProcessor {
+    tokenizer: Tokenizer,
+    form: PromptForm,
+    vocabulary: usize,
+    digest: String,
+}
+
+impl TextProcessor {
+    /// Reads `tokenizer.json` and adds the family's tokens that it lacks.
+    pub fn open(folder: &Path, form: PromptForm, vocabulary: usize) -> Result<Self> {
+        let path = folder.join("tokenizer.json");
+        let cannot = || Error::input(format!("cannot read the tokenizer `{}`", path.display()));
+        let bytes = std::fs::read(&path).map_err(|cause| cannot().caused_by(cause).hint("fetch the checkpoint again"))?;
+        let mut tokenizer = Tokenizer::from_bytes(&bytes)
+            .map_err(|cause| cannot().caused_by(cause).hint("the file is damaged; fetch the checkpoint again"))?;
+        // Padding and cutting are this program's own; settings saved from training must not change prompts.
+        tokenizer.with_padding(None);
+        tokenizer.with_truncation(None).map_err(|cause| cannot().caused_by(cause))?;
+        add_tokens(&mut tokenizer, &form).map_err(|cause| cannot().caused_by(cause))?;
+        if let (Some(stated), Some(found)) = (form.image_token_id, tokenizer.token_to_id(form.image_token))
+            && stated != found
+        {
+            return Err(cannot().caused_by(Error::input(format!(
+                "`{}` is token {found} here, but {stated} in config.json",
+                form.image_token
+            ))));
+        }
+        Ok(Self { tokenizer, form, vocabulary, digest: hex(&Sha256::digest(&bytes)) })
+    }
+
+    /// Tokens of a prompt, from the one after the image tokens to the last.
+    pub fn encode(&self, prompt: &str) -> Result<Vec<u32>> {
+        let text = format!("{}{prompt}{}", self.form.before, self.form.after);
+        let encoding = self
+            .tokenizer
+            .encode_fast(text, false)
+            .map_err(|cause| Error::input(format!("cannot split the prompt `{prompt}` into tokens")).caused_by(cause))?;
+        let ids = encoding.get_ids().to_vec();
+        if let Some(image) = self.tokenizer.token_to_id(self.form.image_token)
+            && ids.contains(&image)
+        {
+            let name = self.form.image_token;
+            return Err(Error::input(format!("the prompt `{prompt}` contains `{name}`, which stands for the image")));
+        }
+        match ids.iter().find(|id| **id as usize >= self.vocabulary) {
+            Some(id) => Err(Error::input(format!(
+                "the prompt `{prompt}` has token {id}, but the model's vocabulary ends at {}",
+                self.vocabulary
+            ))
+            .hint("tokenizer.json and config.json must belong together")),
+            None => Ok(ids),
+        }
+    }
+
+    /// The answer that generated tokens spell: special tokens left out, white space at both ends removed.
+    pub fn decode(&self, tokens: &[u32]) -> Result<String> {
+        let text = self
+            .tokenizer
+            .decode(tokens, true)
+            .map_err(|cause| Error::internal("cannot turn generated tokens into text").caused_by(cause))?;
+        Ok(text.trim().to_owned())
+    }
+
+    /// SHA-256 of `tokenizer.json`.
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+}
+
+fn add_tokens(tokenizer: &mut Tokenizer, form: &PromptForm) -> tokenizers::Result<()> {
+    if tokenizer.token_to_id(form.image_token).is_none() {
+        tokenizer.add_special_tokens([AddedToken::from(form.image_token, true).normalized(false)])?;
+    }
+    for (name, count, digits) in form.numbered_tokens {
+        let tokens = (0..*count).map(|number| AddedToken::from(format!("<{name}{number:0digits$}>"), false));
+        tokenizer.add_tokens(tokens)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prompts_fill_in_the_question() {
+        assert_eq!(Prompt::find("question-answer").unwrap().fill("Why?"), "Question: Why? Answer:");
+        assert_eq!(Prompt::find("qestion-answer").unwrap_err().to_string(), "unknown prompt `qestion-answer`");
+    }
+}

@@ -1,0 +1,323 @@
+//! The tensors of a checkpoint: one or several safetensors files, mapped, never read as a whole.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufWriter, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use half::{bf16, f16};
+use memmap2::Mmap;
+use safetensors::tensor::{Dtype, Metadata};
+use safetensors::SafeTensors;
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
+use crate::graph::{Dim, Initializer, Type};
+use crate::tensor::DType;
+
+const SINGLE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+/// Alignment of the tensors that are converted for another compute dtype.
+const ALIGNMENT: u64 = 64;
+
+/// One tensor of a checkpoint.
+#[derive(Debug, Clone)]
+struct Entry {
+    file: usize,
+    dtype: DType,
+    shape: Vec<usize>,
+    /// First byte within the file.
+    offset: u64,
+    length: u64,
+}
+
+#[derive(Debug)]
+struct Shard {
+    name: String,
+    map: Mmap,
+}
+
+/// The tensors of a checkpoint folder by their names there.
+#[derive(Debug)]
+pub struct Weights {
+    folder: PathBuf,
+    shards: Vec<Shard>,
+    entries: HashMap<String, Entry>,
+}
+
+#[derive(Deserialize)]
+struct Index {
+    weight_map: HashMap<String, String>,
+}
+
+impl Weights {
+    /// Maps `model.safetensors`, or the files that `model.safetensors.index.json` names.
+    ///
+    /// # Errors
+    ///
+    /// Input error naming the file where one is missing, truncated or no safetensors file, and the tensor where the
+    /// index and the files disagree.
+    pub fn open(folder: &Path) -> Result<Self> {
+        let (files, index) = files_of(folder)?;
+        let mut weights = Self { folder: folder.to_owned(), shards: Vec::new(), entries: HashMap::new() };
+        for name in files {
+            weights.add_file(name)?;
+        }
+        if let Some(tensor) = index.keys().filter(|tensor| !weights.entries.contains_key(*tensor)).min() {
+            let file = folder.join(&index[tensor]);
+            return Err(Error::input(format!("`{}` lacks the tensor `{tensor}` that `{INDEX}` places there", file.display()))
+                .hint("fetch the checkpoint again"));
+        }
+        Ok(weights)
+    }
+
+    /// Whether the checkpoint holds this tensor.
+    pub fn contains(&self, name: &str) -> bool {
+        self.entries.contains_key(name)
+    }
+
+    /// Shape of a tensor, if the checkpoint holds it.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.entries.get(name).map(|entry| entry.shape.as_slice())
+    }
+
+    /// The dtype most of the weights are stored in.
+    pub fn dtype(&self) -> DType {
+        let mut bytes: HashMap<DType, u64> = HashMap::new();
+        for entry in self.entries.values() {
+            *bytes.entry(entry.dtype).or_default() += entry.length;
+        }
+        bytes.into_iter().max_by_key(|(dtype, bytes)| (*bytes, dtype.size())).map_or(DType::F32, |(dtype, _)| dtype)
+    }
+
+    /// Bytes of all tensors together, as stored.
+    pub fn size(&self) -> u64 {
+        self.entries.values().map(|entry| entry.length).sum()
+    }
+
+    /// SHA-256 over the files in order, as hexadecimal text.
+    pub fn digest(&self) -> String {
+        let mut hash = Sha256::new();
+        for shard in &self.shards {
+            hash.update(&shard.map);
+        }
+        crate::model::hex(&hash.finalize())
+    }
+
+    /// The files that hold the tensors.
+    pub fn files(&self) -> impl Iterator<Item = PathBuf> {
+        self.shards.iter().map(|shard| self.folder.join(&shard.name))
+    }
+
+    /// Checks that every tensor named in `types` is there with its shape.
+    fn entry(&self, name: &str, ty: &Type) -> Result<&Entry> {
+        let entry = self.entries.get(name).ok_or_else(|| {
+            Error::input(format!("the checkpoint `{}` lacks the tensor `{name}`", self.folder.display()))
+                .hint("the weights and config.json must belong together; fetch the checkpoint again")
+        })?;
+        let expected: Vec<Dim> = entry.shape.iter().map(|size| Dim::Fixed(*size)).collect();
+        if expected != ty.dims {
+            let file = self.folder.join(&self.shards[entry.file].name);
+            let wanted: Vec<String> = ty.dims.iter().map(ToString::to_string).collect();
+            return Err(Error::input(format!(
+                "the tensor `{name}` in `{}` has shape {:?}, but config.json asks for [{}]",
+                file.display(),
+                entry.shape,
+                wanted.join(", ")
+            ))
+            .hint("the weights and config.json must belong together"));
+        }
+        Ok(entry)
+    }
+
+    fn add_file(&mut self, name: String) -> Result<()> {
+        let path = self.folder.join(&name);
+        let within = |error: Error| error.hint("the file is damaged or incomplete; fetch the checkpoint again");
+        let cannot = || Error::input(format!("cannot read the weights `{}`", path.display()));
+        let map = map_file(&path)?;
+        let (header, metadata) = SafeTensors::read_metadata(&map).map_err(|cause| within(cannot().caused_by(cause)))?;
+        let start = header as u64 + 8;
+        for (tensor, info) in metadata.tensors() {
+            let entry = place(info, self.shards.len(), start)
+                .map_err(|error| error.within(format!("tensor `{tensor}` in `{}`", path.display())))?;
+            if self.entries.insert(tensor.clone(), entry).is_some() {
+                return Err(Error::input(format!("the tensor `{tensor}` is in more than one file of `{}`", self.folder.display())));
+            }
+        }
+        check_length(&metadata, start, map.len() as u64).map_err(|error| within(cannot().caused_by(error)))?;
+        self.shards.push(Shard { name, map });
+        Ok(())
+    }
+
+    fn bytes(&self, entry: &Entry) -> &[u8] {
+        &self.shards[entry.file].map[entry.offset as usize..(entry.offset + entry.length) as usize]
+    }
+}
+
+fn files_of(folder: &Path) -> Result<(Vec<String>, HashMap<String, String>)> {
+    if folder.join(SINGLE).is_file() {
+        return Ok((vec![SINGLE.to_owned()], HashMap::new()));
+    }
+    let path = folder.join(INDEX);
+    if !path.is_file() {
+        return Err(Error::input(format!("no weights in `{}`: neither `{SINGLE}` nor `{INDEX}` is there", folder.display()))
+            .hint("a model is a folder in the Hub's layout, with config.json, safetensors and tokenizer.json"));
+    }
+    let index: Index = crate::model::read_json(&path)?;
+    let mut files: Vec<String> = index.weight_map.values().cloned().collect();
+    files.sort();
+    files.dedup();
+    match files.iter().find(|file| file.contains(['/', '\\']) || file.as_str() == "..") {
+        Some(outside) => Err(Error::input(format!("`{}` names the file `{outside}` outside of its folder", path.display()))),
+        None => Ok((files, index.weight_map)),
+    }
+}
+
+fn map_file(path: &Path) -> Result<Mmap> {
+    let file = File::open(path).map_err(|cause| {
+        Error::input(format!("cannot open the weights `{}`", path.display()))
+            .caused_by(cause)
+            .hint("fetch the checkpoint again")
+    })?;
+    // SAFETY: the map is only read; a file that another process truncates meanwhile is the documented limit of
+    // mapping, and ONNX Runtime maps the same file itself.
+    let map = unsafe { Mmap::map(&file) };
+    map.map_err(|cause| Error::input(format!("cannot map the weights `{}`", path.display())).caused_by(cause))
+}
+
+fn place(info: &safetensors::tensor::TensorInfo, file: usize, start: u64) -> Result<Entry> {
+    let dtype = match info.dtype {
+        Dtype::F64 => DType::F64,
+        Dtype::F32 => DType::F32,
+        Dtype::F16 => DType::F16,
+        Dtype::BF16 => DType::BF16,
+        Dtype::I64 => DType::I64,
+        Dtype::I32 => DType::I32,
+        Dtype::U8 => DType::U8,
+        Dtype::BOOL => DType::Bool,
+        other => return Err(Error::input(format!("the element type {other:?} is not supported"))),
+    };
+    let (begin, end) = info.data_offsets;
+    Ok(Entry { file, dtype, shape: info.shape.clone(), offset: start + begin as u64, length: (end - begin) as u64 })
+}
+
+fn check_length(metadata: &Metadata, start: u64, length: u64) -> Result<()> {
+    let end = start + metadata.tensors().values().map(|info| info.data_offsets.1 as u64).max().unwrap_or(0);
+    if end == length {
+        return Ok(());
+    }
+    Err(Error::input(format!("its header promises {end} bytes, the file has {length}")))
+}
+
+/// Where the tensors of a checkpoint lie for graphs of one compute dtype.
+///
+/// A checkpoint stored in that dtype stays where it is. Another one is converted, tensor by tensor as graphs name
+/// them, into one file in a folder of its own, which all sessions share and which goes when the model does.
+pub struct Placement<'a> {
+    weights: &'a Weights,
+    dtype: DType,
+    converted: Option<Converted>,
+}
+
+struct Converted {
+    folder: tempfile::TempDir,
+    file: BufWriter<File>,
+    places: HashMap<String, Initializer>,
+    end: u64,
+}
+
+const CONVERTED: &str = "converted.bin";
+
+impl<'a> Placement<'a> {
+    /// Prepares to place the tensors for graphs that compute in `dtype`; a conversion is written below `scratch`.
+    pub fn new(weights: &'a Weights, dtype: DType, scratch: &Path) -> Result<Self> {
+        let stored_so = weights.entries.values().all(|entry| entry.dtype == dtype || !entry.dtype.is_float());
+        let converted = if stored_so { None } else { Some(Converted::new(scratch)?) };
+        Ok(Self { weights, dtype, converted })
+    }
+
+    /// The checkpoint.
+    pub fn weights(&self) -> &'a Weights {
+        self.weights
+    }
+
+    /// The compute dtype.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Place of the tensor `name`, which must have the dimensions of `ty`.
+    pub fn place(&mut self, name: &str, ty: &Type) -> Result<Initializer> {
+        let entry = self.weights.entry(name, ty)?;
+        match &mut self.converted {
+            None => {
+                let file = self.weights.shards[entry.file].name.clone();
+                Ok(Initializer::External { file, offset: entry.offset, length: entry.length })
+            }
+            Some(converted) => converted.place(name, entry.dtype, self.weights.bytes(entry), self.dtype),
+        }
+    }
+
+    /// The folder that all places are relative to, and the converted weights to keep while sessions live.
+    pub fn finish(self) -> Result<(PathBuf, Option<tempfile::TempDir>)> {
+        match self.converted {
+            None => Ok((self.weights.folder.clone(), None)),
+            Some(mut converted) => {
+                converted.file.flush().map_err(|cause| conversion_error(converted.folder.path(), cause))?;
+                Ok((converted.folder.path().to_owned(), Some(converted.folder)))
+            }
+        }
+    }
+}
+
+impl Converted {
+    fn new(scratch: &Path) -> Result<Self> {
+        let failed = |cause| conversion_error(scratch, cause);
+        std::fs::create_dir_all(scratch).map_err(failed)?;
+        let folder = tempfile::TempDir::new_in(scratch).map_err(failed)?;
+        let file = BufWriter::new(File::create(folder.path().join(CONVERTED)).map_err(failed)?);
+        Ok(Self { folder, file, places: HashMap::new(), end: 0 })
+    }
+
+    fn place(&mut self, name: &str, from: DType, bytes: &[u8], to: DType) -> Result<Initializer> {
+        if let Some(place) = self.places.get(name) {
+            return Ok(place.clone());
+        }
+        let offset = self.end.next_multiple_of(ALIGNMENT);
+        let length = (bytes.len() / from.size() * to.size()) as u64;
+        let failed = |cause| conversion_error(self.folder.path(), cause);
+        self.file.seek(SeekFrom::Start(offset)).map_err(failed)?;
+        write_converted(&mut self.file, from, bytes, to).map_err(failed)?;
+        self.end = offset + length;
+        let place = Initializer::External { file: CONVERTED.to_owned(), offset, length };
+        self.places.insert(name.to_owned(), place.clone());
+        Ok(place)
+    }
+}
+
+fn conversion_error(folder: &Path, cause: std::io::Error) -> Error {
+    Error::input(format!("cannot write the converted weights to `{}`", folder.display()))
+        .caused_by(cause)
+        .hint("free some space there, or choose the dtype that the checkpoint is stored in")
+}
+
+fn write_converted(file: &mut impl Write, from: DType, bytes: &[u8], to: DType) -> std::io::Result<()> {
+    for value in bytes.chunks_exact(from.size()) {
+        let value = match (from, value) {
+            (DType::F64, &[a, b, c, d, e, f, g, h]) => f64::from_le_bytes([a, b, c, d, e, f, g, h]),
+            (DType::F32, &[a, b, c, d]) => f64::from(f32::from_le_bytes([a, b, c, d])),
+            (DType::F16, &[a, b]) => f64::from(f16::from_le_bytes([a, b])),
+            (DType::BF16, &[a, b]) => f64::from(bf16::from_le_bytes([a, b])),
+            _ => return Err(std::io::Error::other(format!("no conversion from {from}"))),
+        };
+        match to {
+            DType::F64 => file.write_all(&value.to_le_bytes())?,
+            DType::F32 => file.write_all(&(value as f32).to_le_bytes())?,
+            DType::F16 => file.write_all(&f16::from_f64(value).to_le_bytes())?,
+            DType::BF16 => file.write_all(&bf16::from_f64(value).to_le_bytes())?,
+            _ => return Err(std::io::Error::other(format!("no conversion to {to}"))),
+        }
+    }
+    Ok(())
+}

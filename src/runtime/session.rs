@@ -1,0 +1,216 @@
+//! Sessions and the tensors that flow between them.
+//!
+//! Outputs of a run are tensors on the device that can be inputs of the next run without a copy.
+
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
+use ort::session::builder::GraphOptimizationLevel;
+use ort::value::{DynTensor, PrimitiveTensorElementType};
+
+use super::Runtime;
+use crate::error::{Error, Result};
+use crate::graph::Graph;
+use crate::tensor::{Data, Tensor};
+
+/// Where graphs run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Device {
+    /// The processor.
+    #[default]
+    Cpu,
+    /// An NVIDIA GPU by its number, through the CUDA provider.
+    Cuda(i32),
+}
+
+impl FromStr for Device {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let number = match text {
+            "cpu" => return Ok(Self::Cpu),
+            "cuda" => Some(0),
+            _ => text.strip_prefix("cuda:").and_then(|number| number.parse().ok()).filter(|number| *number >= 0),
+        };
+        number.map(Self::Cuda).ok_or_else(|| {
+            Error::input(format!("unknown device `{text}`")).hint("known: cpu, cuda, cuda:<number of the GPU>")
+        })
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(number) => write!(f, "cuda:{number}"),
+        }
+    }
+}
+
+/// How a session is set up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionOptions {
+    /// Where it runs.
+    pub device: Device,
+    /// Threads of one operator on the CPU.
+    pub threads: usize,
+    /// Whether weights are rearranged into a private copy that is multiplied faster. Without it all sessions share
+    /// the mapped file. The choice moves results in their last bits.
+    pub private_weights: bool,
+}
+
+/// A tensor in the memory of the device (or of the host, which is the same for the CPU).
+#[derive(Debug)]
+pub struct DeviceTensor(DynTensor);
+
+impl DeviceTensor {
+    /// Hands a host tensor over. On a GPU it is copied when it is first used.
+    pub fn new(tensor: Tensor) -> Result<Self> {
+        let shape = tensor.shape().to_vec();
+        let value = match tensor.into_data() {
+            Data::F64(values) => ort::value::Tensor::from_array((shape, values)).map(|tensor| tensor.upcast()),
+            Data::F32(values) => ort::value::Tensor::from_array((shape, values)).map(|tensor| tensor.upcast()),
+            Data::F16(values) => ort::value::Tensor::from_array((shape, values)).map(|tensor| tensor.upcast()),
+            Data::BF16(values) => ort::value::Tensor::from_array((shape, values)).map(|tensor| tensor.upcast()),
+            Data::I64(values) => ort::value::Tensor::from_array((shape, values)).map(|tensor| tensor.upcast()),
+            Data::I32(values) => ort::value::Tensor::from_array((shape, values)).map(|tensor| tensor.upcast()),
+            Data::U8(values) => ort::value::Tensor::from_array((shape, values)).map(|tensor| tensor.upcast()),
+            Data::Bool(values) => ort::value::Tensor::from_array((shape, values)).map(|tensor| tensor.upcast()),
+        };
+        value.map(Self).map_err(|cause| Error::internal("cannot hand a tensor to ONNX Runtime").caused_by(cause))
+    }
+
+    /// Its dimensions.
+    pub fn shape(&self) -> Vec<usize> {
+        self.0.shape().iter().map(|size| *size as usize).collect()
+    }
+
+    /// Its elements, if it lies in host memory and they are of type `T`.
+    pub fn values<T: PrimitiveTensorElementType>(&self) -> Result<&[T]> {
+        let (_, values) = self
+            .0
+            .try_extract_tensor::<T>()
+            .map_err(|cause| Error::internal("cannot read a tensor of ONNX Runtime").caused_by(cause))?;
+        Ok(values)
+    }
+}
+
+/// A graph ready to run.
+#[derive(Debug)]
+pub struct Session {
+    inner: ort::session::Session,
+    name: String,
+    device_memory: MemoryInfo<'static>,
+    host_memory: MemoryInfo<'static>,
+    busy: Duration,
+}
+
+impl Session {
+    /// Prepares `graph`, whose external initialisers lie in `folder`.
+    ///
+    /// # Errors
+    ///
+    /// Input error if the device is not there (never a silent fall-back to the CPU).
+    pub fn new(runtime: &Runtime, graph: &Graph, folder: &Path, options: &SessionOptions) -> Result<Self> {
+        let within = |cause: ort::Error| {
+            let error = Error::internal(format!("cannot prepare the graph `{}` for {}", graph.name, options.device));
+            error.caused_by(cause)
+        };
+        let folder = folder.to_str().ok_or_else(|| {
+            Error::input(format!("the folder `{}` is not valid UTF-8", folder.display())).hint("rename it")
+        })?;
+        let mut builder = ort::session::Session::builder(&runtime.environment).map_err(within)?;
+        if let Device::Cuda(number) = options.device {
+            builder = builder
+                .with_execution_providers([ort::ep::CUDA::default().with_device_id(number).build().error_on_failure()])
+                .map_err(|error| no_cuda(number, error.into()))?;
+        }
+        let mut builder = configure(builder, folder, options).map_err(within)?;
+        let inner = builder.commit_from_memory(&graph.to_onnx()).map_err(within)?;
+        let device_memory = match options.device {
+            Device::Cpu => host_memory(),
+            Device::Cuda(number) => {
+                MemoryInfo::new(AllocationDevice::CUDA, number, AllocatorType::Device, MemoryType::Default)
+            }
+        };
+        Ok(Self {
+            inner,
+            name: graph.name.clone(),
+            device_memory: device_memory.map_err(within)?,
+            host_memory: host_memory().map_err(within)?,
+            busy: Duration::ZERO,
+        })
+    }
+
+    /// Runs the graph; `device` outputs stay on the device, `host` outputs come back. Returned in that order.
+    pub fn run(
+        &mut self,
+        inputs: &[(&str, &DeviceTensor)],
+        device: &[&str],
+        host: &[&str],
+    ) -> Result<Vec<DeviceTensor>> {
+        let start = Instant::now();
+        let result = self.run_bound(inputs, device, host);
+        self.busy += start.elapsed();
+        result.map_err(|cause| Error::internal(format!("cannot run the graph `{}`", self.name)).caused_by(cause))
+    }
+
+    /// Time spent inside ONNX Runtime since the session was made.
+    pub fn busy(&self) -> Duration {
+        self.busy
+    }
+
+    fn run_bound(
+        &mut self,
+        inputs: &[(&str, &DeviceTensor)],
+        device: &[&str],
+        host: &[&str],
+    ) -> ort::Result<Vec<DeviceTensor>> {
+        let mut binding = self.inner.create_binding()?;
+        for (name, tensor) in inputs {
+            binding.bind_input(*name, &tensor.0)?;
+        }
+        for name in device {
+            binding.bind_output_to_device(*name, &self.device_memory)?;
+        }
+        for name in host {
+            binding.bind_output_to_device(*name, &self.host_memory)?;
+        }
+        let mut outputs = self.inner.run_binding(&binding)?;
+        let mut tensors = Vec::with_capacity(device.len() + host.len());
+        for name in device.iter().chain(host) {
+            let value = outputs.remove(*name).ok_or_else(|| ort::Error::new(format!("no output `{name}`")))?;
+            tensors.push(DeviceTensor(value.downcast()?));
+        }
+        Ok(tensors)
+    }
+}
+
+fn host_memory() -> ort::Result<MemoryInfo<'static>> {
+    MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Device, MemoryType::CPUOutput)
+}
+
+fn configure(
+    builder: ort::session::builder::SessionBuilder,
+    folder: &str,
+    options: &SessionOptions,
+) -> ort::Result<ort::session::builder::SessionBuilder> {
+    let mut builder = builder
+        .with_optimization_level(GraphOptimizationLevel::All)?
+        .with_intra_threads(options.threads)?
+        .with_config_entry("session.model_external_initializers_file_folder_path", folder)?;
+    if !options.private_weights {
+        // Folding would transpose each weight into a private copy; unfolded transpositions are fused into the products.
+        builder = builder.with_prepacking(false)?.with_disabled_optimizers("ConstantFolding")?;
+    }
+    Ok(builder)
+}
+
+fn no_cuda(number: i32, cause: ort::Error) -> Error {
+    Error::input(format!("the CUDA provider cannot use GPU {number}"))
+        .caused_by(cause)
+        .hint("install `onnxruntime-gpu` and point ORT_DYLIB_PATH at its library, or use `--device cpu`; `digrap-bench doctor` shows what is there")
+}

@@ -1,0 +1,361 @@
+//! Answers every question of a dataset that the store holds no answer to.
+//!
+//! Three kinds of threads: workers decode images and split prompts into tokens ahead of time, the calling thread does
+//! nothing but run the model, and a writer commits each batch.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+use sha2::{Digest, Sha256};
+
+use super::schedule::{Schedule, Window};
+use crate::data::image::{decode, stamp};
+use crate::data::{Dataset, Question};
+use crate::error::{Error, Result};
+use crate::model::decoding::Decoding;
+use crate::model::text::{Prompt, TextProcessor};
+use crate::model::vision::ImageProcessor;
+use crate::model::{Checkpoint, Model, Request};
+use crate::runtime::{Device, DeviceTensor, Runtime};
+use crate::store::{AnswerSettings, SettingsId, Store, StoredAnswer};
+use crate::tensor::{DType, Tensor};
+
+/// What is to be answered and how.
+pub struct Answering<'a> {
+    /// The questions and their images.
+    pub dataset: &'a Dataset,
+    /// How each is put to the model.
+    pub prompt: &'static Prompt,
+    /// How answers are searched for.
+    pub decoding: Decoding,
+    /// Questions per call of the model.
+    pub batch_size: usize,
+    /// Threads that prepare images and prompts.
+    pub workers: usize,
+    /// Under which settings the store files the answers.
+    pub settings: SettingsId,
+}
+
+/// What happens during a long run.
+#[derive(Debug, Clone, Copy)]
+pub enum Event {
+    /// So many of so many questions have an answer.
+    Answered {
+        /// Questions with an answer so far.
+        done: usize,
+        /// Questions in all.
+        total: usize,
+    },
+}
+
+/// How a run went.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Pace {
+    /// Questions answered by this run.
+    pub answered: usize,
+    /// Questions whose answer was in the store.
+    pub reused: usize,
+    /// Time from the first to the last call of ONNX Runtime.
+    pub wall: Duration,
+    /// The part of it inside such calls.
+    pub busy: Duration,
+}
+
+impl Pace {
+    /// The share of the time between the first and the last call in which none was running.
+    pub fn idle_share(&self) -> Option<f64> {
+        (self.wall > Duration::ZERO).then(|| 1.0 - self.busy.as_secs_f64() / self.wall.as_secs_f64())
+    }
+
+    /// Questions answered per second between the first and the last call.
+    pub fn questions_per_second(&self) -> Option<f64> {
+        (self.wall > Duration::ZERO).then(|| self.answered as f64 / self.wall.as_secs_f64())
+    }
+}
+
+/// The settings that answers of this model are filed under.
+pub fn answer_settings(
+    model: &Model,
+    weights: &str,
+    runtime: &Runtime,
+    device: Device,
+    dtype: DType,
+    prompt: &Prompt,
+    decoding: &Decoding,
+) -> AnswerSettings {
+    AnswerSettings {
+        weights: weights.to_owned(),
+        tokenizer: model.text().digest().to_owned(),
+        prompt: prompt.template.to_owned(),
+        decoding: decoding.strategy.to_string(),
+        max_new_tokens: decoding.max_new_tokens,
+        dtype: dtype.name().to_owned(),
+        provider: match device {
+            Device::Cpu => "cpu".to_owned(),
+            Device::Cuda(_) => "cuda".to_owned(),
+        },
+        runtime_version: runtime.info.version.clone(),
+        preprocessing: model.images().describe(),
+        program_version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+/// SHA-256 over the weights of a checkpoint; remembered by the store as long as size and time of the files stay.
+pub fn weights_digest(checkpoint: &Checkpoint, store: &mut Store) -> Result<String> {
+    let mut key = String::new();
+    let (mut size, mut modified) = (0, 0);
+    for file in checkpoint.weights.files() {
+        let stamp = stamp(&file)?;
+        let path = std::path::absolute(&file)
+            .map_err(|cause| Error::input(format!("`{}` cannot name a file", file.display())).caused_by(cause))?;
+        key.push_str(&path.to_string_lossy());
+        key.push('\n');
+        size += stamp.size;
+        modified = modified.max(stamp.modified_ns);
+    }
+    let key = Path::new(&key);
+    if let Some(known) = store.digest(key, size, modified)? {
+        return Ok(known);
+    }
+    let digest = checkpoint.weights.digest();
+    store.remember_digest(key, size, modified, &digest)?;
+    Ok(digest)
+}
+
+/// Answers what is missing; returns when every question has an answer in the store.
+///
+/// # Errors
+///
+/// Input error for a missing image before anything is computed, for a damaged one when its turn comes. Batches
+/// answered before an error stay in the store.
+pub fn answer_all(
+    plan: &Answering,
+    model: &mut Model,
+    store: &mut Store,
+    on_event: &mut dyn FnMut(Event),
+) -> Result<Pace> {
+    let schedule = Schedule::new(&plan.dataset.questions, plan.batch_size);
+    let open = open_questions(plan, &schedule, store)?;
+    let total = plan.dataset.questions.len();
+    let missing = open.iter().filter(|open| **open).count();
+    let mut pace = Pace { reused: total - missing, ..Pace::default() };
+    on_event(Event::Answered { done: pace.reused, total });
+    let windows: Vec<&Window> =
+        schedule.windows.iter().filter(|window| schedule.questions(window).any(|question| open[question])).collect();
+    let preparation = Preparation {
+        plan,
+        schedule: &schedule,
+        windows: &windows,
+        open: &open,
+        text: model.text(),
+        images: model.images(),
+        next: AtomicUsize::new(0),
+    };
+    std::thread::scope(|scope| {
+        let (prepared, windows_ready) = sync_channel(1);
+        for _ in 0..plan.workers.max(1) {
+            let sender = prepared.clone();
+            let preparation = &preparation;
+            scope.spawn(move || preparation.work(&sender));
+        }
+        drop(prepared);
+        let (answers, batches) = sync_channel::<Batch>(4);
+        let text = model.text().clone();
+        let writer = scope.spawn(move || write_answers(plan, &text, store, batches));
+        let result = run_windows(plan, model, windows_ready, &answers, &mut |answered| {
+            pace.answered += answered;
+            on_event(Event::Answered { done: pace.reused + pace.answered, total });
+        });
+        drop(answers);
+        let written = writer.join().unwrap_or_else(|_| Err(Error::internal("the thread that stores answers failed")));
+        // A writer that stopped is why the model stopped, so its error comes first.
+        written.and(result).map(|(wall, busy)| (pace.wall, pace.busy) = (wall, busy))
+    })?;
+    Ok(pace)
+}
+
+/// Which questions have no answer in the store, or one to another text or image.
+fn open_questions(plan: &Answering, schedule: &Schedule, store: &Store) -> Result<Vec<bool>> {
+    let questions = &plan.dataset.questions;
+    let mut open = vec![true; questions.len()];
+    let mut fingerprint = Fingerprint::default();
+    for index in schedule.order.iter().map(|index| *index as usize) {
+        let question = &questions[index];
+        let content = fingerprint.of(plan.dataset, question)?;
+        let (question_id, image_id) = (question.question_id.to_json(), question.image_id.to_json());
+        let known = store.answer(plan.settings, &plan.dataset.name, &question_id, &image_id)?;
+        open[index] = known.is_none_or(|(stored, _)| stored != content);
+    }
+    Ok(open)
+}
+
+/// Computes what an answer depends on besides the settings: the question's text and the stamp of its image.
+#[derive(Default)]
+struct Fingerprint<'a> {
+    /// The last image and the bytes of its stamp; questions on one image come side by side.
+    last: Option<(&'a crate::data::Id, [u8; 16])>,
+}
+
+impl<'a> Fingerprint<'a> {
+    fn of(&mut self, dataset: &'a Dataset, question: &'a Question) -> Result<u64> {
+        let stamp_bytes = match self.last {
+            Some((image, bytes)) if *image == question.image_id => bytes,
+            _ => {
+                let stamp = image_path(dataset, question).and_then(|path| stamp(&path)).map_err(|error| {
+                    error.within(format!("question {} of `{}` cannot be asked", question.question_id, dataset.name))
+                })?;
+                let mut bytes = [0; 16];
+                bytes[..8].copy_from_slice(&stamp.size.to_le_bytes());
+                bytes[8..].copy_from_slice(&stamp.modified_ns.to_le_bytes());
+                bytes
+            }
+        };
+        self.last = Some((&question.image_id, stamp_bytes));
+        let hash = Sha256::new().chain_update(stamp_bytes).chain_update(question.text.as_bytes()).finalize();
+        let mut first = [0; 8];
+        first.copy_from_slice(&hash[..8]);
+        Ok(u64::from_le_bytes(first))
+    }
+}
+
+fn image_path(dataset: &Dataset, question: &Question) -> Result<std::path::PathBuf> {
+    dataset.images.path(&question.image_id)
+}
+
+/// A window ready for the model.
+struct PreparedWindow {
+    pixels: Tensor,
+    questions: Vec<PreparedQuestion>,
+}
+
+struct PreparedQuestion {
+    index: usize,
+    content: u64,
+    request: Request,
+}
+
+/// What the worker threads share.
+struct Preparation<'a> {
+    plan: &'a Answering<'a>,
+    schedule: &'a Schedule,
+    windows: &'a [&'a Window],
+    open: &'a [bool],
+    text: &'a TextProcessor,
+    images: &'a ImageProcessor,
+    next: AtomicUsize,
+}
+
+impl Preparation<'_> {
+    /// Prepares one window after the other until none is left or nobody listens.
+    fn work(&self, sender: &SyncSender<(usize, Result<PreparedWindow>)>) {
+        loop {
+            let number = self.next.fetch_add(1, Ordering::Relaxed);
+            let Some(window) = self.windows.get(number) else { return };
+            if sender.send((number, self.prepare(window))).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn prepare(&self, window: &Window) -> Result<PreparedWindow> {
+        let dataset = self.plan.dataset;
+        let size = self.images.output_len();
+        let (mut pixels, mut count) = (Vec::new(), 0);
+        let mut fingerprint = Fingerprint::default();
+        let mut last_image = None;
+        let mut questions = Vec::with_capacity(window.len());
+        for index in self.schedule.questions(window) {
+            let question = &dataset.questions[index];
+            let within = |error: Error| {
+                error.within(format!("question {} of `{}` cannot be asked", question.question_id, dataset.name))
+            };
+            // All images of a window are computed even if only some are needed, so that a continued run computes
+            // the same batch of images.
+            if last_image != Some(&question.image_id) {
+                let image = decode(&image_path(dataset, question).map_err(within)?).map_err(within)?;
+                pixels.resize(pixels.len() + size, 0.0);
+                self.images.process(&image, &mut pixels[count * size..]).map_err(within)?;
+                last_image = Some(&question.image_id);
+                count += 1;
+            }
+            if self.open[index] {
+                let content = fingerprint.of(dataset, question)?;
+                let tokens = self.text.encode(&self.plan.prompt.fill(&question.text)).map_err(within)?;
+                questions.push(PreparedQuestion { index, content, request: Request { tokens, image: count - 1 } });
+            }
+        }
+        questions.sort_by_key(|question| question.request.tokens.len());
+        let (height, width) = self.images.size();
+        let channels = size / (height * width);
+        Ok(PreparedWindow { pixels: Tensor::new([count, channels, height, width], pixels)?, questions })
+    }
+}
+
+/// The generated tokens of one batch, on the way to the store.
+type Batch = Vec<(usize, u64, Vec<u32>)>;
+
+/// Runs the model over all windows in order; returns wall time and time inside ONNX Runtime.
+fn run_windows(
+    plan: &Answering,
+    model: &mut Model,
+    ready: Receiver<(usize, Result<PreparedWindow>)>,
+    answers: &SyncSender<Batch>,
+    on_answered: &mut dyn FnMut(usize),
+) -> Result<(Duration, Duration)> {
+    let mut early = BTreeMap::new();
+    let mut next = 0;
+    let busy_before = model.busy();
+    let mut started = None;
+    let mut finished = None;
+    for (number, window) in ready {
+        early.insert(number, window);
+        while let Some(window) = early.remove(&next) {
+            next += 1;
+            let window = window?;
+            started.get_or_insert_with(Instant::now);
+            let features = model.image_features(window.pixels)?;
+            for batch in window.questions.chunks(plan.batch_size) {
+                let tokens = run_batch(plan, model, &features, batch)?;
+                finished = Some(Instant::now());
+                let answered = batch.iter().zip(tokens).map(|(question, tokens)| (question.index, question.content, tokens));
+                if answers.send(answered.collect()).is_err() {
+                    return Err(Error::internal("answers can no longer be stored"));
+                }
+                on_answered(batch.len());
+            }
+        }
+    }
+    let wall = started.zip(finished).map_or(Duration::ZERO, |(start, end)| end.duration_since(start));
+    Ok((wall, model.busy() - busy_before))
+}
+
+fn run_batch(
+    plan: &Answering,
+    model: &mut Model,
+    features: &DeviceTensor,
+    batch: &[PreparedQuestion],
+) -> Result<Vec<Vec<u32>>> {
+    let requests: Vec<Request> = batch.iter().map(|question| question.request.clone()).collect();
+    model.generate(features, &requests, &plan.decoding)
+}
+
+/// Commits batch after batch until there are no more.
+fn write_answers(plan: &Answering, text: &TextProcessor, store: &mut Store, batches: Receiver<Batch>) -> Result<()> {
+    for batch in batches {
+        let mut answers = Vec::with_capacity(batch.len());
+        for (index, content, tokens) in batch {
+            let question = &plan.dataset.questions[index];
+            answers.push(StoredAnswer {
+                question_id: question.question_id.to_json(),
+                image_id: question.image_id.to_json(),
+                content,
+                answer: text.decode(&tokens)?,
+            });
+        }
+        store.commit(plan.settings, &plan.dataset.name, &answers)?;
+    }
+    Ok(())
+}
