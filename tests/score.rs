@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use digrap_bench::score::{AnswerId, METRICS, Metric, References, ScoreOptions, find_metric, score, summarise};
+use digrap_bench::score::{
+    AnswerId, METRICS, Metric, References, ScoreOptions, find_metric, normalise, score, summarise,
+};
 use digrap_bench::stats::clustered_mean;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -14,6 +16,7 @@ struct Golden {
     records: Vec<Record>,
     accuracies: BTreeMap<String, Vec<Option<f64>>>,
     printed: BTreeMap<String, Printed>,
+    normalised: Vec<[String; 5]>,
 }
 
 #[derive(Deserialize)]
@@ -82,6 +85,18 @@ fn every_metric_equals_its_evaluator() {
             partial += usize::from(ours > 0.0 && ours < 1.0);
         }
         assert!(partial > 40, "{}: only {partial} partial scores were compared", metric.name);
+    }
+}
+
+#[test]
+fn every_normaliser_equals_its_evaluator() {
+    let golden: Golden = fixture("golden.json");
+    assert!(golden.normalised.len() > 400);
+    for [text, official, evalai, lmms_eval, vizwiz] in &golden.normalised {
+        assert_eq!(&normalise::official(text), official, "official of {text:?}");
+        assert_eq!(&normalise::evalai(text), evalai, "evalai of {text:?}");
+        assert_eq!(&normalise::lmms_eval(text), lmms_eval, "lmms-eval of {text:?}");
+        assert_eq!(&normalise::vizwiz(text), vizwiz, "vizwiz of {text:?}");
     }
 }
 

@@ -3,8 +3,8 @@
     python benchmarks/speed/score_side_by_side.py --official DIR/VQA --program target/debug/digrap-bench
 
 DIR/VQA is a checkout of GT-Vision-Lab/VQA at a013f0043c1e2cdc995922dfe257f7149aa9af06. Its Python 2 print statements are
-turned into calls; otherwise it runs as published, as a program of its own that reads the same three files. Times are
-wall-clock for the whole process, start and loading included; memory is the process's peak.
+turned into calls; otherwise it runs as published, as a program of its own that reads the same three files. Times are of
+the whole process, start and loading included: wall-clock, and processor time over all threads. Memory is its peak.
 """
 
 import argparse
@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 COUNT, SEED = 214_354, 5
+PARTS = ["questions", "annotations", "results"]
 COMMON = ("yes no red blue white black 1 2 3 two The dog cat left right t-shirt U.S.A. can't cant tennis wood 1,000 "
           "none nothing green brown grass water man woman").split()
 
@@ -71,11 +72,9 @@ def generate(folder):
             **key,
         })
         results.append({"question_id": key["question_id"], "answer": usual if rng.random() < 0.5 else answer(rng)})
-    files = {"questions": {"data_subtype": "val2014", "questions": questions},
-             "annotations": {"annotations": annotations}, "results": results}
-    for name, content in files.items():
+    contents = [{"data_subtype": "val2014", "questions": questions}, {"annotations": annotations}, results]
+    for name, content in zip(PARTS, contents):
         (folder / f"{name}.json").write_text(json.dumps(content))
-    return [str(folder / f"{name}.json") for name in files]
 
 
 def timed(command):
@@ -85,28 +84,40 @@ def timed(command):
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         sys.exit(f"{command[0]} failed with status {status}")
-    return time.monotonic() - started, usage.ru_maxrss / 1024, out
+    return {"wall": time.monotonic() - started, "processor": usage.ru_utime + usage.ru_stime,
+            "memory": usage.ru_maxrss / 1024, "out": out}
+
+
+def line(name, run, accuracy):
+    return (f"{name:<19} {run['wall']:7.2f} s  {run['processor']:7.2f} s of processor  {run['memory']:5.0f} MiB  "
+            f"accuracy {accuracy:.2f}")
 
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--official", type=Path, required=True)
-    arguments.add_argument("--program", type=Path, required=True)
+    arguments.add_argument("--official", type=Path)
+    arguments.add_argument("--program", type=Path)
+    arguments.add_argument("--generate", type=Path, help="only write the three files to this folder")
     given = arguments.parse_args()
+    if given.generate:
+        generate(given.generate)
+        return
     with tempfile.TemporaryDirectory() as name:
-        questions, annotations, results = generate(Path(name))
+        # A process of its own: a child's peak memory starts at that of the process which starts it.
+        subprocess.run([sys.executable, __file__, "--generate", name], check=True)
+        questions, annotations, results = [str(Path(name) / f"{part}.json") for part in PARTS]
         theirs = timed([sys.executable, "-W", "ignore", "-c", OFFICIAL, str(given.official), questions, annotations,
                         results])
         printed = json.loads(Path(results + ".official").read_text())
         ours = timed([str(given.program), "score", "--questions", questions, "--annotations", annotations,
                       "--results", results, "--json"])
-    summary = json.loads(ours[2])
-    print(f"official evaluator  {theirs[0]:7.2f} s  {theirs[1]:6.0f} MiB  accuracy {printed['overall']:.2f}")
-    print(f"digrap-bench score  {ours[0]:7.2f} s  {ours[1]:6.0f} MiB  accuracy {round(summary['accuracy'], 2):.2f}")
+    summary = json.loads(ours["out"])
+    print(line("official evaluator", theirs, printed["overall"]))
+    print(line("digrap-bench score", ours, round(summary["accuracy"], 2)))
     pairs = [(printed["perAnswerType"], "by_answer_type"), (printed["perQuestionType"], "by_question_type")]
     same = all(round(summary[key][kind]["accuracy"], 2) == value for part, key in pairs for kind, value in part.items())
     same = same and round(summary["accuracy"], 2) == printed["overall"]
-    print(f"times faster: {theirs[0] / ours[0]:.1f}; all {1 + sum(len(part) for part, _ in pairs)} printed accuracies "
+    print(f"times faster: {theirs['wall'] / ours['wall']:.1f}; all {1 + sum(len(part) for part, _ in pairs)} printed accuracies "
           f"{'agree' if same else 'DIFFER'}")
     sys.exit(0 if same else 1)
 

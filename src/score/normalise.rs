@@ -1,7 +1,7 @@
 //! Answer normalisation, string to string, exactly as the published evaluators do it.
 //!
 //! All of them share two steps, [`punctuation`] and [`digit_article`], whose slips are part of the definition:
-//! scores are only comparable if everybody makes the same ones. Whitespace, digits and lower case are Python's.
+//! scores are only comparable if everybody makes the same ones. Whitespace, digits and lower case are Python 3's.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
