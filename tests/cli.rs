@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use digrap_bench::data::DATASETS;
+use digrap_bench::model::{FAMILIES, text::PROMPTS};
 use digrap_bench::score::METRICS;
 use serde_json::Value;
 
@@ -112,7 +113,9 @@ fn list_shows_every_row_of_every_registry() {
     };
     assert_eq!(names("datasets"), DATASETS.iter().map(|row| row.name).collect::<Vec<_>>());
     assert_eq!(names("metrics"), METRICS.iter().map(|row| row.name).collect::<Vec<_>>());
-    for name in names("datasets").iter().chain(&names("metrics")) {
+    assert_eq!(names("models"), FAMILIES.iter().map(|row| row.name).collect::<Vec<_>>());
+    assert_eq!(names("prompts"), PROMPTS.iter().map(|row| row.name).collect::<Vec<_>>());
+    for name in ["datasets", "metrics", "models", "prompts"].iter().flat_map(|registry| names(registry)) {
         assert!(text(&plain.stdout).contains(&format!("  {name} ")), "{name}");
     }
     let one = json(&run(&["list", "metrics", "--json"]));

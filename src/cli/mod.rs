@@ -30,7 +30,7 @@ struct Cli {
 enum Verb {
     /// Score a results file
     Score(score::ScoreArgs),
-    /// The known datasets and metrics
+    /// The known datasets, metrics, model families and prompts
     List(list::ListArgs),
     /// What this machine can run, and what is missing
     Doctor,
