@@ -18,7 +18,7 @@
 //! | 3 | [`data`] | questions, annotations, images on disk |
 //! | 4 | [`model`] | model families as graph builders, preprocessing, decoding (the only room that names tokenizers and safetensors) |
 //! | 5 | [`suite`] | composes the others: a validated plan and its execution |
-//! | 5 | [`report`] | tables from scores (names only error, stats, store and data) |
+//! | 5 | [`report`] | tables from scores (names only error, score, stats, store and data) |
 //!
 //! The binary (`src/main.rs`, `src/cli/`) comes last: it alone prints, draws progress and exits, and
 //! is the only room that names clap and indicatif.

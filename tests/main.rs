@@ -3,4 +3,8 @@
 mod architecture;
 mod cli;
 mod formats;
+mod parity;
+mod pixels;
 mod score;
+mod store;
+mod support;

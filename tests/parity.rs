@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use digrap_bench::model::decoding::{Beam, Decoding, EarlyStopping, Strategy};
 use digrap_bench::model::{Checkpoint, Model, ModelOptions, Request};
+use digrap_bench::runtime::DeviceTensor;
 use digrap_bench::tensor::{DType, Tensor};
 use serde::Deserialize;
 
@@ -36,7 +37,6 @@ struct Record {
 #[derive(Deserialize)]
 struct Variant {
     length_penalty: f32,
-    early_stopping: serde_json::Value,
     ids: Vec<u32>,
     gap: f32,
     stable: bool,
@@ -93,36 +93,94 @@ fn pixel_values(model: &Model, image: &str) -> Vec<f32> {
 
 fn check_model(name: &str) {
     let mut case = case(name);
-    assert!(case.requests.len() >= 200);
     let features = case.model.image_features(case.pixels.clone()).unwrap();
-    let greedy = Decoding { strategy: Strategy::Greedy, max_new_tokens: case.recorded.max_new_tokens };
-    let generation = case.model.generate_with(&features, &case.requests, &greedy, true).unwrap();
-    let logits = generation.first_logits.unwrap();
-    if std::env::var_os("DEBUG_PARITY").is_some() {
-        for (index, (ours, theirs)) in logits.chunks(case.vocabulary).zip(case.logits.chunks(case.vocabulary)).enumerate() {
-            let worst = ours.iter().zip(theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-            if worst > 1e-4 { println!("{name} {} {worst} {:?}", case.recorded.records[index].image, case.recorded.records[index].question); }
+    check_greedy(name, &mut case, &features);
+    let standard = Beam { beams: 5, length_penalty: 1.0, early_stopping: EarlyStopping::Heuristic };
+    let answers = beam_answers(&mut case, &features, standard);
+    for (record, tokens) in case.recorded.records.iter().zip(&answers) {
+        if record.beam5_stable && record.beam5_gap >= TIE {
+            assert_eq!(*tokens, record.beam5, "{name}: beam-5 answer to {:?}", record.question);
         }
     }
+    let decided = case.recorded.records.iter().filter(|record| record.beam5_stable && record.beam5_gap >= TIE).count();
+    assert!(decided >= 150, "{name}: only {decided} beam searches are decided");
+    for (length_penalty, stopping) in [(0.5, EarlyStopping::Always), (2.0, EarlyStopping::Never)] {
+        let settings = Beam { beams: 5, length_penalty, early_stopping: stopping };
+        check_variant(name, &beam_answers(&mut case, &features, settings), &case.recorded.records, length_penalty);
+    }
+}
+
+fn check_greedy(name: &str, case: &mut Case, features: &DeviceTensor) {
+    let greedy = Decoding { strategy: Strategy::Greedy, max_new_tokens: case.recorded.max_new_tokens };
+    let generation = case.model.generate_with(features, &case.requests, &greedy, true).unwrap();
+    let logits = generation.first_logits.unwrap();
+    assert_eq!(logits.len(), case.requests.len() * case.vocabulary);
+    assert!(case.logits.len() >= 200 * case.vocabulary);
     let worst = logits.iter().zip(&case.logits).map(|(ours, theirs)| (ours - theirs).abs()).fold(0.0, f32::max);
     assert!(worst <= 1e-4, "{name}: first logits differ by {worst}");
-    assert_eq!(logits.len(), case.requests.len() * case.vocabulary);
     for (record, tokens) in case.recorded.records.iter().zip(&generation.tokens) {
         if record.greedy_margin >= TIE {
             assert_eq!(*tokens, record.greedy, "{name}: greedy answer to {:?}", record.question);
             assert_eq!(case.model.text().decode(tokens).unwrap(), record.greedy_text);
         }
     }
-    let beam = Decoding { strategy: "beam:5".parse().unwrap(), ..greedy };
-    let answers = case.model.generate(&features, &case.requests, &beam).unwrap();
-    let mut decided = 0;
-    for (record, tokens) in case.recorded.records.iter().zip(&answers) {
-        if record.beam5_stable && record.beam5_gap >= TIE {
-            decided += 1;
-            assert_eq!(*tokens, record.beam5, "{name}: beam-5 answer to {:?}", record.question);
+}
+
+fn beam_answers(case: &mut Case, features: &DeviceTensor, beam: Beam) -> Vec<Vec<u32>> {
+    let decoding = Decoding { strategy: Strategy::Beam(beam), max_new_tokens: case.recorded.max_new_tokens };
+    case.model.generate(features, &case.requests, &decoding).unwrap()
+}
+
+/// Scores of variants are divided by up to the square of the length, so a smaller difference decides.
+const VARIANT_TIE: f32 = 1e-4;
+
+fn check_variant(name: &str, answers: &[Vec<u32>], records: &[Record], length_penalty: f32) {
+    let mut compared = 0;
+    for (record, tokens) in records.iter().zip(answers) {
+        let recorded = record.beam5_variants.iter().filter(|variant| variant.length_penalty == length_penalty);
+        for variant in recorded.filter(|variant| variant.stable && variant.gap >= VARIANT_TIE) {
+            compared += 1;
+            assert_eq!(*tokens, variant.ids, "{name}: length penalty {length_penalty}, {:?}", record.question);
         }
     }
-    assert!(decided >= 150, "{name}: only {decided} beam searches are decided");
+    assert!(compared >= 15, "{name}: only {compared} searches with length penalty {length_penalty} are decided");
+}
+
+/// Batches of 1, 7 and 64, in order and shuffled, give the same tokens.
+fn check_batches(name: &str) {
+    let mut case = case(name);
+    let features = case.model.image_features(case.pixels.clone()).unwrap();
+    for strategy in ["greedy", "beam:5"] {
+        let decoding = Decoding { strategy: strategy.parse().unwrap(), max_new_tokens: case.recorded.max_new_tokens };
+        let all = case.model.generate(&features, &case.requests, &decoding).unwrap();
+        for size in [1, 7, 64] {
+            // A stride that shares no factor with the number of requests visits each of them once.
+            let count = case.requests.len();
+            let stride = (1..count).rev().find(|stride| gcd(*stride, count) == 1 && *stride < count / 2).unwrap();
+            let order: Vec<usize> = (0..count).map(|index| index * stride % count).collect();
+            for batch in order.chunks(size) {
+                let requests: Vec<Request> = batch.iter().map(|index| case.requests[*index].clone()).collect();
+                let tokens = case.model.generate(&features, &requests, &decoding).unwrap();
+                for (index, tokens) in batch.iter().zip(tokens) {
+                    let record = &case.recorded.records[*index];
+                    let decided = if strategy == "greedy" { record.greedy_margin } else { record.beam5_gap };
+                    if decided >= TIE {
+                        assert_eq!(tokens, all[*index], "{name}: {strategy} in batches of {size}, {:?}", record.question);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn gcd(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+#[test]
+fn neither_the_size_nor_the_order_of_batches_changes_an_answer() {
+    check_batches("paligemma-tiny-a");
+    check_batches("paligemma2-tiny");
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Timings of hot paths: `cargo bench` measures, `cargo test --benches` only runs small cases.
 
+mod images;
 mod scoring;
+mod store;
 
 fn main() {
     divan::main();

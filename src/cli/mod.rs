@@ -10,7 +10,9 @@ use digrap_bench::error::{Error, Kind, Result};
 mod doctor;
 mod list;
 mod machine;
+mod progress;
 mod score;
+mod vqa;
 
 const EXIT_CODES: &str =
     "Exit codes: 0 done; 2 wrong arguments or input; 3 not comparable or incomplete; 4 internal failure.";
@@ -28,6 +30,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Evaluate models on questions about images
+    Vqa(vqa::VqaArgs),
     /// Score a results file
     Score(score::ScoreArgs),
     /// The known datasets, metrics, model families and prompts
@@ -59,6 +63,7 @@ pub fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> Result<()> {
     match &cli.verb {
+        Verb::Vqa(args) => vqa::run(args, cli.json),
         Verb::Score(args) => score::run(args, cli.json),
         Verb::List(args) => list::run(args, cli.json),
         Verb::Doctor => doctor::run(cli.json),

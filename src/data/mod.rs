@@ -1,6 +1,7 @@
 //! Questions, annotations and images on disk, whatever their format, as one [`Dataset`].
 
 pub mod easy_vqa;
+pub mod image;
 mod image_folder;
 mod json;
 pub mod results;
@@ -31,6 +32,16 @@ impl fmt::Display for Id {
         match self {
             Self::Number(number) => write!(f, "{number}"),
             Self::Text(text) => f.write_str(text),
+        }
+    }
+}
+
+impl Id {
+    /// Its JSON text, in which `7` and `"7"` differ.
+    pub fn to_json(&self) -> String {
+        match self {
+            Self::Number(number) => number.to_string(),
+            Self::Text(text) => serde_json::Value::from(&**text).to_string(),
         }
     }
 }

@@ -1,1 +1,149 @@
+//! Raw answers in SQLite: what a model said, under which settings, and nothing derived from it.
 //!
+//! The only room that names rusqlite. A store is one file with a write-ahead log beside it. A batch that
+//! [`Store::commit`] has accepted survives the death of the process at any later moment; after a power
+//! failure the newest batches may be missing, the file is never damaged. Several processes may write to one
+//! store: they take turns. Scores and tables are computed elsewhere and never kept in place of answers.
+
+mod answers;
+mod digests;
+mod schema;
+
+use std::fs;
+use std::io::{ErrorKind, Read};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use crate::error::{Error, Result};
+pub use answers::{AnswerSettings, SettingsId, StoredAnswer};
+
+/// How long a process waits for its turn; a turn is one batch, which takes milliseconds.
+const BUSY_LIMIT: Duration = Duration::from_secs(60);
+
+/// What every SQLite 3 file begins with (<https://www.sqlite.org/fileformat2.html>, section 1.3).
+const FILE_MAGIC: &[u8; 16] = b"SQLite format 3\0";
+
+/// An open store.
+///
+/// Can be moved to another thread; threads that write at the same time open the file once each.
+pub struct Store {
+    connection: Connection,
+    path: PathBuf,
+}
+
+impl Store {
+    /// Opens the store in the file `path`, which is created with its folders if it does not exist.
+    ///
+    /// # Errors
+    /// The folder or file cannot be created or written; the file belongs to another program, is damaged, or
+    /// was written by a newer version of this program. Such a file is left as it is.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = std::path::absolute(path.as_ref()).map_err(|cause| {
+            Error::input(format!("`{}` cannot name a store", path.as_ref().display())).caused_by(cause)
+        })?;
+        create_folder(&path)?;
+        refuse_other_formats(&path)?;
+        // No URI flag: a name such as `file:x?mode=memory` is a name.
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let opened = Connection::open_with_flags(&path, flags);
+        let connection = opened.map_err(|cause| failure(&path, "open", cause))?;
+        let mut store = Self { connection, path };
+        store.prepare()?;
+        Ok(store)
+    }
+
+    fn prepare(&mut self) -> Result<()> {
+        self.connection.busy_timeout(BUSY_LIMIT).map_err(|cause| self.failure("open", cause))?;
+        let state = schema::State::read(&self.connection).map_err(|cause| self.failure("open", cause))?;
+        state.check(&self.path)?;
+        if self.connection.is_readonly("main").map_err(|cause| self.failure("open", cause))? {
+            return Err(Error::input(format!("the store `{}` is not writable", self.path.display()))
+                .hint("change the permissions of the file, or use another --store"));
+        }
+        choose_journal(&self.connection).map_err(|cause| self.failure("open", cause))?;
+        let migrated = schema::migrate(&mut self.connection);
+        migrated.map_err(|cause| self.failure("create", cause))
+    }
+
+    /// The file this store is kept in, as an absolute path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn failure(&self, verb: &str, cause: rusqlite::Error) -> Error {
+        failure(&self.path, verb, cause)
+    }
+}
+
+fn create_folder(path: &Path) -> Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    fs::create_dir_all(folder).map_err(|cause| {
+        Error::input(format!("cannot create the folder `{}` of the store", folder.display()))
+            .caused_by(cause)
+            .hint("use another --store")
+    })
+}
+
+/// SQLite itself would notice too, but only after it has looked for a journal to roll back into the file.
+fn refuse_other_formats(path: &Path) -> Result<()> {
+    let unreadable = |cause: std::io::Error| {
+        let error = Error::input(format!("cannot read the store `{}`", path.display()));
+        error.caused_by(cause).hint("use another --store")
+    };
+    let mut start = Vec::new();
+    match fs::File::open(path) {
+        Ok(file) => file.take(FILE_MAGIC.len() as u64).read_to_end(&mut start).map_err(unreadable)?,
+        Err(cause) if cause.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(cause) => return Err(unreadable(cause)),
+    };
+    // An empty file is a store that another process is just creating.
+    if start.is_empty() || start == FILE_MAGIC {
+        return Ok(());
+    }
+    Err(Error::input(format!("`{}` is not a SQLite file", path.display())).hint("use another --store"))
+}
+
+/// Write-ahead log where the file system can share memory between processes, else a rollback journal, which
+/// needs full synchronisation to survive a power failure undamaged.
+fn choose_journal(connection: &Connection) -> rusqlite::Result<()> {
+    let started = Instant::now();
+    let mode = loop {
+        // The switch does not honour the busy timeout while another process makes it as well.
+        match connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get::<_, String>(0)) {
+            Err(cause) if is_busy(&cause) && started.elapsed() < BUSY_LIMIT => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            other => break other?,
+        }
+    };
+    connection.pragma_update(None, "synchronous", if mode == "wal" { "NORMAL" } else { "FULL" })
+}
+
+fn is_busy(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+}
+
+fn failure(path: &Path, verb: &str, cause: rusqlite::Error) -> Error {
+    let path = path.display();
+    let error = match cause.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
+            Error::input(format!("the store `{path}` is damaged"))
+                .hint("restore it from a copy, or use another --store")
+        }
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Error::input(format!(
+            "cannot {verb} the store `{path}`: another process has kept it locked for {} s",
+            BUSY_LIMIT.as_secs()
+        ))
+        .hint("stop the other process, or use another --store"),
+        Some(ErrorCode::DiskFull) => Error::input(format!("cannot {verb} the store `{path}`: the disk is full"))
+            .hint("free some space and run the same command again; what was committed is kept"),
+        Some(
+            ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::SystemIoFailure,
+        ) => Error::input(format!("cannot {verb} the store `{path}`"))
+            .hint("check that the file and its folder are writable, or use another --store"),
+        _ => Error::internal(format!("cannot {verb} the store `{path}`")),
+    };
+    error.caused_by(cause)
+}

@@ -4,7 +4,6 @@
 //! nothing but run the model, and a writer commits each batch.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
@@ -18,13 +17,13 @@ use crate::error::{Error, Result};
 use crate::model::decoding::Decoding;
 use crate::model::text::{Prompt, TextProcessor};
 use crate::model::vision::ImageProcessor;
-use crate::model::{Checkpoint, Model, Request};
-use crate::runtime::{Device, DeviceTensor, Runtime};
-use crate::store::{AnswerSettings, SettingsId, Store, StoredAnswer};
-use crate::tensor::{DType, Tensor};
+use crate::model::{Model, Request};
+use crate::runtime::DeviceTensor;
+use crate::store::{SettingsId, Store, StoredAnswer};
+use crate::tensor::Tensor;
 
 /// What is to be answered and how.
-pub struct Answering<'a> {
+pub(super) struct Answering<'a> {
     /// The questions and their images.
     pub dataset: &'a Dataset,
     /// How each is put to the model.
@@ -51,7 +50,7 @@ pub enum Event {
     },
 }
 
-/// How a run went.
+/// How a run went. As JSON it also holds `questions_per_second` and `idle_share`.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Pace {
     /// Questions answered by this run.
@@ -62,6 +61,20 @@ pub struct Pace {
     pub wall: Duration,
     /// The part of it inside such calls.
     pub busy: Duration,
+}
+
+impl serde::Serialize for Pace {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct;
+        let mut fields = serializer.serialize_struct("Pace", 6)?;
+        fields.serialize_field("answered", &self.answered)?;
+        fields.serialize_field("reused", &self.reused)?;
+        fields.serialize_field("wall_s", &self.wall.as_secs_f64())?;
+        fields.serialize_field("busy_s", &self.busy.as_secs_f64())?;
+        fields.serialize_field("questions_per_second", &self.questions_per_second())?;
+        fields.serialize_field("idle_share", &self.idle_share())?;
+        fields.end()
+    }
 }
 
 impl Pace {
@@ -76,62 +89,13 @@ impl Pace {
     }
 }
 
-/// The settings that answers of this model are filed under.
-pub fn answer_settings(
-    model: &Model,
-    weights: &str,
-    runtime: &Runtime,
-    device: Device,
-    dtype: DType,
-    prompt: &Prompt,
-    decoding: &Decoding,
-) -> AnswerSettings {
-    AnswerSettings {
-        weights: weights.to_owned(),
-        tokenizer: model.text().digest().to_owned(),
-        prompt: prompt.template.to_owned(),
-        decoding: decoding.strategy.to_string(),
-        max_new_tokens: decoding.max_new_tokens,
-        dtype: dtype.name().to_owned(),
-        provider: match device {
-            Device::Cpu => "cpu".to_owned(),
-            Device::Cuda(_) => "cuda".to_owned(),
-        },
-        runtime_version: runtime.info.version.clone(),
-        preprocessing: model.images().describe(),
-        program_version: env!("CARGO_PKG_VERSION").to_owned(),
-    }
-}
-
-/// SHA-256 over the weights of a checkpoint; remembered by the store as long as size and time of the files stay.
-pub fn weights_digest(checkpoint: &Checkpoint, store: &mut Store) -> Result<String> {
-    let mut key = String::new();
-    let (mut size, mut modified) = (0, 0);
-    for file in checkpoint.weights.files() {
-        let stamp = stamp(&file)?;
-        let path = std::path::absolute(&file)
-            .map_err(|cause| Error::input(format!("`{}` cannot name a file", file.display())).caused_by(cause))?;
-        key.push_str(&path.to_string_lossy());
-        key.push('\n');
-        size += stamp.size;
-        modified = modified.max(stamp.modified_ns);
-    }
-    let key = Path::new(&key);
-    if let Some(known) = store.digest(key, size, modified)? {
-        return Ok(known);
-    }
-    let digest = checkpoint.weights.digest();
-    store.remember_digest(key, size, modified, &digest)?;
-    Ok(digest)
-}
-
 /// Answers what is missing; returns when every question has an answer in the store.
 ///
 /// # Errors
 ///
 /// Input error for a missing image before anything is computed, for a damaged one when its turn comes. Batches
 /// answered before an error stay in the store.
-pub fn answer_all(
+pub(super) fn answer_all(
     plan: &Answering,
     model: &mut Model,
     store: &mut Store,
@@ -145,13 +109,14 @@ pub fn answer_all(
     on_event(Event::Answered { done: pace.reused, total });
     let windows: Vec<&Window> =
         schedule.windows.iter().filter(|window| schedule.questions(window).any(|question| open[question])).collect();
+    let (text, images) = (model.text().clone(), model.images().clone());
     let preparation = Preparation {
         plan,
         schedule: &schedule,
         windows: &windows,
         open: &open,
-        text: model.text(),
-        images: model.images(),
+        text: &text,
+        images: &images,
         next: AtomicUsize::new(0),
     };
     std::thread::scope(|scope| {
@@ -163,8 +128,7 @@ pub fn answer_all(
         }
         drop(prepared);
         let (answers, batches) = sync_channel::<Batch>(4);
-        let text = model.text().clone();
-        let writer = scope.spawn(move || write_answers(plan, &text, store, batches));
+        let writer = scope.spawn(|| write_answers(plan, &text, store, batches));
         let result = run_windows(plan, model, windows_ready, &answers, &mut |answered| {
             pace.answered += answered;
             on_event(Event::Answered { done: pace.reused + pace.answered, total });

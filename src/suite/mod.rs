@@ -7,5 +7,5 @@ mod answering;
 mod evaluation;
 mod schedule;
 
-pub use answering::{Answering, Event, Pace, answer_settings, answer_all, weights_digest};
-pub use evaluation::{Evaluation, evaluate};
+pub use answering::{Event, Pace};
+pub use evaluation::{Evaluation, Plan, PlannedDataset, evaluate};

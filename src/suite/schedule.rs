@@ -22,8 +22,6 @@ pub(super) struct Schedule {
     pub order: Vec<u32>,
     /// Consecutive parts of `order`.
     pub windows: Vec<Window>,
-    /// Questions per batch.
-    pub batch_size: usize,
 }
 
 impl Schedule {
@@ -44,7 +42,7 @@ impl Schedule {
         if start < order.len() {
             windows.push(start..order.len());
         }
-        Self { order, windows, batch_size }
+        Self { order, windows }
     }
 
     /// The questions of a window.

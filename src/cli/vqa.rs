@@ -1,0 +1,227 @@
+//! `vqa`: evaluates models on questions about images.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use digrap_bench::data::{Dataset, find_dataset, vqa_json};
+use digrap_bench::error::{Error, Result};
+use digrap_bench::model::decoding::Decoding;
+use digrap_bench::model::text::Prompt;
+use digrap_bench::report::{self, Conditions, Row};
+use digrap_bench::runtime::{self, Device};
+use digrap_bench::score::{Metric, find_metric};
+use digrap_bench::suite::{Evaluation, Event, Plan, PlannedDataset, evaluate};
+use digrap_bench::tensor::DType;
+use serde::Serialize;
+
+use super::machine::{Folders, folders, search_path};
+use super::progress::Progress;
+
+/// Arguments of `vqa`.
+#[derive(Debug, Args)]
+pub struct VqaArgs {
+    /// Model folder in the Hub's layout (config.json, *.safetensors, tokenizer.json); several are evaluated in turn
+    #[arg(long, value_name = "DIR", required = true, num_args = 1..)]
+    model: Vec<PathBuf>,
+    /// A known dataset; several are evaluated in turn
+    #[arg(long, value_name = "NAME", num_args = 1.., conflicts_with = "questions", required_unless_present = "questions")]
+    dataset: Vec<String>,
+    /// Folder of the known dataset [default: where `make setup` puts it]
+    #[arg(long, value_name = "DIR", requires = "dataset")]
+    root: Option<PathBuf>,
+    /// Question file in the official VQA format, for a set of your own
+    #[arg(long, value_name = "FILE", requires = "images")]
+    questions: Option<PathBuf>,
+    /// Annotation file in the official VQA format; without it answers are written but not scored
+    #[arg(long, value_name = "FILE", requires = "questions")]
+    annotations: Option<PathBuf>,
+    /// Folder of the images
+    #[arg(long, value_name = "DIR", requires = "questions")]
+    images: Option<PathBuf>,
+    /// File names of the images, such as `{image_id}.png` [default: COCO_{data_subtype}_{image_id:012}.jpg]
+    #[arg(long, value_name = "TEMPLATE", requires = "questions")]
+    image_name: Option<String>,
+    /// How each question is put to the model; `list prompts` shows all
+    #[arg(long, value_name = "PRESET", default_value = "bare")]
+    prompt: String,
+    /// How to compute accuracy [default: the dataset's own, official-2021 for a set of your own]
+    #[arg(long, value_name = "NAME")]
+    metric: Option<String>,
+    /// Search for the answer: greedy or beam:K
+    #[arg(long, value_name = "SEARCH", default_value = "greedy")]
+    decode: String,
+    /// Upper bound of the generated tokens
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    max_new_tokens: u32,
+    /// Questions per call of the model, or `auto`
+    #[arg(long, value_name = "N", default_value = "auto")]
+    batch_size: String,
+    /// Answer only the first N questions of each dataset
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
+    /// Where to compute: cpu, cuda or cuda:I
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    device: String,
+    /// Compute dtype: auto, f32, f16 or bf16
+    #[arg(long, value_name = "DTYPE", default_value = "auto")]
+    dtype: String,
+    /// Threads of the CPU [default: all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    threads: Option<u16>,
+    /// Folder for <dataset>.results.json, run.json and table.md
+    #[arg(long, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// File that keeps the answers [default: store.sqlite in the output folder, else in the user's data folder]
+    #[arg(long, value_name = "FILE")]
+    store: Option<PathBuf>,
+}
+
+/// Name of a set of one's own, in tables and file names.
+const CUSTOM: &str = "custom";
+
+/// What `--json` prints and `run.json` holds.
+#[derive(Serialize)]
+struct Run<'a> {
+    program_version: &'static str,
+    evaluations: &'a [Evaluation],
+}
+
+/// Evaluates, writes the output folder and prints the table, or the JSON document.
+pub fn run(args: &VqaArgs, json: bool) -> Result<()> {
+    let folders = folders()?;
+    let plan = plan(args, &folders)?;
+    let runtime = runtime::load(&runtime::locate(&search_path(&folders))?)?;
+    let mut display = Display::default();
+    let evaluations = evaluate(&plan, &runtime, &mut |model, dataset, event| display.show(model, dataset, event))?;
+    display.finish();
+    let run = Run { program_version: env!("CARGO_PKG_VERSION"), evaluations: &evaluations };
+    let decoding = plan.decoding.strategy.to_string();
+    let table = table(&evaluations, Conditions { prompt: plan.prompt.template, decoding: &decoding });
+    if let Some(output) = &plan.output {
+        let document = serde_json::to_string_pretty(&run)
+            .map_err(|cause| Error::internal("cannot write the run as JSON").caused_by(cause))?;
+        write_whole(&output.join("run.json"), &(document + "\n"))?;
+        write_whole(&output.join("table.md"), &table)?;
+    }
+    if json { super::print_json(&run) } else { super::print(&table) }
+}
+
+fn plan(args: &VqaArgs, folders: &Folders) -> Result<Plan> {
+    let metric = args.metric.as_deref().map(find_metric).transpose()?;
+    let prompt = Prompt::find(&args.prompt)?;
+    let strategy = args.decode.parse()?;
+    let device: Device = args.device.parse()?;
+    let dtype = parse_dtype(&args.dtype)?;
+    let batch_size = parse_batch_size(&args.batch_size)?;
+    let store = match (&args.store, &args.output) {
+        (Some(store), _) => store.clone(),
+        (None, Some(output)) => output.join("store.sqlite"),
+        (None, None) => folders.data.join("store.sqlite"),
+    };
+    Ok(Plan {
+        models: args.model.clone(),
+        datasets: datasets(args, metric, folders)?,
+        prompt,
+        decoding: Decoding { strategy, max_new_tokens: args.max_new_tokens as usize },
+        batch_size,
+        device,
+        dtype,
+        threads: args.threads.map_or_else(available_threads, usize::from),
+        store,
+        output: args.output.clone(),
+        scratch: folders.cache.join("converted"),
+    })
+}
+
+fn datasets(args: &VqaArgs, metric: Option<&'static Metric>, folders: &Folders) -> Result<Vec<PlannedDataset>> {
+    let limited = |dataset: Dataset| match args.limit {
+        Some(count) => dataset.limit(usize::try_from(count).unwrap_or(usize::MAX)),
+        None => dataset,
+    };
+    if let Some(questions) = &args.questions {
+        let files = vqa_json::Files {
+            questions,
+            annotations: args.annotations.as_deref(),
+            images: args.images.as_deref(),
+            image_name: args.image_name.as_deref(),
+        };
+        let dataset = Dataset { name: CUSTOM.to_owned(), ..vqa_json::load(files)? };
+        let metric = metric.map_or_else(|| find_metric("official-2021"), Ok)?;
+        return Ok(vec![PlannedDataset { dataset: limited(dataset), metric }]);
+    }
+    let known = |name: &String| {
+        let row = find_dataset(name)?;
+        let root = args.root.clone().unwrap_or_else(|| folders.data.join("datasets").join(row.name));
+        let metric = metric.map_or_else(|| find_metric(row.metric), Ok)?;
+        Ok(PlannedDataset { dataset: limited((row.load)(&root)?), metric })
+    };
+    args.dataset.iter().map(known).collect()
+}
+
+fn parse_dtype(text: &str) -> Result<Option<DType>> {
+    match text {
+        "auto" => Ok(None),
+        "f32" | "float32" => Ok(Some(DType::F32)),
+        "f16" | "float16" => Ok(Some(DType::F16)),
+        "bf16" | "bfloat16" => Ok(Some(DType::BF16)),
+        _ => Err(Error::input(format!("unknown dtype `{text}`")).hint("known: auto, f32, f16, bf16")),
+    }
+}
+
+fn parse_batch_size(text: &str) -> Result<Option<usize>> {
+    match text.parse() {
+        Ok(size) if size >= 1 => Ok(Some(size)),
+        _ if text == "auto" => Ok(None),
+        _ => Err(Error::input(format!("the batch size `{text}` is neither `auto` nor a number of questions"))),
+    }
+}
+
+fn available_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn table(evaluations: &[Evaluation], conditions: Conditions) -> String {
+    fn row(evaluation: &Evaluation) -> Row<'_> {
+        let Evaluation { model, dataset, summary, pace, .. } = evaluation;
+        Row { model, dataset, summary: summary.as_ref(), n: pace.answered + pace.reused }
+    }
+    report::table(&evaluations.iter().map(row).collect::<Vec<_>>(), conditions)
+}
+
+/// Writes a file in one step: a reader sees the old text or the new one.
+fn write_whole(path: &Path, text: &str) -> Result<()> {
+    let failed = |cause: std::io::Error| Error::input(format!("cannot write `{}`", path.display())).caused_by(cause);
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
+    file.write_all(text.as_bytes()).map_err(failed)?;
+    file.persist(path).map_err(|error| failed(error.error))?;
+    Ok(())
+}
+
+/// One progress bar per model and dataset.
+#[derive(Default)]
+struct Display {
+    current: Option<(String, Progress)>,
+}
+
+impl Display {
+    fn show(&mut self, model: &str, dataset: &str, event: Event) {
+        let Event::Answered { done, total } = event;
+        let title = format!("{model} on {dataset}");
+        match &mut self.current {
+            Some((current, progress)) if *current == title => progress.set(done as u64, &title),
+            _ => {
+                self.finish();
+                let progress = Progress::resumed(total as u64, done as u64, "questions");
+                self.current = Some((title, progress));
+            }
+        }
+    }
+
+    fn finish(&mut self) {
+        if let Some((_, progress)) = self.current.take() {
+            progress.finish();
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! A validated plan and its execution: every model on every dataset.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use super::answering::{Answering, Event, Pace, answer_all};
+use crate::data::image::stamp;
+use crate::data::{Dataset, results};
+use crate::error::{Error, Result};
+use crate::model::decoding::Decoding;
+use crate::model::text::Prompt;
+use crate::model::{Checkpoint, Model, ModelOptions};
+use crate::runtime::{Device, Runtime, SessionOptions};
+use crate::score::{Metric, ScoreOptions, Summary, score, summarise};
+use crate::store::{AnswerSettings, SettingsId, Store};
+use crate::tensor::DType;
+
+/// Weights up to this many bytes in the compute dtype are rearranged into a private copy of each session, which
+/// multiplies faster; larger ones are shared by all sessions. The size alone decides, so that equal runs on different
+/// machines compute alike.
+const PRIVATE_WEIGHTS_LIMIT: u64 = 2 << 30;
+
+/// Batch sizes that are chosen where none is given, for models below and above the limit.
+const BATCH_SIZES: [usize; 2] = [64, 16];
+
+/// What to evaluate and how. Everything is checked before the first question is asked.
+pub struct Plan {
+    /// Model folders in the Hub's layout.
+    pub models: Vec<PathBuf>,
+    /// Datasets, loaded.
+    pub datasets: Vec<PlannedDataset>,
+    /// How each question is put.
+    pub prompt: &'static Prompt,
+    /// How answers are searched for.
+    pub decoding: Decoding,
+    /// Questions per call of the model; chosen by the size of the model where not given.
+    pub batch_size: Option<usize>,
+    /// Where graphs run.
+    pub device: Device,
+    /// Compute dtype; f32 on the CPU and that of the checkpoint elsewhere, where not given.
+    pub dtype: Option<DType>,
+    /// Threads of the CPU to use.
+    pub threads: usize,
+    /// File of the store.
+    pub store: PathBuf,
+    /// Folder for results files, if wanted.
+    pub output: Option<PathBuf>,
+    /// Folder for weights that have to be converted.
+    pub scratch: PathBuf,
+}
+
+/// A dataset and its metric.
+pub struct PlannedDataset {
+    /// Questions, references and images.
+    pub dataset: Dataset,
+    /// How answers are scored.
+    pub metric: &'static Metric,
+}
+
+/// One model on one dataset.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Evaluation {
+    /// Name of the model: that of its folder.
+    pub model: String,
+    /// Name of the dataset.
+    pub dataset: String,
+    /// What decided the answers besides the questions.
+    pub settings: AnswerSettings,
+    /// Questions per call of the model.
+    pub batch_size: usize,
+    /// Accuracy, if the dataset has references.
+    #[serde(flatten)]
+    pub summary: Option<Summary>,
+    /// How the run went.
+    pub pace: Pace,
+}
+
+/// Evaluates every model of the plan on every dataset.
+///
+/// # Errors
+///
+/// See [`Error`]: input errors name the model, the dataset and the record. Answers given before an error stay in the
+/// store, and the same plan goes on from there.
+pub fn evaluate(plan: &Plan, runtime: &Runtime, on_event: &mut dyn FnMut(&str, &str, Event)) -> Result<Vec<Evaluation>> {
+    let checkpoints = plan.models.iter().map(|folder| Checkpoint::open(folder)).collect::<Result<Vec<_>>>()?;
+    for checkpoint in &checkpoints {
+        check_dtype(plan, &dtype_of(plan, checkpoint))?;
+        output_folder(plan, checkpoint)?;
+    }
+    let mut store = Store::open(&plan.store)?;
+    let mut evaluations = Vec::new();
+    for checkpoint in &checkpoints {
+        let name = model_name(&checkpoint.folder);
+        let mut loaded = LoadedModel::new(plan, runtime, checkpoint, &mut store)
+            .map_err(|error| error.within(format!("cannot load the model `{}`", checkpoint.folder.display())))?;
+        for planned in &plan.datasets {
+            let mut report = |event| on_event(&name, &planned.dataset.name, event);
+            let pace = loaded.answer(plan, &planned.dataset, &mut store, &mut report)?;
+            let answers = collect(&store, loaded.id, &planned.dataset)?;
+            if let Some(folder) = output_folder(plan, checkpoint)? {
+                write_results(&folder, &planned.dataset, &answers)?;
+            }
+            evaluations.push(Evaluation {
+                model: name.clone(),
+                dataset: planned.dataset.name.clone(),
+                settings: loaded.settings.clone(),
+                batch_size: loaded.batch_size,
+                summary: summary(planned, &answers)?,
+                pace,
+            });
+        }
+    }
+    Ok(evaluations)
+}
+
+/// A model and the settings its answers are filed under.
+struct LoadedModel {
+    model: Model,
+    settings: AnswerSettings,
+    id: SettingsId,
+    batch_size: usize,
+}
+
+impl LoadedModel {
+    fn new(plan: &Plan, runtime: &Runtime, checkpoint: &Checkpoint, store: &mut Store) -> Result<Self> {
+        let dtype = dtype_of(plan, checkpoint);
+        let stored = checkpoint.weights.dtype();
+        let bytes = checkpoint.weights.size() / stored.size() as u64 * dtype.size() as u64;
+        let private_weights = plan.device == Device::Cpu && bytes <= PRIVATE_WEIGHTS_LIMIT;
+        let session = SessionOptions { device: plan.device, threads: plan.threads, private_weights };
+        let options = ModelOptions { session, dtype, scratch: plan.scratch.clone() };
+        let model = Model::load(checkpoint, runtime, &options)?;
+        let settings = AnswerSettings {
+            weights: weights_digest(checkpoint, store)?,
+            tokenizer: model.text().digest().to_owned(),
+            prompt: plan.prompt.template.to_owned(),
+            decoding: plan.decoding.strategy.to_string(),
+            max_new_tokens: plan.decoding.max_new_tokens,
+            dtype: dtype.name().to_owned(),
+            provider: match (plan.device, private_weights) {
+                (Device::Cpu, true) => "cpu".to_owned(),
+                (Device::Cpu, false) => "cpu, shared weights".to_owned(),
+                (Device::Cuda(_), _) => "cuda".to_owned(),
+            },
+            runtime_version: runtime.info.version.clone(),
+            preprocessing: model.images().describe(),
+            program_version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let id = store.settings(&settings)?;
+        let small = bytes <= PRIVATE_WEIGHTS_LIMIT;
+        let batch_size = plan.batch_size.unwrap_or(BATCH_SIZES[usize::from(!small)]);
+        Ok(Self { model, settings, id, batch_size })
+    }
+
+    fn answer(
+        &mut self,
+        plan: &Plan,
+        dataset: &Dataset,
+        store: &mut Store,
+        on_event: &mut dyn FnMut(Event),
+    ) -> Result<Pace> {
+        let answering = Answering {
+            dataset,
+            prompt: plan.prompt,
+            decoding: plan.decoding,
+            batch_size: self.batch_size,
+            workers: (plan.threads / 2).max(1),
+            settings: self.id,
+        };
+        answer_all(&answering, &mut self.model, store, on_event)
+    }
+}
+
+/// The answers to a dataset's questions, in their order. Equal texts are kept once.
+struct Answers {
+    texts: Vec<Box<str>>,
+    of_question: Vec<u32>,
+}
+
+impl Answers {
+    fn texts(&self) -> Vec<&str> {
+        self.of_question.iter().map(|text| &*self.texts[*text as usize]).collect()
+    }
+}
+
+fn collect(store: &Store, settings: SettingsId, dataset: &Dataset) -> Result<Answers> {
+    let mut known: HashMap<Box<str>, u32> = HashMap::new();
+    let mut answers = Answers { texts: Vec::new(), of_question: Vec::with_capacity(dataset.questions.len()) };
+    for question in &dataset.questions {
+        let (question_id, image_id) = (question.question_id.to_json(), question.image_id.to_json());
+        let (_, text) = store.answer(settings, &dataset.name, &question_id, &image_id)?.ok_or_else(|| {
+            Error::incomplete(format!("question {question_id} about image {image_id} of `{}` has no answer", dataset.name))
+        })?;
+        let text: Box<str> = text.into();
+        let number = match known.get(&text) {
+            Some(number) => *number,
+            None => {
+                let number = answers.texts.len() as u32;
+                answers.texts.push(text.clone());
+                known.insert(text, number);
+                number
+            }
+        };
+        answers.of_question.push(number);
+    }
+    Ok(answers)
+}
+
+fn summary(planned: &PlannedDataset, answers: &Answers) -> Result<Option<Summary>> {
+    let Some(references) = &planned.dataset.references else { return Ok(None) };
+    let scores = score(planned.metric, ScoreOptions::default(), &answers.texts(), references)?;
+    summarise(planned.metric, &scores, references, &planned.dataset.clusters()).map(Some)
+}
+
+fn write_results(folder: &Path, dataset: &Dataset, answers: &Answers) -> Result<()> {
+    let mut writer = results::Writer::create(&folder.join(format!("{}.results.json", dataset.name)), dataset)?;
+    for (question, answer) in dataset.questions.iter().zip(answers.texts()) {
+        writer.write(question, answer)?;
+    }
+    writer.finish()
+}
+
+/// Folder of a model's results files: the output folder itself, or one below it where there are several models.
+fn output_folder(plan: &Plan, checkpoint: &Checkpoint) -> Result<Option<PathBuf>> {
+    let Some(output) = &plan.output else { return Ok(None) };
+    let folder = if plan.models.len() == 1 { output.clone() } else { output.join(model_name(&checkpoint.folder)) };
+    let unwritable = |cause: std::io::Error| {
+        Error::input(format!("cannot write to the output folder `{}`", folder.display()))
+            .caused_by(cause)
+            .hint("choose another folder with --output")
+    };
+    std::fs::create_dir_all(&folder).map_err(unwritable)?;
+    tempfile::tempfile_in(&folder).map_err(unwritable)?;
+    Ok(Some(folder))
+}
+
+/// The last part of a model's path.
+fn model_name(folder: &Path) -> String {
+    let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+    absolute.file_name().map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned())
+}
+
+fn dtype_of(plan: &Plan, checkpoint: &Checkpoint) -> DType {
+    let stored = checkpoint.weights.dtype();
+    plan.dtype.unwrap_or(if plan.device == Device::Cpu { DType::F32 } else { stored })
+}
+
+fn check_dtype(plan: &Plan, dtype: &DType) -> Result<()> {
+    match (plan.device, dtype) {
+        (Device::Cpu, DType::BF16) => {
+            Err(Error::input("ONNX Runtime has no bf16 matrix product on the CPU").hint("use --dtype f32, or --device cuda"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// SHA-256 over the weights of a checkpoint; remembered by the store as long as size and time of the files stay.
+fn weights_digest(checkpoint: &Checkpoint, store: &mut Store) -> Result<String> {
+    let mut paths = String::new();
+    let (mut size, mut modified) = (0, 0);
+    for file in checkpoint.weights.files() {
+        let stamp = stamp(&file)?;
+        let path = std::path::absolute(&file)
+            .map_err(|cause| Error::input(format!("`{}` cannot name a file", file.display())).caused_by(cause))?;
+        paths.push_str(&path.to_string_lossy());
+        paths.push('\n');
+        size += stamp.size;
+        modified = modified.max(stamp.modified_ns);
+    }
+    let paths = Path::new(&paths);
+    if let Some(known) = store.digest(paths, size, modified)? {
+        return Ok(known);
+    }
+    let digest = checkpoint.weights.digest();
+    store.remember_digest(paths, size, modified, &digest)?;
+    Ok(digest)
+}
