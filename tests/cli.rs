@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use digrap_bench::data::DATASETS;
+use digrap_bench::model::{FAMILIES, text::PROMPTS};
 use digrap_bench::score::METRICS;
 use serde_json::Value;
 
@@ -75,6 +76,47 @@ fn doctor_finds_what_the_set_up_installed() {
     assert!(text(&plain.stdout).contains("ok       ONNX Runtime"));
 }
 
+/// The value of the line about ONNX Runtime.
+fn runtime_line(output: &Output) -> String {
+    let report = json(output);
+    let check = report["checks"].as_array().unwrap().iter().find(|check| check["name"] == "ONNX Runtime").unwrap();
+    check["value"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn doctor_finds_python_packages_and_system_libraries_without_running_python() {
+    let line = runtime_line(&run(&["doctor", "--json"]));
+    let installed = Path::new(line.split_once(" at ").unwrap().1.rsplit_once(" (found by").unwrap().0);
+    let folder = tempfile::tempdir().unwrap();
+    let home = folder.path();
+    let place = |below: &str| {
+        let place = home.join(below);
+        fs::create_dir_all(&place).unwrap();
+        std::os::unix::fs::symlink(installed, place.join(installed.file_name().unwrap())).unwrap();
+    };
+    let doctor = |variable: &str, value: &Path| {
+        let mut command = program();
+        for name in
+            ["ORT_DYLIB_PATH", "XDG_CACHE_HOME", "XDG_DATA_HOME", "VIRTUAL_ENV", "CONDA_PREFIX", "PYENV_VERSION"]
+        {
+            command.env_remove(name);
+        }
+        command.env("PATH", "").env("HOME", home.join("nobody")).env(variable, value).args(["doctor", "--json"]);
+        runtime_line(&command.output().unwrap())
+    };
+    place("venv/lib/python3.12/site-packages/onnxruntime/capi");
+    assert!(doctor("VIRTUAL_ENV", &home.join("venv")).ends_with("(found by: Python package)"));
+    place("user/.local/lib/python3.9/site-packages/onnxruntime/capi");
+    assert!(doctor("HOME", &home.join("user")).ends_with("(found by: Python package)"));
+    place("pyenv/versions/3.11.7/lib/python3.11/site-packages/onnxruntime/capi");
+    fs::create_dir(home.join("pyenv/shims")).unwrap();
+    fs::write(home.join("pyenv/shims/python3"), "#!/bin/sh\nexit 1\n").unwrap();
+    fs::write(home.join("pyenv/version"), "3.11.7\n").unwrap();
+    assert!(doctor("PATH", &home.join("pyenv/shims")).ends_with("(found by: Python package)"));
+    place("libraries");
+    assert!(doctor("LD_LIBRARY_PATH", &home.join("libraries")).ends_with("(found by: system)"));
+}
+
 #[test]
 fn doctor_fails_with_the_way_out_where_there_is_no_usable_runtime() {
     let folder = tempfile::tempdir().unwrap();
@@ -112,7 +154,9 @@ fn list_shows_every_row_of_every_registry() {
     };
     assert_eq!(names("datasets"), DATASETS.iter().map(|row| row.name).collect::<Vec<_>>());
     assert_eq!(names("metrics"), METRICS.iter().map(|row| row.name).collect::<Vec<_>>());
-    for name in names("datasets").iter().chain(&names("metrics")) {
+    assert_eq!(names("models"), FAMILIES.iter().map(|row| row.name).collect::<Vec<_>>());
+    assert_eq!(names("prompts"), PROMPTS.iter().map(|row| row.name).collect::<Vec<_>>());
+    for name in ["datasets", "metrics", "models", "prompts"].iter().flat_map(|registry| names(registry)) {
         assert!(text(&plain.stdout).contains(&format!("  {name} ")), "{name}");
     }
     let one = json(&run(&["list", "metrics", "--json"]));

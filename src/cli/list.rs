@@ -6,6 +6,7 @@ use std::fmt::Write;
 use clap::{Args, ValueEnum};
 use digrap_bench::data::DATASETS;
 use digrap_bench::error::Result;
+use digrap_bench::model::{FAMILIES, text::PROMPTS};
 use digrap_bench::score::METRICS;
 use serde::Serialize;
 
@@ -21,6 +22,8 @@ pub struct ListArgs {
 enum Registry {
     Datasets,
     Metrics,
+    Models,
+    Prompts,
 }
 
 /// One row of a registry, as far as all of them have it.
@@ -65,6 +68,19 @@ fn entries(registry: Registry) -> Vec<Entry> {
                 aliases: row.aliases,
                 facts: [("source", row.source.to_owned())].into(),
             })
+            .collect(),
+        Registry::Models => FAMILIES
+            .iter()
+            .map(|row| Entry {
+                name: row.name,
+                about: row.about.to_owned(),
+                aliases: &[],
+                facts: [("model_types", row.model_types.join(", "))].into(),
+            })
+            .collect(),
+        Registry::Prompts => PROMPTS
+            .iter()
+            .map(|row| Entry { name: row.name, about: row.template.to_owned(), aliases: &[], facts: BTreeMap::new() })
             .collect(),
     }
 }

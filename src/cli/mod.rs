@@ -34,7 +34,7 @@ enum Verb {
     Vqa(vqa::VqaArgs),
     /// Score a results file
     Score(score::ScoreArgs),
-    /// The known datasets and metrics
+    /// The known datasets, metrics, model families and prompts
     List(list::ListArgs),
     /// What this machine can run, and what is missing
     Doctor,
