@@ -137,7 +137,10 @@ impl Tensor {
     pub fn from_bytes(dtype: DType, shape: impl Into<Vec<usize>>, bytes: &[u8]) -> Result<Self> {
         let shape = shape.into();
         if shape.iter().product::<usize>() * dtype.size() != bytes.len() {
-            return Err(Error::internal(format!("{} bytes do not fill a {dtype} tensor of shape {shape:?}", bytes.len())));
+            return Err(Error::internal(format!(
+                "{} bytes do not fill a {dtype} tensor of shape {shape:?}",
+                bytes.len()
+            )));
         }
         let data = match dtype {
             DType::F64 => Data::F64(read(bytes, f64::from_le_bytes)),

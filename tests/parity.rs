@@ -165,7 +165,11 @@ fn check_batches(name: &str) {
                     let record = &case.recorded.records[*index];
                     let decided = if strategy == "greedy" { record.greedy_margin } else { record.beam5_gap };
                     if decided >= TIE {
-                        assert_eq!(tokens, all[*index], "{name}: {strategy} in batches of {size}, {:?}", record.question);
+                        assert_eq!(
+                            tokens, all[*index],
+                            "{name}: {strategy} in batches of {size}, {:?}",
+                            record.question
+                        );
                     }
                 }
             }

@@ -193,7 +193,9 @@ fn table(evaluations: &[Evaluation], conditions: Conditions) -> String {
 fn write_whole(path: &Path, text: &str) -> Result<()> {
     let failed = |cause: std::io::Error| Error::input(format!("cannot write `{}`", path.display())).caused_by(cause);
     let folder = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
+    // As for any new file: the umask takes away what the user does not grant.
+    let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o666);
+    let mut file = tempfile::Builder::new().permissions(permissions).tempfile_in(folder).map_err(failed)?;
     file.write_all(text.as_bytes()).map_err(failed)?;
     file.persist(path).map_err(|error| failed(error.error))?;
     Ok(())

@@ -85,12 +85,7 @@ impl Builder {
     }
 
     /// Emits a node of an operator; returns all its results.
-    pub fn node(
-        &mut self,
-        op: &str,
-        inputs: &[Option<Value>],
-        attributes: &[(&str, Attribute)],
-    ) -> Result<Vec<Value>> {
+    pub fn node(&mut self, op: &str, inputs: &[Option<Value>], attributes: &[(&str, Attribute)]) -> Result<Vec<Value>> {
         let name = self.fresh(op);
         let attributes: Vec<(String, Attribute)> =
             attributes.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
@@ -147,16 +142,19 @@ impl Builder {
         attributes: &[(String, Attribute)],
     ) -> Result<Vec<Type>> {
         let row = ops::find(op).ok_or_else(|| Error::internal(format!("no row for operator `{op}` in graph::ops")))?;
-        let types = inputs.iter().map(|input| input.map(|value| self.ty(value)).transpose()).collect::<Result<Vec<_>>>()?;
+        let types =
+            inputs.iter().map(|input| input.map(|value| self.ty(value)).transpose()).collect::<Result<Vec<_>>>()?;
         let constants = inputs.iter().map(|input| input.and_then(|value| self.inline(value))).collect();
         let site = Site { op, inputs: types, constants, attributes };
         (row.shape)(&site).map_err(|error| error.within(format!("cannot emit `{op}` (node `{name}`)")))
     }
 
     fn inline(&self, value: Value) -> Option<&Tensor> {
-        self.graph.initializers.iter().rev().find(|(key, _)| *key == value).and_then(|(_, initializer)| match initializer {
-            Initializer::Inline(tensor) => Some(tensor),
-            Initializer::External { .. } => None,
+        self.graph.initializers.iter().rev().find(|(key, _)| *key == value).and_then(|(_, initializer)| {
+            match initializer {
+                Initializer::Inline(tensor) => Some(tensor),
+                Initializer::External { .. } => None,
+            }
         })
     }
 

@@ -183,7 +183,11 @@ impl Graph {
         let graph = GraphProto {
             node: self.nodes.iter().map(|node| self.encode_node(node)).collect(),
             name: Some(self.name.clone()),
-            initializer: self.initializers.iter().map(|(value, place)| self.encode_initializer(*value, place)).collect(),
+            initializer: self
+                .initializers
+                .iter()
+                .map(|(value, place)| self.encode_initializer(*value, place))
+                .collect(),
             input: self.inputs.iter().map(|value| self.encode_value(*value)).collect(),
             output: self.outputs.iter().map(|value| self.encode_value(*value)).collect(),
             value_info: Vec::new(),
@@ -233,7 +237,8 @@ impl Graph {
             Initializer::Inline(tensor) => TensorProto { name, ..encode_tensor(tensor) },
             Initializer::External { file, offset, length } => {
                 let ty = self.type_of(value);
-                let entries = [("location", file.clone()), ("offset", offset.to_string()), ("length", length.to_string())];
+                let entries =
+                    [("location", file.clone()), ("offset", offset.to_string()), ("length", length.to_string())];
                 TensorProto {
                     name,
                     dims: ty.map(fixed_dims).unwrap_or_default(),
@@ -318,8 +323,12 @@ struct Reader {
 
 impl Reader {
     fn read(mut self, proto: GraphProto) -> Result<Graph> {
-        let stated: HashMap<String, Type> =
-            proto.value_info.iter().chain(&proto.output).filter_map(|info| Some((info.name.clone()?, decode_type(info)?))).collect();
+        let stated: HashMap<String, Type> = proto
+            .value_info
+            .iter()
+            .chain(&proto.output)
+            .filter_map(|info| Some((info.name.clone()?, decode_type(info)?)))
+            .collect();
         for tensor in proto.initializer {
             self.read_initializer(tensor)?;
         }
@@ -375,7 +384,8 @@ impl Reader {
             .map_err(|error| error.within(format!("cannot read the attributes of node `{name}`")))?;
         let inferred = self.infer(&op, &inputs, &attributes);
         let outputs = proto.output.into_iter().enumerate().map(|(at, output)| {
-            let ty = inferred.as_ref().and_then(|types| types.get(at).cloned()).or_else(|| stated.get(&output).cloned());
+            let ty =
+                inferred.as_ref().and_then(|types| types.get(at).cloned()).or_else(|| stated.get(&output).cloned());
             self.declare(output, ty)
         });
         let outputs = outputs.collect();
@@ -407,11 +417,12 @@ fn decode_type(info: &ValueInfoProto) -> Option<Type> {
     let tensor = info.r#type.as_ref()?.tensor_type.as_ref()?;
     let dtype = dtype_from_onnx(i64::from(tensor.elem_type?)).ok()?;
     let name = info.name.as_deref().unwrap_or_default();
-    let dims = tensor.shape.as_ref()?.dim.iter().enumerate().map(|(index, dim)| match (dim.dim_value, &dim.dim_param) {
-        (Some(size), _) => Dim::Fixed(size.max(0) as usize),
-        (None, Some(symbol)) => Dim::from(symbol.as_str()),
-        (None, None) => Dim::from(format!("{name}.{index}").as_str()),
-    });
+    let dims =
+        tensor.shape.as_ref()?.dim.iter().enumerate().map(|(index, dim)| match (dim.dim_value, &dim.dim_param) {
+            (Some(size), _) => Dim::Fixed(size.max(0) as usize),
+            (None, Some(symbol)) => Dim::from(symbol.as_str()),
+            (None, None) => Dim::from(format!("{name}.{index}").as_str()),
+        });
     Some(Type { dtype, dims: dims.collect() })
 }
 
@@ -430,7 +441,10 @@ fn decode_initializer(proto: TensorProto) -> Result<(Type, Initializer)> {
     let file = entry("location").ok_or_else(|| Error::input("external data without a file name"))?;
     let offset = number("offset").map_err(bad)?.unwrap_or(0);
     let length = number("length").map_err(bad)?.unwrap_or((shape.iter().product::<usize>() * dtype.size()) as u64);
-    Ok((Type::new(dtype, shape.into_iter().map(Dim::Fixed).collect::<Vec<_>>()), Initializer::External { file, offset, length }))
+    Ok((
+        Type::new(dtype, shape.into_iter().map(Dim::Fixed).collect::<Vec<_>>()),
+        Initializer::External { file, offset, length },
+    ))
 }
 
 fn head(proto: &TensorProto) -> Result<(DType, Vec<usize>)> {
@@ -464,7 +478,9 @@ fn decode_attribute(proto: AttributeProto) -> Result<Option<(String, Attribute)>
     let attribute = match proto.r#type {
         Some(kind) if kind == KINDS[0] => proto.f.map(Attribute::Float),
         Some(kind) if kind == KINDS[1] => proto.i.map(Attribute::Int),
-        Some(kind) if kind == KINDS[2] => proto.s.map(|text| Attribute::Text(String::from_utf8_lossy(&text).into_owned())),
+        Some(kind) if kind == KINDS[2] => {
+            proto.s.map(|text| Attribute::Text(String::from_utf8_lossy(&text).into_owned()))
+        }
         Some(kind) if kind == KINDS[3] => proto.t.map(decode_tensor).transpose()?.map(Attribute::Tensor),
         Some(kind) if kind == KINDS[4] => Some(Attribute::Floats(proto.floats)),
         Some(kind) if kind == KINDS[5] => Some(Attribute::Ints(proto.ints)),
@@ -483,7 +499,8 @@ mod tests {
         let mut builder = Builder::new("small");
         let x = builder.input("x", Type::new(DType::F32, [Dim::from("batch"), Dim::from(4)])).unwrap();
         let place = || Ok(Initializer::External { file: "model.safetensors".into(), offset: 64, length: 48 });
-        let weight = builder.parameter("linear.weight", &Type::new(DType::F32, [Dim::from(4), Dim::from(3)]), place).unwrap();
+        let weight =
+            builder.parameter("linear.weight", &Type::new(DType::F32, [Dim::from(4), Dim::from(3)]), place).unwrap();
         let product = builder.matmul(x, weight).unwrap();
         let scaled = builder.scale(product, 0.5).unwrap();
         let flat = builder.reshape(scaled, &[-1]).unwrap();

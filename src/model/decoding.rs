@@ -59,11 +59,9 @@ impl FromStr for Strategy {
         match (text, beams) {
             // One beam is greedy search in transformers as well.
             ("greedy", _) | (_, Some(1)) => Ok(Self::Greedy),
-            (_, Some(beams)) => Ok(Self::Beam(Beam {
-                beams,
-                length_penalty: 1.0,
-                early_stopping: EarlyStopping::Heuristic,
-            })),
+            (_, Some(beams)) => {
+                Ok(Self::Beam(Beam { beams, length_penalty: 1.0, early_stopping: EarlyStopping::Heuristic }))
+            }
             _ => Err(Error::input(format!("unknown decoding `{text}`")).hint("known: greedy, beam:<number of beams>")),
         }
     }
@@ -127,9 +125,11 @@ impl Search {
     /// The start of a search; the first step has one row, the prompt.
     pub fn new(decoding: &Decoding, end_tokens: &[u32]) -> Self {
         match decoding.strategy {
-            Strategy::Greedy => {
-                Self::Greedy(GreedySearch { tokens: Vec::new(), limit: decoding.max_new_tokens, end: end_tokens.to_vec() })
-            }
+            Strategy::Greedy => Self::Greedy(GreedySearch {
+                tokens: Vec::new(),
+                limit: decoding.max_new_tokens,
+                end: end_tokens.to_vec(),
+            }),
             Strategy::Beam(beam) => Self::Beam(BeamSearch::new(beam, decoding.max_new_tokens, end_tokens)),
         }
     }
@@ -242,8 +242,10 @@ impl BeamSearch {
 
     /// The best `beams` that go on, and how they continue the running ones.
     fn continue_with(&self, proposals: &[Proposal]) -> (Vec<Hypothesis>, Vec<Continuation>) {
-        let mut order: Vec<(f32, &Proposal)> =
-            proposals.iter().map(|proposal| (proposal.score + if proposal.ends { ABSENT } else { 0.0 }, proposal)).collect();
+        let mut order: Vec<(f32, &Proposal)> = proposals
+            .iter()
+            .map(|proposal| (proposal.score + if proposal.ends { ABSENT } else { 0.0 }, proposal))
+            .collect();
         order.sort_by(|a, b| b.0.total_cmp(&a.0));
         order.truncate(self.settings.beams);
         let next = order.iter().map(|(score, proposal)| Hypothesis {
@@ -252,7 +254,10 @@ impl BeamSearch {
             finished: false,
         });
         let next = next.collect();
-        (next, order.iter().map(|(_, proposal)| Continuation { parent: proposal.parent, token: proposal.token }).collect())
+        (
+            next,
+            order.iter().map(|(_, proposal)| Continuation { parent: proposal.parent, token: proposal.token }).collect(),
+        )
     }
 
     /// Merges the answers that end in this step into the finished ones. Only those among the best `beams` count.
@@ -307,8 +312,7 @@ mod tests {
         let mut rows: Vec<Vec<u32>> = vec![Vec::new()];
         loop {
             let answers: Vec<_> = rows.iter().map(|row| model(row)).collect();
-            let candidates: Vec<_> =
-                answers.iter().map(|(tokens, scores)| Candidates { tokens, scores }).collect();
+            let candidates: Vec<_> = answers.iter().map(|(tokens, scores)| Candidates { tokens, scores }).collect();
             let next = search.advance(&candidates);
             if next.is_empty() {
                 return search.into_tokens();

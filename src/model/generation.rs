@@ -52,7 +52,12 @@ impl Step {
 impl Model {
     /// Answers a batch of requests about `features`. Neither the order nor the size of the batch changes an answer,
     /// except where two tokens are equally probable to rounding.
-    pub fn generate(&mut self, features: &DeviceTensor, requests: &[Request], decoding: &Decoding) -> Result<Vec<Vec<u32>>> {
+    pub fn generate(
+        &mut self,
+        features: &DeviceTensor,
+        requests: &[Request],
+        decoding: &Decoding,
+    ) -> Result<Vec<Vec<u32>>> {
         Ok(self.generate_with(features, requests, decoding, false)?.tokens)
     }
 

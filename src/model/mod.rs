@@ -76,7 +76,10 @@ impl Checkpoint {
         let stated = if path.is_file() { end_tokens_in(&read_json(&path)?) } else { Vec::new() };
         let text = self.config.get("text_config").map(end_tokens_in).unwrap_or_default();
         [stated, from_config, text].into_iter().find(|tokens| !tokens.is_empty()).ok_or_else(|| {
-            Error::input(format!("no end token (eos_token_id) in the configuration files of `{}`", self.folder.display()))
+            Error::input(format!(
+                "no end token (eos_token_id) in the configuration files of `{}`",
+                self.folder.display()
+            ))
         })
     }
 }
@@ -88,7 +91,8 @@ fn family_of(config: &serde_json::Value) -> Result<&'static Family> {
         .ok_or_else(|| Error::input("it has no `model_type`").hint("a model is a folder in the Hub's layout"))?;
     FAMILIES.iter().find(|family| family.model_types.contains(&model_type)).ok_or_else(|| {
         let known: Vec<&str> = FAMILIES.iter().flat_map(|family| family.model_types).copied().collect();
-        Error::input(format!("the model type `{model_type}` is not supported")).hint(format!("known: {}", known.join(", ")))
+        Error::input(format!("the model type `{model_type}` is not supported"))
+            .hint(format!("known: {}", known.join(", ")))
     })
 }
 
@@ -145,8 +149,6 @@ pub struct Model {
     layers: usize,
     image_tokens: usize,
     family: &'static Family,
-    /// Sessions map these files, so they have to outlive them.
-    _converted: Option<tempfile::TempDir>,
 }
 
 impl Model {
@@ -158,17 +160,20 @@ impl Model {
         let session = |graph: &Graph| Session::new(runtime, graph, &folder, &options.session);
         let images = ImageProcessor::read(&checkpoint.folder)?;
         check_image_size(&images, blueprint.image_size, &checkpoint.folder)?;
+        let (vision, prefill, decode) =
+            (session(&blueprint.vision)?, session(&blueprint.prefill)?, session(&blueprint.decode)?);
+        // The sessions have mapped the converted weights; removing the name now means that a kill leaves nothing.
+        drop(converted);
         Ok(Self {
-            vision: session(&blueprint.vision)?,
-            prefill: session(&blueprint.prefill)?,
-            decode: session(&blueprint.decode)?,
+            vision,
+            prefill,
+            decode,
             text: Arc::new(TextProcessor::open(&checkpoint.folder, blueprint.prompt, blueprint.vocabulary)?),
             images: Arc::new(images),
             end_tokens: checkpoint.end_tokens(blueprint.end_tokens)?,
             layers: blueprint.layers,
             image_tokens: blueprint.image_tokens,
             family: checkpoint.family,
-            _converted: converted,
         })
     }
 

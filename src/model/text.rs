@@ -65,7 +65,8 @@ impl TextProcessor {
     pub fn open(folder: &Path, form: PromptForm, vocabulary: usize) -> Result<Self> {
         let path = folder.join("tokenizer.json");
         let cannot = || Error::input(format!("cannot read the tokenizer `{}`", path.display()));
-        let bytes = std::fs::read(&path).map_err(|cause| cannot().caused_by(cause).hint("fetch the checkpoint again"))?;
+        let bytes =
+            std::fs::read(&path).map_err(|cause| cannot().caused_by(cause).hint("fetch the checkpoint again"))?;
         let mut tokenizer = Tokenizer::from_bytes(&bytes)
             .map_err(|cause| cannot().caused_by(cause).hint("the file is damaged; fetch the checkpoint again"))?;
         // Padding and cutting are this program's own; settings saved from training must not change prompts.
@@ -86,10 +87,9 @@ impl TextProcessor {
     /// Tokens of a prompt, from the one after the image tokens to the last.
     pub fn encode(&self, prompt: &str) -> Result<Vec<u32>> {
         let text = format!("{}{prompt}{}", self.form.before, self.form.after);
-        let encoding = self
-            .tokenizer
-            .encode_fast(text, false)
-            .map_err(|cause| Error::input(format!("cannot split the prompt `{prompt}` into tokens")).caused_by(cause))?;
+        let encoding = self.tokenizer.encode_fast(text, false).map_err(|cause| {
+            Error::input(format!("cannot split the prompt `{prompt}` into tokens")).caused_by(cause)
+        })?;
         let ids = encoding.get_ids().to_vec();
         if let Some(image) = self.tokenizer.token_to_id(self.form.image_token)
             && ids.contains(&image)

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
 use memmap2::Mmap;
-use safetensors::tensor::{Dtype, Metadata};
 use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, Metadata};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
@@ -66,8 +66,11 @@ impl Weights {
         }
         if let Some(tensor) = index.keys().filter(|tensor| !weights.entries.contains_key(*tensor)).min() {
             let file = folder.join(&index[tensor]);
-            return Err(Error::input(format!("`{}` lacks the tensor `{tensor}` that `{INDEX}` places there", file.display()))
-                .hint("fetch the checkpoint again"));
+            return Err(Error::input(format!(
+                "`{}` lacks the tensor `{tensor}` that `{INDEX}` places there",
+                file.display()
+            ))
+            .hint("fetch the checkpoint again"));
         }
         Ok(weights)
     }
@@ -142,7 +145,10 @@ impl Weights {
             let entry = place(info, self.shards.len(), start)
                 .map_err(|error| error.within(format!("tensor `{tensor}` in `{}`", path.display())))?;
             if self.entries.insert(tensor.clone(), entry).is_some() {
-                return Err(Error::input(format!("the tensor `{tensor}` is in more than one file of `{}`", self.folder.display())));
+                return Err(Error::input(format!(
+                    "the tensor `{tensor}` is in more than one file of `{}`",
+                    self.folder.display()
+                )));
             }
         }
         check_length(&metadata, start, map.len() as u64).map_err(|error| within(cannot().caused_by(error)))?;
@@ -161,15 +167,20 @@ fn files_of(folder: &Path) -> Result<(Vec<String>, HashMap<String, String>)> {
     }
     let path = folder.join(INDEX);
     if !path.is_file() {
-        return Err(Error::input(format!("no weights in `{}`: neither `{SINGLE}` nor `{INDEX}` is there", folder.display()))
-            .hint("a model is a folder in the Hub's layout, with config.json, safetensors and tokenizer.json"));
+        return Err(Error::input(format!(
+            "no weights in `{}`: neither `{SINGLE}` nor `{INDEX}` is there",
+            folder.display()
+        ))
+        .hint("a model is a folder in the Hub's layout, with config.json, safetensors and tokenizer.json"));
     }
     let index: Index = crate::model::read_json(&path)?;
     let mut files: Vec<String> = index.weight_map.values().cloned().collect();
     files.sort();
     files.dedup();
     match files.iter().find(|file| file.contains(['/', '\\']) || file.as_str() == "..") {
-        Some(outside) => Err(Error::input(format!("`{}` names the file `{outside}` outside of its folder", path.display()))),
+        Some(outside) => {
+            Err(Error::input(format!("`{}` names the file `{outside}` outside of its folder", path.display())))
+        }
         None => Ok((files, index.weight_map)),
     }
 }
@@ -213,7 +224,7 @@ fn check_length(metadata: &Metadata, start: u64, length: u64) -> Result<()> {
 /// Where the tensors of a checkpoint lie for graphs of one compute dtype.
 ///
 /// A checkpoint stored in that dtype stays where it is. Another one is converted, tensor by tensor as graphs name
-/// them, into one file in a folder of its own, which all sessions share and which goes when the model does.
+/// them, into one file in a folder of its own, which all sessions map.
 pub struct Placement<'a> {
     weights: &'a Weights,
     dtype: DType,
@@ -259,7 +270,7 @@ impl<'a> Placement<'a> {
         }
     }
 
-    /// The folder that all places are relative to, and the converted weights to keep while sessions live.
+    /// The folder that all places are relative to, and the converted weights to keep until sessions have mapped them.
     pub fn finish(self) -> Result<(PathBuf, Option<tempfile::TempDir>)> {
         match self.converted {
             None => Ok((self.weights.folder.clone(), None)),

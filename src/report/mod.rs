@@ -40,7 +40,8 @@ pub fn table(rows: &[Row], conditions: Conditions) -> String {
     let metric = if metrics.is_empty() { "none (no human answers)".to_owned() } else { metrics.join(", ") };
     let Conditions { prompt, decoding } = conditions;
     // Writing to a string does not fail.
-    let _ = writeln!(text, "\nMetric: {metric}. Prompt: `{prompt}`. Decoding: {decoding}. Intervals clustered by image.");
+    let _ =
+        writeln!(text, "\nMetric: {metric}. Prompt: `{prompt}`. Decoding: {decoding}. Intervals clustered by image.");
     text
 }
 

@@ -284,7 +284,8 @@ fn run_windows(
             for batch in window.questions.chunks(plan.batch_size) {
                 let tokens = run_batch(plan, model, &features, batch)?;
                 finished = Some(Instant::now());
-                let answered = batch.iter().zip(tokens).map(|(question, tokens)| (question.index, question.content, tokens));
+                let answered =
+                    batch.iter().zip(tokens).map(|(question, tokens)| (question.index, question.content, tokens));
                 if answers.send(answered.collect()).is_err() {
                     return Err(Error::internal("answers can no longer be stored"));
                 }

@@ -81,7 +81,11 @@ pub struct Evaluation {
 ///
 /// See [`Error`]: input errors name the model, the dataset and the record. Answers given before an error stay in the
 /// store, and the same plan goes on from there.
-pub fn evaluate(plan: &Plan, runtime: &Runtime, on_event: &mut dyn FnMut(&str, &str, Event)) -> Result<Vec<Evaluation>> {
+pub fn evaluate(
+    plan: &Plan,
+    runtime: &Runtime,
+    on_event: &mut dyn FnMut(&str, &str, Event),
+) -> Result<Vec<Evaluation>> {
     let checkpoints = plan.models.iter().map(|folder| Checkpoint::open(folder)).collect::<Result<Vec<_>>>()?;
     for checkpoint in &checkpoints {
         check_dtype(plan, &dtype_of(plan, checkpoint))?;
@@ -189,7 +193,10 @@ fn collect(store: &Store, settings: SettingsId, dataset: &Dataset) -> Result<Ans
     for question in &dataset.questions {
         let (question_id, image_id) = (question.question_id.to_json(), question.image_id.to_json());
         let (_, text) = store.answer(settings, &dataset.name, &question_id, &image_id)?.ok_or_else(|| {
-            Error::incomplete(format!("question {question_id} about image {image_id} of `{}` has no answer", dataset.name))
+            Error::incomplete(format!(
+                "question {question_id} about image {image_id} of `{}` has no answer",
+                dataset.name
+            ))
         })?;
         let text: Box<str> = text.into();
         let number = match known.get(&text) {
@@ -247,9 +254,8 @@ fn dtype_of(plan: &Plan, checkpoint: &Checkpoint) -> DType {
 
 fn check_dtype(plan: &Plan, dtype: &DType) -> Result<()> {
     match (plan.device, dtype) {
-        (Device::Cpu, DType::BF16) => {
-            Err(Error::input("ONNX Runtime has no bf16 matrix product on the CPU").hint("use --dtype f32, or --device cuda"))
-        }
+        (Device::Cpu, DType::BF16) => Err(Error::input("ONNX Runtime has no bf16 matrix product on the CPU")
+            .hint("use --dtype f32, or --device cuda")),
         _ => Ok(()),
     }
 }

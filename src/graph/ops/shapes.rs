@@ -107,8 +107,7 @@ pub(super) fn top_k(site: &Site) -> Result<Vec<Type>> {
 pub(super) fn transpose(site: &Site) -> Result<Vec<Type>> {
     let input = site.input(0)?;
     let rank = input.dims.len();
-    let permutation: Vec<i64> =
-        site.int_list("perm").map_or_else(|| (0..rank as i64).rev().collect(), <[i64]>::to_vec);
+    let permutation: Vec<i64> = site.int_list("perm").map_or_else(|| (0..rank as i64).rev().collect(), <[i64]>::to_vec);
     let mut seen = vec![false; rank];
     let mut dims = Vec::with_capacity(rank);
     for axis in &permutation {

@@ -169,10 +169,13 @@ impl Text {
             "gemma" => false,
             "gemma2" => true,
             other => {
-                return Err(Error::input(format!("the text model `{other}` is not supported")).hint("known: gemma, gemma2"));
+                return Err(
+                    Error::input(format!("the text model `{other}` is not supported")).hint("known: gemma, gemma2")
+                );
             }
         };
-        let pick = |stated: Option<usize>, first: usize, other: usize| stated.unwrap_or(if second { other } else { first });
+        let pick =
+            |stated: Option<usize>, first: usize, other: usize| stated.unwrap_or(if second { other } else { first });
         let layers = pick(self.num_hidden_layers, 28, 26);
         let heads = pick(self.num_attention_heads, 16, 8);
         let key_value_heads = pick(self.num_key_value_heads, 16, 4);
@@ -187,7 +190,8 @@ impl Text {
         }
         let scalar = if second { self.query_pre_attn_scalar.unwrap_or(256.0) } else { self.head_dim as f64 };
         let act = if second { &self.hidden_activation } else { &self.hidden_act };
-        let capped = |stated: Option<Option<f32>>, default: f32| if second { stated.unwrap_or(Some(default)) } else { None };
+        let capped =
+            |stated: Option<Option<f32>>, default: f32| if second { stated.unwrap_or(Some(default)) } else { None };
         Ok(Decoder {
             second_generation: second,
             hidden: pick(self.hidden_size, 3072, 2304),

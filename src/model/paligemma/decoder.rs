@@ -208,13 +208,7 @@ fn new_keys(
 }
 
 /// Queries grouped by the key-value head they share, `[batch, kv heads, group * tokens, head size]`.
-fn queries(
-    builder: &mut Builder,
-    parameters: &mut Parameters,
-    run: &Run,
-    layer: usize,
-    x: Value,
-) -> Result<Value> {
+fn queries(builder: &mut Builder, parameters: &mut Parameters, run: &Run, layer: usize, x: Value) -> Result<Value> {
     let config = run.config;
     let (heads, head_size) = (config.heads as i64, config.head_size as i64);
     let kv_heads = config.key_value_heads as i64;

@@ -26,7 +26,8 @@ pub(super) const FAMILY: Family = Family {
 };
 
 fn blueprint(checkpoint: &Checkpoint, placement: &mut Placement) -> Result<Blueprint> {
-    let within = |error: Error| error.within(format!("cannot use `{}`", checkpoint.folder.join("config.json").display()));
+    let within =
+        |error: Error| error.within(format!("cannot use `{}`", checkpoint.folder.join("config.json").display()));
     let config: Config = serde_json::from_value(checkpoint.config.clone())
         .map_err(|cause| within(Error::input("it is no PaliGemma configuration").caused_by(cause)))?;
     let text = config.text_config.decoder().map_err(within)?;

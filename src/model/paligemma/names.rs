@@ -18,7 +18,8 @@ pub(super) struct Names {
 const VISION: &[&str] =
     &["model.vision_tower.vision_model.", "model.vision_tower.", "vision_tower.vision_model.", "vision_tower."];
 const PROJECTOR: &[&str] = &["model.multi_modal_projector.", "multi_modal_projector."];
-const TEXT: &[&str] = &["model.language_model.model.", "model.language_model.", "language_model.model.", "language_model."];
+const TEXT: &[&str] =
+    &["model.language_model.model.", "model.language_model.", "language_model.model.", "language_model."];
 const HEAD: &[&str] = &["lm_head.weight", "language_model.lm_head.weight", "model.language_model.lm_head.weight"];
 
 impl Names {
