@@ -27,15 +27,11 @@ enum Display {
 }
 
 impl Progress {
-    /// Begins with nothing done.
-    pub fn new(total: u64, unit: &str) -> Self {
-        Self::resumed(total, 0, unit)
-    }
-
-    /// Begins with what an earlier run has done, which counts for the position but not for the rate.
+    /// Begins with what an earlier run has done (0 for none), which counts for the position but not for the rate.
     pub fn resumed(total: u64, done: u64, unit: &str) -> Self {
         let start = Instant::now();
-        let display = if io::stderr().is_terminal() { Display::Bar(bar(total, done, unit)) } else { Display::Lines(start) };
+        let display =
+            if io::stderr().is_terminal() { Display::Bar(bar(total, done, unit)) } else { Display::Lines(start) };
         Self { unit: unit.to_owned(), total, base: done, done, note: String::new(), start, display }
     }
 
@@ -113,7 +109,15 @@ mod tests {
 
     fn at(base: u64, done: u64, total: u64) -> Progress {
         let now = Instant::now();
-        Progress { unit: "questions".into(), total, base, done, note: String::new(), start: now, display: Display::Lines(now) }
+        Progress {
+            unit: "questions".into(),
+            total,
+            base,
+            done,
+            note: String::new(),
+            start: now,
+            display: Display::Lines(now),
+        }
     }
 
     #[test]
