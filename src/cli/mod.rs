@@ -31,7 +31,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Evaluate models on questions about images
-    Vqa(vqa::VqaArgs),
+    Vqa(Box<vqa::VqaArgs>),
     /// Score a results file
     Score(score::ScoreArgs),
     /// The known datasets, metrics, model families and prompts

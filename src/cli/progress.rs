@@ -27,12 +27,7 @@ enum Display {
 }
 
 impl Progress {
-    /// Begins with nothing done.
-    pub fn new(total: u64, unit: &str) -> Self {
-        Self::resumed(total, 0, unit)
-    }
-
-    /// Begins with what an earlier run has done, which counts for the position but not for the rate.
+    /// Begins with what an earlier run has done (0 for none), which counts for the position but not for the rate.
     pub fn resumed(total: u64, done: u64, unit: &str) -> Self {
         let start = Instant::now();
         let display =
