@@ -179,7 +179,7 @@ impl Text {
         let layers = pick(self.num_hidden_layers, 28, 26);
         let heads = pick(self.num_attention_heads, 16, 8);
         let key_value_heads = pick(self.num_key_value_heads, 16, 4);
-        if key_value_heads == 0 || heads % key_value_heads != 0 || self.head_dim % 2 != 0 {
+        if key_value_heads == 0 || !heads.is_multiple_of(key_value_heads) || !self.head_dim.is_multiple_of(2) {
             return Err(Error::input(format!(
                 "{heads} heads of size {} over {key_value_heads} key-value heads do not fit together",
                 self.head_dim

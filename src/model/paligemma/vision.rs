@@ -27,10 +27,10 @@ pub(super) fn graph(config: &Vision, hidden: usize, parameters: &mut Parameters)
 
 fn check(config: &Vision) -> Result<()> {
     let (size, patch) = (config.image_size, config.patch_size);
-    if patch == 0 || size % patch != 0 {
+    if patch == 0 || !size.is_multiple_of(patch) {
         return Err(Error::input(format!("images of {size} pixels do not divide into patches of {patch}")));
     }
-    if config.num_attention_heads == 0 || config.hidden_size % config.num_attention_heads != 0 {
+    if config.num_attention_heads == 0 || !config.hidden_size.is_multiple_of(config.num_attention_heads) {
         let (width, heads) = (config.hidden_size, config.num_attention_heads);
         return Err(Error::input(format!("the vision width {width} does not divide into {heads} heads")));
     }
