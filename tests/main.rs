@@ -1,6 +1,7 @@
 //! The integration tests: one binary, one module per promise.
 
 mod architecture;
+mod bad_input;
 mod cli;
 mod formats;
 mod parity;

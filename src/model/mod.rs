@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::runtime::{DeviceTensor, Runtime, Session, SessionOptions};
 use crate::tensor::{DType, Tensor};
-use text::{PromptForm, TextProcessor};
+use text::{PromptForm, TextLimits, TextProcessor};
 use vision::ImageProcessor;
 use weights::{Placement, Weights};
 
@@ -119,6 +119,8 @@ pub struct Blueprint {
     pub image_size: usize,
     /// Tokens that stand for one image.
     pub image_tokens: usize,
+    /// Tokens of image, prompt and answer together that the model was made for.
+    pub positions: usize,
     /// Number of tokens the model knows.
     pub vocabulary: usize,
     /// Tokens that end an answer, as far as `config.json` says.
@@ -159,6 +161,10 @@ impl Model {
         let (folder, converted) = placement.finish()?;
         let session = |graph: &Graph| Session::new(runtime, graph, &folder, &options.session);
         let images = ImageProcessor::read(&checkpoint.folder)?;
+        let limits = TextLimits {
+            vocabulary: blueprint.vocabulary,
+            prompt_tokens: blueprint.positions.saturating_sub(blueprint.image_tokens + 1),
+        };
         check_image_size(&images, blueprint.image_size, &checkpoint.folder)?;
         let (vision, prefill, decode) =
             (session(&blueprint.vision)?, session(&blueprint.prefill)?, session(&blueprint.decode)?);
@@ -168,7 +174,7 @@ impl Model {
             vision,
             prefill,
             decode,
-            text: Arc::new(TextProcessor::open(&checkpoint.folder, blueprint.prompt, blueprint.vocabulary)?),
+            text: Arc::new(TextProcessor::open(&checkpoint.folder, blueprint.prompt, limits)?),
             images: Arc::new(images),
             end_tokens: checkpoint.end_tokens(blueprint.end_tokens)?,
             layers: blueprint.layers,

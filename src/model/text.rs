@@ -52,17 +52,26 @@ pub struct PromptForm {
     pub numbered_tokens: &'static [(&'static str, usize, usize)],
 }
 
+/// What a model can take.
+#[derive(Debug, Clone, Copy)]
+pub struct TextLimits {
+    /// Number of tokens it knows.
+    pub vocabulary: usize,
+    /// Tokens of the longest prompt, those of the image left out.
+    pub prompt_tokens: usize,
+}
+
 /// Turns prompts into token numbers and generated numbers into text, as the processors of transformers do.
 pub struct TextProcessor {
     tokenizer: Tokenizer,
     form: PromptForm,
-    vocabulary: usize,
+    limits: TextLimits,
     digest: String,
 }
 
 impl TextProcessor {
     /// Reads `tokenizer.json` and adds the family's tokens that it lacks.
-    pub fn open(folder: &Path, form: PromptForm, vocabulary: usize) -> Result<Self> {
+    pub fn open(folder: &Path, form: PromptForm, limits: TextLimits) -> Result<Self> {
         let path = folder.join("tokenizer.json");
         let cannot = || Error::input(format!("cannot read the tokenizer `{}`", path.display()));
         let bytes =
@@ -81,7 +90,7 @@ impl TextProcessor {
                 form.image_token
             ))));
         }
-        Ok(Self { tokenizer, form, vocabulary, digest: hex(&Sha256::digest(&bytes)) })
+        Ok(Self { tokenizer, form, limits, digest: hex(&Sha256::digest(&bytes)) })
     }
 
     /// Tokens of a prompt, from the one after the image tokens to the last.
@@ -97,10 +106,15 @@ impl TextProcessor {
             let name = self.form.image_token;
             return Err(Error::input(format!("the prompt `{prompt}` contains `{name}`, which stands for the image")));
         }
-        match ids.iter().find(|id| **id as usize >= self.vocabulary) {
+        if ids.len() > self.limits.prompt_tokens {
+            let (count, most) = (ids.len(), self.limits.prompt_tokens);
+            return Err(Error::input(format!("the prompt has {count} tokens, but the model takes no more than {most}"))
+                .hint("shorten the question"));
+        }
+        match ids.iter().find(|id| **id as usize >= self.limits.vocabulary) {
             Some(id) => Err(Error::input(format!(
                 "the prompt `{prompt}` has token {id}, but the model's vocabulary ends at {}",
-                self.vocabulary
+                self.limits.vocabulary
             ))
             .hint("tokenizer.json and config.json must belong together")),
             None => Ok(ids),

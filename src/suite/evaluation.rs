@@ -1,6 +1,6 @@
 //! A validated plan and its execution: every model on every dataset.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::answering::{Answering, Event, Pace, answer_all};
@@ -86,6 +86,7 @@ pub fn evaluate(
     runtime: &Runtime,
     on_event: &mut dyn FnMut(&str, &str, Event),
 ) -> Result<Vec<Evaluation>> {
+    check_names(plan)?;
     let checkpoints = plan.models.iter().map(|folder| Checkpoint::open(folder)).collect::<Result<Vec<_>>>()?;
     for checkpoint in &checkpoints {
         check_dtype(plan, &dtype_of(plan, checkpoint))?;
@@ -239,6 +240,21 @@ fn output_folder(plan: &Plan, checkpoint: &Checkpoint) -> Result<Option<PathBuf>
     std::fs::create_dir_all(&folder).map_err(unwritable)?;
     tempfile::tempfile_in(&folder).map_err(unwritable)?;
     Ok(Some(folder))
+}
+
+/// Models and datasets are told apart by name, in tables and in the output folder.
+fn check_names(plan: &Plan) -> Result<()> {
+    let models = plan.models.iter().map(|folder| ("model", model_name(folder)));
+    let datasets = plan.datasets.iter().map(|planned| ("dataset", planned.dataset.name.clone()));
+    let mut seen = HashSet::new();
+    for named in models.chain(datasets) {
+        if !seen.insert(named.clone()) {
+            let (kind, name) = named;
+            return Err(Error::input(format!("two {kind}s are named `{name}`"))
+                .hint("give each one once, or evaluate them in runs of their own"));
+        }
+    }
+    Ok(())
 }
 
 /// The last part of a model's path.

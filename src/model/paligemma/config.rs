@@ -78,6 +78,8 @@ pub(super) struct Text {
     pub head_dim: usize,
     #[serde(default = "vocab_size")]
     pub vocab_size: usize,
+    #[serde(default = "max_position_embeddings")]
+    pub max_position_embeddings: usize,
     #[serde(default = "rms_norm_eps")]
     pub rms_norm_eps: f32,
     pub rope_theta: Option<f64>,
@@ -113,6 +115,10 @@ fn vocab_size() -> usize {
     256_000
 }
 
+fn max_position_embeddings() -> usize {
+    8192
+}
+
 fn rms_norm_eps() -> f32 {
     1e-6
 }
@@ -133,6 +139,7 @@ pub(super) struct Decoder {
     pub key_value_heads: usize,
     pub head_size: usize,
     pub vocabulary: usize,
+    pub positions: usize,
     pub epsilon: f32,
     pub rope_theta: f64,
     pub gelu: Gelu,
@@ -201,6 +208,7 @@ impl Text {
             key_value_heads,
             head_size: self.head_dim,
             vocabulary: self.vocab_size,
+            positions: self.max_position_embeddings,
             epsilon: self.rms_norm_eps,
             rope_theta: self.rope_theta()?,
             gelu: Gelu::parse(act.as_deref().unwrap_or(GELU_TANH))?,

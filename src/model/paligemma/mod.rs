@@ -42,6 +42,7 @@ fn blueprint(checkpoint: &Checkpoint, placement: &mut Placement) -> Result<Bluep
         layers: text.layers,
         image_size: config.vision_config.image_size,
         image_tokens: grid * grid,
+        positions: text.positions,
         vocabulary: text.vocabulary,
         end_tokens,
         prompt: PromptForm {
