@@ -3,8 +3,10 @@
 mod architecture;
 mod cli;
 mod formats;
+mod operators;
 mod parity;
 mod pixels;
 mod score;
+mod sessions;
 mod store;
 mod support;
