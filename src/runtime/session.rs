@@ -55,8 +55,6 @@ impl fmt::Display for Device {
 pub struct SessionOptions {
     /// Where it runs.
     pub device: Device,
-    /// Threads of one operator on the CPU.
-    pub threads: usize,
     /// Whether weights are rearranged into a private copy that is multiplied faster. Without it all sessions share
     /// the mapped file. The choice moves results in their last bits.
     pub private_weights: bool,
@@ -204,7 +202,6 @@ fn configure(
 ) -> ort::Result<ort::session::builder::SessionBuilder> {
     let mut builder = builder
         .with_optimization_level(GraphOptimizationLevel::All)?
-        .with_intra_threads(options.threads)?
         .with_config_entry("session.model_external_initializers_file_folder_path", folder)?;
     if !options.private_weights {
         // Folding would transpose each weight into a private copy; unfolded transpositions are fused into the products.
