@@ -61,8 +61,8 @@ def with_separate_images(records, folder):
         annotations.append({**key, "answers": answers})
     (folder / "questions.json").write_text(json.dumps({"questions": questions}))
     (folder / "annotations.json").write_text(json.dumps({"annotations": annotations}))
-    arguments = ["--questions", folder / "questions.json", "--annotations", folder / "annotations.json", "--images", images,
-                 "--image-name", "{image_id}.png"]
+    arguments = ["--questions", folder / "questions.json", "--annotations", folder / "annotations.json",
+                 "--images", images, "--image-name", "{image_id}.png"]
     return copies, arguments
 
 
@@ -88,7 +88,8 @@ def wait_for_quiet(deadline):
 def timed(command):
     with tempfile.TemporaryFile("w+") as complaints:
         before, started = busy_seconds(), time.monotonic()
-        process = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, stderr=complaints, text=True)
+        command = [str(part) for part in command]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=complaints, text=True)
         out = process.stdout.read()
         _, status, usage = os.wait4(process.pid, 0)
         wall, processor = time.monotonic() - started, usage.ru_utime + usage.ru_stime
@@ -107,15 +108,16 @@ def undisturbed(given, name, side, run):
         wait_for_quiet(deadline)
         runs.append(run())
         print("{}, {}: {pace:.1f} questions/s, process {process:.1f} s, {processor:.1f} s of processor, accuracy "
-              "{accuracy:.2f}; others used {others:.1%} of the processors".format(name, side, **runs[-1]), file=sys.stderr)
+              "{accuracy:.2f}; others used {others:.1%}".format(name, side, **runs[-1]), file=sys.stderr)
     return min(runs, key=lambda run: run["others"])
 
 
 def run_ours(given, arguments):
     # A store of its own, for answers that a store holds are not computed again.
     with tempfile.TemporaryDirectory() as output:
-        command = [given.program, "--json", "vqa", "--model", given.model, *arguments, "--batch-size", BATCH, "--threads",
-                   given.threads, "--dtype", "f32", "--decode", "greedy", "--max-new-tokens", NEW_TOKENS, "--output", output]
+        command = [given.program, "--json", "vqa", "--model", given.model, *arguments, "--output", output,
+                   "--batch-size", BATCH, "--threads", given.threads, "--dtype", "f32", "--decode", "greedy",
+                   "--max-new-tokens", NEW_TOKENS]
         run = timed(command + (["--limit", given.limit] if given.limit else []))
         results = json.loads(next(Path(output).glob("*.results.json")).read_text())
     evaluation = json.loads(run["out"])["evaluations"][0]
@@ -150,8 +152,9 @@ def answer_with_transformers(file):
     transformers.logging.disable_progress_bar()
     job = json.loads(Path(file).read_text())
     torch.set_num_threads(job["threads"])
-    model = PaliGemmaForConditionalGeneration.from_pretrained(job["model"], dtype=torch.float32, attn_implementation="sdpa")
-    model.eval()
+    model = PaliGemmaForConditionalGeneration.from_pretrained(
+        job["model"], dtype=torch.float32, attn_implementation="sdpa"
+    ).eval()
     processor = AutoProcessor.from_pretrained(job["model"], padding_side="left")
     processor.image_processor = AutoImageProcessor.from_pretrained(job["model"], backend=job["backend"])
 
@@ -237,15 +240,17 @@ def row(name, count, ours, theirs):
     def spread(values):
         return f"{statistics.median(values):.1f} ({min(values):.1f}-{max(values):.1f})"
 
-    differ = max(sum(mine != other for mine, other in zip(run["answers"], theirs[0]["answers"], strict=True)) for run in ours)
+    def differences(run):
+        return sum(mine != other for mine, other in zip(run["answers"], theirs[0]["answers"], strict=True))
+
+    differ = max(differences(run) for run in ours)
     varying = sum(run["answers"] != runs[0]["answers"] for runs in (ours, theirs) for run in runs)
     others = max(run["others"] for run in ours + theirs)
-    cells = [name, f"{count:,}", f"{median(ours, 'pace'):.0f}", f"{median(theirs, 'pace'):.0f}", spread(ratios("pace")),
+    told = name if others <= QUIET else f"{name}, DISTURBED: not to be relied on"
+    cells = [told, f"{count:,}", f"{median(ours, 'pace'):.0f}", f"{median(theirs, 'pace'):.0f}", spread(ratios("pace")),
              f"{median(ours, 'process'):.1f}", f"{median(theirs, 'process'):.1f}",
              spread([1 / ratio for ratio in ratios("process")]), f"{median(ours, 'processor'):.1f}",
              f"{median(theirs, 'processor'):.1f}", f"{100 * median(ours, 'idle'):.1f} %", f"{differ}", f"{100 * others:.1f} %"]
-    if others > QUIET:
-        print(f"{name}: the machine was busy; do not rely on these figures", file=sys.stderr)
     if varying:
         print(f"{name}: {varying} runs answered otherwise than the first of their side", file=sys.stderr)
     return "| " + " | ".join(cells) + " |"
@@ -262,7 +267,6 @@ def compare(given):
     import torch
     import transformers
 
-    print(f"transformers {transformers.__version__}, torch {torch.__version__}, {os.cpu_count()} processors", file=sys.stderr)
     records = easy_vqa(given.root)
     backend = faster_backend(given, records)
     rows = []
@@ -271,8 +275,9 @@ def compare(given):
         rows.append(alternate(given, "easy-VQA test", records, shared, backend))
         copies, separate = with_separate_images(records, Path(folder))
         rows.append(alternate(given, "one per image", copies, separate, backend))
-    print(f"{BATCH} questions per batch, {given.threads} threads, f32, greedy; {given.rounds} rounds; transformers "
-          f"{transformers.__version__} on torch {torch.__version__} with the {backend} image processor\n")
+    print(f"{BATCH} questions per batch, {given.threads} threads of {os.cpu_count()} processors, f32, greedy; rounds: "
+          f"{given.rounds}; transformers {transformers.__version__} on torch {torch.__version__} with the {backend} image "
+          "processor\n")
     print("\n".join([HEADER, *rows]))
 
 
@@ -280,10 +285,11 @@ def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--program", type=Path, default=REPOSITORY / "target/debug/digrap-bench")
     arguments.add_argument("--model", type=Path, default=MODEL)
-    arguments.add_argument("--root", type=Path, default=DATA / "digrap-bench/datasets/easy-vqa", help="folder of easy-VQA")
+    arguments.add_argument("--root", type=Path, default=DATA / "digrap-bench/datasets/easy-vqa",
+                           help="folder of easy-VQA")
     arguments.add_argument("--rounds", type=int, default=3, help="runs of the transformers side for each set")
     arguments.add_argument("--limit", type=int, help="only the first questions of each set")
-    arguments.add_argument("--patience", type=float, default=300, help="seconds to wait for one run on a quiet machine")
+    arguments.add_argument("--patience", type=float, default=300, help="seconds to wait for one undisturbed run")
     arguments.add_argument("--threads", type=int, default=2)
     arguments.add_argument("--quick", action="store_true", help=f"as with {QUICK}")
     arguments.add_argument("--transformers", type=Path, help=argparse.SUPPRESS)
