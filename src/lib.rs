@@ -23,6 +23,26 @@
 //! The binary (`src/main.rs`, `src/cli/`) comes last: it alone prints, draws progress and exits, and
 //! is the only room that names clap and indicatif.
 
+//!
+//! # Decisions
+//!
+//! - **Images are decoded and resized to Pillow's bytes.** A pixel that is off by one level moves logits by hundredths,
+//!   which is enough to flip answers. `mozjpeg` gives libjpeg-turbo's bytes where a pure Rust decoder is up to four
+//!   levels off, and `model::resample` gives Pillow 13's where a general library is up to two levels off. Pillow before
+//!   13 starts with the rows for every shape and so differs by a level in images that become much flatter.
+//!   Transparency is dropped and EXIF orientation ignored, as by `Image.open(path).convert("RGB")`.
+//! - **Linear layers are `MatMul` with a transposed initialiser.** Small models have it folded and packed per session;
+//!   for weights above 2 GiB folding and packing are off, the runtime fuses the transposition into the product, and
+//!   all sessions read the mapped checkpoint. The size alone decides, and the choice is part of an answer's key.
+//! - **All sessions share one pool of threads that does not spin.** With a spinning pool per session, two cores answer
+//!   easy-VQA less than half as fast, because idle threads hold the cores that prepare the next batch.
+//! - **Batches are a function of the question list alone**, and a batch is committed whole. A run that was killed
+//!   therefore computes exactly the batches it would have computed, and ends with the same bytes.
+//! - **The prompt graph lays a row out as image, padding, text** and masks by position, so that the image part is the
+//!   same slice in every row and padding changes no sum.
+//! - **The last layer of the decoder computes the last token only**; its keys and values are computed for all.
+//! - **`report` also names `score`**, whose summaries are what its tables show.
+
 pub mod data;
 pub mod error;
 pub mod graph;

@@ -8,6 +8,8 @@ use digrap_bench::runtime::DeviceTensor;
 use digrap_bench::tensor::{DType, Tensor};
 use serde::Deserialize;
 
+use digrap_bench::runtime::SessionOptions;
+
 use crate::support::{fixture, fixture_json, runtime, session_options};
 
 /// Where two tokens or answers are closer than this, either is right.
@@ -51,15 +53,20 @@ struct Case {
     requests: Vec<Request>,
 }
 
-fn model(name: &str, dtype: DType) -> Model {
+fn model(name: &str, dtype: DType, session: SessionOptions) -> Model {
     let checkpoint = Checkpoint::open(&fixture(&format!("models/{name}"))).unwrap();
     let scratch = tempfile::tempdir().unwrap();
-    let options = ModelOptions { session: session_options(), dtype, scratch: scratch.path().to_owned() };
-    Model::load(&checkpoint, &runtime(), &options).unwrap()
+    let options = ModelOptions { session, dtype, scratch: scratch.path().to_owned() };
+    let model = Model::load(&checkpoint, &runtime(), &options).unwrap();
+    assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0, "converted weights are left behind");
+    model
 }
 
 fn case(name: &str) -> Case {
-    let model = model(name, DType::F32);
+    case_of(name, model(name, DType::F32, session_options()))
+}
+
+fn case_of(name: &str, model: Model) -> Case {
     let recorded: Recorded = serde_json::from_value(fixture_json(&format!("parity/{name}.json"))).unwrap();
     let bytes = std::fs::read(fixture(&format!("parity/{name}.safetensors"))).unwrap();
     let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
@@ -185,6 +192,28 @@ fn gcd(a: usize, b: usize) -> usize {
 fn neither_the_size_nor_the_order_of_batches_changes_an_answer() {
     check_batches("paligemma-tiny-a");
     check_batches("paligemma2-tiny");
+}
+
+#[test]
+fn weights_shared_by_all_sessions_give_the_same_answers() {
+    for name in ["paligemma-tiny-a", "paligemma-tiny-b"] {
+        let shared = SessionOptions { private_weights: false, ..session_options() };
+        let mut case = case_of(name, model(name, DType::F32, shared));
+        let features = case.model.image_features(case.pixels.clone()).unwrap();
+        check_greedy(name, &mut case, &features);
+    }
+}
+
+#[test]
+fn half_precision_stays_near_single_precision() {
+    let name = "paligemma-tiny-a";
+    let mut case = case_of(name, model(name, DType::F16, session_options()));
+    let features = case.model.image_features(case.pixels.clone()).unwrap();
+    let greedy = Decoding { strategy: Strategy::Greedy, max_new_tokens: 1 };
+    let generation = case.model.generate_with(&features, &case.requests, &greedy, true).unwrap();
+    let logits = generation.first_logits.unwrap();
+    let worst = logits.iter().zip(&case.logits).map(|(half, single)| (half - single).abs()).fold(0.0, f32::max);
+    assert!((1e-4..0.1).contains(&worst), "logits differ by {worst}");
 }
 
 #[test]

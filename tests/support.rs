@@ -30,10 +30,10 @@ pub fn runtime() -> Runtime {
         cache: cache_folder(),
         ..SearchPath::default()
     };
-    load(&locate(&search).unwrap()).unwrap()
+    load(&locate(&search).unwrap(), 2).unwrap()
 }
 
 /// Two threads on the CPU.
 pub fn session_options() -> SessionOptions {
-    SessionOptions { device: Device::Cpu, threads: 2, private_weights: true }
+    SessionOptions { device: Device::Cpu, private_weights: true }
 }

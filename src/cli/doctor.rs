@@ -78,7 +78,7 @@ fn checks(folders: &Folders) -> Vec<Check> {
 
 fn runtime_checks(folders: &Folders) -> Vec<Check> {
     let search = machine::search_path(folders);
-    let loaded = library::locate(&search).and_then(|found| Ok((found.source, library::load(&found)?)));
+    let loaded = library::locate(&search).and_then(|found| Ok((found.source, library::load(&found, 1)?)));
     match loaded {
         Ok((source, runtime)) => described(source, &runtime.info),
         Err(error) => {

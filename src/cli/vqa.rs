@@ -91,7 +91,7 @@ struct Run<'a> {
 pub fn run(args: &VqaArgs, json: bool) -> Result<()> {
     let folders = folders()?;
     let plan = plan(args, &folders)?;
-    let runtime = runtime::load(&runtime::locate(&search_path(&folders))?)?;
+    let runtime = runtime::load(&runtime::locate(&search_path(&folders))?, plan.threads)?;
     let mut display = Display::default();
     let evaluations = evaluate(&plan, &runtime, &mut |model, dataset, event| display.show(model, dataset, event))?;
     display.finish();

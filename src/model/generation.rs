@@ -111,8 +111,8 @@ impl Model {
         }
         let rows = requests.iter().map(|request| request.image as i64).collect::<Vec<_>>();
         let shape = [requests.len(), width];
-        let (ids, positions) = (int_tensor(shape, ids)?, int_tensor(shape, positions)?);
-        let (rows, top_k) = (int_vector(rows)?, int_vector(vec![count as i64])?);
+        let (ids, positions) = (self.int_tensor(shape, ids)?, self.int_tensor(shape, positions)?);
+        let (rows, top_k) = (self.int_vector(rows)?, self.int_vector(vec![count as i64])?);
         let inputs = [
             ("image_features", features),
             ("image_rows", &rows),
@@ -134,13 +134,21 @@ impl Model {
         names: &CacheNames,
     ) -> Result<Step> {
         let shape = [next.len(), key_positions.len() / next.len()];
-        let rows = int_vector(next.iter().map(|(row, _)| *row as i64).collect())?;
-        let tokens = int_vector(next.iter().map(|(_, token)| i64::from(*token)).collect())?;
-        let (keys, top_k) = (int_tensor(shape, key_positions)?, int_vector(vec![count as i64])?);
+        let rows = self.int_vector(next.iter().map(|(row, _)| *row as i64).collect())?;
+        let tokens = self.int_vector(next.iter().map(|(_, token)| i64::from(*token)).collect())?;
+        let (keys, top_k) = (self.int_tensor(shape, key_positions)?, self.int_vector(vec![count as i64])?);
         let mut inputs = vec![("rows", &rows), ("token_ids", &tokens), ("key_positions", &keys), ("top_k", &top_k)];
         inputs.extend(names.past.iter().map(String::as_str).zip(&last.cache));
         let outputs = self.decode.run(&inputs, &names.present(), &["tokens", "scores"])?;
         step_of(outputs, names.layers, false)
+    }
+
+    fn int_vector(&self, values: Vec<i64>) -> Result<DeviceTensor> {
+        self.runtime.tensor(Tensor::vector(values))
+    }
+
+    fn int_tensor(&self, shape: [usize; 2], values: Vec<i64>) -> Result<DeviceTensor> {
+        self.runtime.tensor(Tensor::new(shape, values)?)
     }
 
     /// Positions of all keys for each row to be computed: those of its prompt, then the generated tokens.
@@ -217,12 +225,4 @@ fn step_of(outputs: Vec<DeviceTensor>, layers: usize, with_logits: bool) -> Resu
         _ => None,
     };
     Ok(Step { cache, tokens: tokens.values::<i64>()?.to_vec(), scores: scores.values::<f32>()?.to_vec(), first_logits })
-}
-
-fn int_vector(values: Vec<i64>) -> Result<DeviceTensor> {
-    DeviceTensor::new(Tensor::vector(values))
-}
-
-fn int_tensor(shape: [usize; 2], values: Vec<i64>) -> Result<DeviceTensor> {
-    DeviceTensor::new(Tensor::new(shape, values)?)
 }

@@ -142,6 +142,7 @@ pub struct ModelOptions {
 
 /// A model ready to answer questions about images.
 pub struct Model {
+    runtime: Runtime,
     vision: Session,
     prefill: Session,
     decode: Session,
@@ -171,6 +172,7 @@ impl Model {
         // The sessions have mapped the converted weights; removing the name now means that a kill leaves nothing.
         drop(converted);
         Ok(Self {
+            runtime: runtime.clone(),
             vision,
             prefill,
             decode,
@@ -205,7 +207,7 @@ impl Model {
 
     /// Features of preprocessed images, `pixel_values` f32 `[images, channels, height, width]`, left on the device.
     pub fn image_features(&mut self, pixel_values: Tensor) -> Result<DeviceTensor> {
-        let pixels = DeviceTensor::new(pixel_values)?;
+        let pixels = self.runtime.tensor(pixel_values)?;
         let mut outputs = self.vision.run(&[("pixel_values", &pixels)], &["image_features"], &[])?;
         outputs.pop().ok_or_else(|| Error::internal("the image tower has no result"))
     }

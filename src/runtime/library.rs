@@ -124,12 +124,13 @@ pub fn locate(search: &SearchPath) -> Result<Library> {
     })
 }
 
-/// Loads the library into this process, for good. Loading the same one again returns the same runtime.
+/// Loads the library into this process, for good, with a pool of `threads` that all sessions share. Loading the same
+/// one again returns the same runtime with its first number of threads.
 ///
 /// # Errors
 ///
 /// Input error if the file is damaged, is no ONNX Runtime, is too old, or if another one is loaded already.
-pub fn load(library: &Library) -> Result<Runtime> {
+pub fn load(library: &Library, threads: usize) -> Result<Runtime> {
     static LOADED: Mutex<Option<Runtime>> = Mutex::new(None);
     let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
     match &*loaded {
@@ -140,22 +141,25 @@ pub fn load(library: &Library) -> Result<Runtime> {
         }
         None => {}
     }
-    let runtime = open(library)?;
+    let runtime = open(library, threads)?;
     *loaded = Some(runtime.clone());
     Ok(runtime)
 }
 
-fn open(library: &Library) -> Result<Runtime> {
+fn open(library: &Library, threads: usize) -> Result<Runtime> {
     check_whole(&library.path).map_err(|reason| load_error(library, reason))?;
     let builder = ort::init_from(&library.path).map_err(|error| match error {
         ort::LoadDynamicError::BadVersion { version_str, .. } => too_old_error(&version_str, library),
         other => load_error(library, other.to_string()),
     })?;
     let version = version_of(&library.path).map_err(|reason| load_error(library, reason))?;
-    let environment = builder
-        .with_name("digrap-bench")
-        .with_telemetry(false)
-        .build()
+    let pool = || {
+        let options = ort::environment::GlobalThreadPoolOptions::default();
+        // Threads that spin while idle take the cores from those that prepare images and prompts.
+        options.with_intra_threads(threads)?.with_spin_control(false)
+    };
+    let environment = pool()
+        .and_then(|pool| builder.with_name("digrap-bench").with_telemetry(false).with_global_thread_pool(pool).build())
         .map_err(|error| load_error(library, error.to_string()))?;
     let providers = [available::<ort::ep::CPU>(), available::<ort::ep::CUDA>()].into_iter().flatten().collect();
     Ok(Runtime { info: RuntimeInfo { path: library.path.clone(), version, providers }, environment })
@@ -341,7 +345,7 @@ mod tests {
         let fail = |name: &str, bytes: &[u8]| {
             let path = root.path().join(name);
             fs::write(&path, bytes).unwrap();
-            let error = load(&Library { path, source: Source::Cache }).unwrap_err();
+            let error = load(&Library { path, source: Source::Cache }, 1).unwrap_err();
             assert_eq!(error.next_step(), Some(SETUP));
             format!("{error:?}")
         };
@@ -372,7 +376,7 @@ mod tests {
     fn a_library_that_reports_an_old_version_is_an_error() {
         let root = tempfile::tempdir().unwrap();
         let path = imitation(root.path(), "1.18.1");
-        let error = load(&Library { path, source: Source::Variable }).unwrap_err();
+        let error = load(&Library { path, source: Source::Variable }, 1).unwrap_err();
         assert!(error.to_string().starts_with("ONNX Runtime 1.18.1 at `"), "{error}");
         assert!(error.to_string().ends_with("is too old: 1.24 or later is needed"), "{error}");
     }
@@ -383,7 +387,7 @@ mod tests {
         let (source, path) = (root.path().join("none.c"), root.path().join("none.so"));
         fs::write(&source, "int nothing;").unwrap();
         std::process::Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&path).arg(&source).status().unwrap();
-        let error = load(&Library { path, source: Source::System }).unwrap_err();
+        let error = load(&Library { path, source: Source::System }, 1).unwrap_err();
         assert!(format!("{error:?}").contains("does not export `OrtGetApiBase`"), "{error:?}");
     }
 }

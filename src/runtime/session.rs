@@ -55,20 +55,14 @@ impl fmt::Display for Device {
 pub struct SessionOptions {
     /// Where it runs.
     pub device: Device,
-    /// Threads of one operator on the CPU.
-    pub threads: usize,
     /// Whether weights are rearranged into a private copy that is multiplied faster. Without it all sessions share
     /// the mapped file. The choice moves results in their last bits.
     pub private_weights: bool,
 }
 
-/// A tensor in the memory of the device (or of the host, which is the same for the CPU).
-#[derive(Debug)]
-pub struct DeviceTensor(DynTensor);
-
-impl DeviceTensor {
+impl Runtime {
     /// Hands a host tensor over. On a GPU it is copied when it is first used.
-    pub fn new(tensor: Tensor) -> Result<Self> {
+    pub fn tensor(&self, tensor: Tensor) -> Result<DeviceTensor> {
         let shape = tensor.shape().to_vec();
         let value = match tensor.into_data() {
             Data::F64(values) => ort::value::Tensor::from_array((shape, values)).map(|tensor| tensor.upcast()),
@@ -80,9 +74,17 @@ impl DeviceTensor {
             Data::U8(values) => ort::value::Tensor::from_array((shape, values)).map(|tensor| tensor.upcast()),
             Data::Bool(values) => ort::value::Tensor::from_array((shape, values)).map(|tensor| tensor.upcast()),
         };
-        value.map(Self).map_err(|cause| Error::internal("cannot hand a tensor to ONNX Runtime").caused_by(cause))
+        value
+            .map(DeviceTensor)
+            .map_err(|cause| Error::internal("cannot hand a tensor to ONNX Runtime").caused_by(cause))
     }
+}
 
+/// A tensor in the memory of the device (or of the host, which is the same for the CPU).
+#[derive(Debug)]
+pub struct DeviceTensor(DynTensor);
+
+impl DeviceTensor {
     /// Its dimensions.
     pub fn shape(&self) -> Vec<usize> {
         self.0.shape().iter().map(|size| *size as usize).collect()
@@ -200,7 +202,6 @@ fn configure(
 ) -> ort::Result<ort::session::builder::SessionBuilder> {
     let mut builder = builder
         .with_optimization_level(GraphOptimizationLevel::All)?
-        .with_intra_threads(options.threads)?
         .with_config_entry("session.model_external_initializers_file_folder_path", folder)?;
     if !options.private_weights {
         // Folding would transpose each weight into a private copy; unfolded transpositions are fused into the products.

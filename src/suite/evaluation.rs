@@ -132,7 +132,7 @@ impl LoadedModel {
         let stored = checkpoint.weights.dtype();
         let bytes = checkpoint.weights.size() / stored.size() as u64 * dtype.size() as u64;
         let private_weights = plan.device == Device::Cpu && bytes <= PRIVATE_WEIGHTS_LIMIT;
-        let session = SessionOptions { device: plan.device, threads: plan.threads, private_weights };
+        let session = SessionOptions { device: plan.device, private_weights };
         let options = ModelOptions { session, dtype, scratch: plan.scratch.clone() };
         let model = Model::load(checkpoint, runtime, &options)?;
         let settings = AnswerSettings {
