@@ -173,7 +173,8 @@ fn parse_batch_size(text: &str) -> Result<Option<usize>> {
     match text.parse() {
         Ok(size) if size >= 1 => Ok(Some(size)),
         _ if text == "auto" => Ok(None),
-        _ => Err(Error::input(format!("the batch size `{text}` is neither `auto` nor a number of questions"))),
+        _ => Err(Error::input(format!("the batch size `{text}` is neither `auto` nor a number of questions"))
+            .hint("give a number from 1 on")),
     }
 }
 

@@ -241,7 +241,7 @@ fn check_unique<'a>(path: &Path, keys: impl ExactSizeIterator<Item = (&'a Id, &'
     first.map_or(Ok(()), |(question_id, image_id)| {
         let path = path.display();
         let message = format!("{count} duplicate records in `{path}`, first: {}", name(question_id, image_id));
-        Err(Error::incomplete(message))
+        Err(Error::incomplete(message).hint("a question and its image make a key, which occurs once"))
     })
 }
 

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
 
 pub use generation::{Generation, Request};
 
@@ -22,6 +23,7 @@ use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::runtime::{DeviceTensor, Runtime, Session, SessionOptions};
 use crate::tensor::{DType, Tensor};
+use decoding::Decoding;
 use text::{PromptForm, TextLimits, TextProcessor};
 use vision::ImageProcessor;
 use weights::{Placement, Weights};
@@ -70,6 +72,24 @@ impl Checkpoint {
         Ok(Self { folder: folder.to_owned(), config, weights: Weights::open(folder)?, family })
     }
 
+    /// SHA-256 over `config.json` and, where there is one, `generation_config.json`, as hexadecimal text.
+    ///
+    /// # Errors
+    /// Input error naming the file that cannot be read.
+    pub fn configuration_digest(&self) -> Result<String> {
+        let mut hash = Sha256::new();
+        for path in ["config.json", "generation_config.json"].map(|name| self.folder.join(name)) {
+            match std::fs::read(&path) {
+                Ok(bytes) => hash.update(Sha256::digest(bytes)),
+                Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {}
+                Err(cause) => {
+                    return Err(Error::input(format!("cannot read `{}`", path.display())).caused_by(cause));
+                }
+            }
+        }
+        Ok(hex(&hash.finalize()))
+    }
+
     /// The tokens that end an answer: those of `generation_config.json`, else those of `config.json`.
     fn end_tokens(&self, from_config: Vec<u32>) -> Result<Vec<u32>> {
         let path = self.folder.join("generation_config.json");
@@ -80,6 +100,7 @@ impl Checkpoint {
                 "no end token (eos_token_id) in the configuration files of `{}`",
                 self.folder.display()
             ))
+            .hint("state it in generation_config.json")
         })
     }
 }
@@ -183,6 +204,21 @@ impl Model {
             image_tokens: blueprint.image_tokens,
             family: checkpoint.family,
         })
+    }
+
+    /// Checks that the model has enough tokens to choose from.
+    ///
+    /// # Errors
+    /// Input error naming the search.
+    pub fn check_decoding(&self, decoding: &Decoding) -> Result<()> {
+        let wanted = decoding.strategy.candidates(self.end_tokens.len());
+        let known = self.text.limits().vocabulary;
+        if wanted <= known {
+            return Ok(());
+        }
+        let search = decoding.strategy;
+        Err(Error::input(format!("`{search}` compares {wanted} tokens at each step, but the model knows only {known}"))
+            .hint("use fewer beams"))
     }
 
     /// Its family.

@@ -85,10 +85,8 @@ impl TextProcessor {
         if let (Some(stated), Some(found)) = (form.image_token_id, tokenizer.token_to_id(form.image_token))
             && stated != found
         {
-            return Err(cannot().caused_by(Error::input(format!(
-                "`{}` is token {found} here, but {stated} in config.json",
-                form.image_token
-            ))));
+            let cause = format!("`{}` is token {found} here, but {stated} in config.json", form.image_token);
+            return Err(cannot().caused_by(cause).hint("tokenizer.json and config.json must belong together"));
         }
         Ok(Self { tokenizer, form, limits, digest: hex(&Sha256::digest(&bytes)) })
     }
@@ -104,12 +102,15 @@ impl TextProcessor {
             && ids.contains(&image)
         {
             let name = self.form.image_token;
-            return Err(Error::input(format!("the prompt `{prompt}` contains `{name}`, which stands for the image")));
+            return Err(Error::input(format!("the prompt `{prompt}` contains `{name}`, which stands for the image"))
+                .hint("write the question without it"));
         }
         if ids.len() > self.limits.prompt_tokens {
             let (count, most) = (ids.len(), self.limits.prompt_tokens);
-            return Err(Error::input(format!("the prompt has {count} tokens, but the model takes no more than {most}"))
-                .hint("shorten the question"));
+            return Err(Error::input(format!(
+                "the prompt has {count} tokens, but the model takes no more than {most}"
+            ))
+            .hint("shorten the question"));
         }
         match ids.iter().find(|id| **id as usize >= self.limits.vocabulary) {
             Some(id) => Err(Error::input(format!(
@@ -128,6 +129,11 @@ impl TextProcessor {
             .decode(tokens, true)
             .map_err(|cause| Error::internal("cannot turn generated tokens into text").caused_by(cause))?;
         Ok(text.trim().to_owned())
+    }
+
+    /// What the model can take.
+    pub fn limits(&self) -> TextLimits {
+        self.limits
     }
 
     /// SHA-256 of `tokenizer.json`.

@@ -179,7 +179,8 @@ fn files_of(folder: &Path) -> Result<(Vec<String>, HashMap<String, String>)> {
     files.dedup();
     match files.iter().find(|file| file.contains(['/', '\\']) || file.as_str() == "..") {
         Some(outside) => {
-            Err(Error::input(format!("`{}` names the file `{outside}` outside of its folder", path.display())))
+            Err(Error::input(format!("`{}` names the file `{outside}` outside of its folder", path.display()))
+                .hint("fetch the checkpoint again"))
         }
         None => Ok((files, index.weight_map)),
     }
@@ -248,8 +249,6 @@ struct Converted {
 const CONVERTED: &str = "converted.bin";
 /// Beginning of the names of the folders that hold such a file.
 const CONVERTED_FOLDER: &str = "weights-";
-/// Whose lock a process holds while it removes and makes such folders.
-const TURN: &str = "lock";
 
 impl<'a> Placement<'a> {
     /// Prepares to place the tensors for graphs that compute in `dtype`; a conversion is written below `scratch`.
@@ -295,8 +294,9 @@ impl Converted {
     fn new(scratch: &Path) -> Result<Self> {
         let failed = |cause| conversion_error(scratch, cause);
         std::fs::create_dir_all(scratch).map_err(failed)?;
-        let turn = File::create(scratch.join(TURN)).map_err(failed)?;
-        // Some network file systems have no locks; nothing is removed there.
+        // One process at a time removes and makes folders. Some network file systems have no locks; nothing is removed
+        // there.
+        let turn = File::open(scratch).map_err(failed)?;
         let locked = turn.lock().is_ok();
         if locked {
             remove_abandoned(scratch);

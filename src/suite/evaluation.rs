@@ -135,8 +135,10 @@ impl LoadedModel {
         let session = SessionOptions { device: plan.device, private_weights };
         let options = ModelOptions { session, dtype, scratch: plan.scratch.clone() };
         let model = Model::load(checkpoint, runtime, &options)?;
+        model.check_decoding(&plan.decoding)?;
         let settings = AnswerSettings {
             weights: weights_digest(checkpoint, store)?,
+            configuration: checkpoint.configuration_digest()?,
             tokenizer: model.text().digest().to_owned(),
             prompt: plan.prompt.template.to_owned(),
             decoding: plan.decoding.strategy.to_string(),
@@ -278,22 +280,21 @@ fn check_dtype(plan: &Plan, dtype: &DType) -> Result<()> {
 
 /// SHA-256 over the weights of a checkpoint; remembered by the store as long as size and time of the files stay.
 fn weights_digest(checkpoint: &Checkpoint, store: &mut Store) -> Result<String> {
-    let mut paths = String::new();
+    let mut files = String::new();
     let (mut size, mut modified) = (0, 0);
     for file in checkpoint.weights.files() {
         let stamp = stamp(&file)?;
         let path = std::path::absolute(&file)
             .map_err(|cause| Error::input(format!("`{}` cannot name a file", file.display())).caused_by(cause))?;
-        paths.push_str(&path.to_string_lossy());
-        paths.push('\n');
+        files += &format!("{} {} {}\n", path.display(), stamp.size, stamp.modified_ns);
         size += stamp.size;
         modified = modified.max(stamp.modified_ns);
     }
-    let paths = Path::new(&paths);
-    if let Some(known) = store.digest(paths, size, modified)? {
+    let files = Path::new(&files);
+    if let Some(known) = store.digest(files, size, modified)? {
         return Ok(known);
     }
     let digest = checkpoint.weights.digest();
-    store.remember_digest(paths, size, modified, &digest)?;
+    store.remember_digest(files, size, modified, &digest)?;
     Ok(digest)
 }

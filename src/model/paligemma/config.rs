@@ -65,6 +65,21 @@ impl Default for Vision {
     }
 }
 
+impl Vision {
+    /// Checks that the numbers fit together.
+    pub(super) fn check(&self) -> Result<()> {
+        let (size, patch) = (self.image_size, self.patch_size);
+        if size == 0 || patch == 0 || !size.is_multiple_of(patch) {
+            return Err(Error::input(format!("images of {size} pixels do not divide into patches of {patch}")));
+        }
+        let (width, heads) = (self.hidden_size, self.num_attention_heads);
+        if heads == 0 || !width.is_multiple_of(heads) {
+            return Err(Error::input(format!("the vision width {width} does not divide into {heads} heads")));
+        }
+        Ok(())
+    }
+}
+
 /// The parts of `GemmaConfig` and `Gemma2Config`; what a file leaves out differs between the two.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Text {
@@ -186,6 +201,9 @@ impl Text {
         let layers = pick(self.num_hidden_layers, 28, 26);
         let heads = pick(self.num_attention_heads, 16, 8);
         let key_value_heads = pick(self.num_key_value_heads, 16, 4);
+        if layers == 0 {
+            return Err(Error::input("a text model without layers is not supported"));
+        }
         if key_value_heads == 0 || !heads.is_multiple_of(key_value_heads) || !self.head_dim.is_multiple_of(2) {
             return Err(Error::input(format!(
                 "{heads} heads of size {} over {key_value_heads} key-value heads do not fit together",
