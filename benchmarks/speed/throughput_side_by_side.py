@@ -250,7 +250,8 @@ def row(name, count, ours, theirs):
     cells = [told, f"{count:,}", f"{median(ours, 'pace'):.0f}", f"{median(theirs, 'pace'):.0f}", spread(ratios("pace")),
              f"{median(ours, 'process'):.1f}", f"{median(theirs, 'process'):.1f}",
              spread([1 / ratio for ratio in ratios("process")]), f"{median(ours, 'processor'):.1f}",
-             f"{median(theirs, 'processor'):.1f}", f"{100 * median(ours, 'idle'):.1f} %", f"{differ}", f"{100 * others:.1f} %"]
+             f"{median(theirs, 'processor'):.1f}", f"{100 * median(ours, 'idle'):.1f} %", f"{differ}",
+             f"{100 * others:.1f} %"]
     if varying:
         print(f"{name}: {varying} runs answered otherwise than the first of their side", file=sys.stderr)
     return "| " + " | ".join(cells) + " |"
@@ -275,9 +276,9 @@ def compare(given):
         rows.append(alternate(given, "easy-VQA test", records, shared, backend))
         copies, separate = with_separate_images(records, Path(folder))
         rows.append(alternate(given, "one per image", copies, separate, backend))
-    print(f"{BATCH} questions per batch, {given.threads} threads of {os.cpu_count()} processors, f32, greedy; rounds: "
-          f"{given.rounds}; transformers {transformers.__version__} on torch {torch.__version__} with the {backend} image "
-          "processor\n")
+    print(f"{BATCH} questions per batch, {given.threads} threads on {os.cpu_count()} processors, f32, greedy; rounds: "
+          f"{given.rounds}; transformers {transformers.__version__} on torch {torch.__version__} with the {backend} "
+          "image processor\n")
     print("\n".join([HEADER, *rows]))
 
 

@@ -7,7 +7,6 @@ mod builder;
 pub mod ops;
 mod protobuf;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -185,19 +184,5 @@ impl Graph {
     /// The value with this name.
     pub fn find(&self, name: &str) -> Option<Value> {
         self.values.iter().position(|value| value.name == name).map(|index| Value(index as u32))
-    }
-
-    /// Opset version of a domain, if the graph uses it.
-    pub fn opset(&self, domain: &str) -> Option<i64> {
-        self.opsets.iter().find(|(name, _)| name == domain).map(|(_, version)| *version)
-    }
-
-    /// How often each operator occurs.
-    pub fn operator_counts(&self) -> HashMap<&str, usize> {
-        let mut counts = HashMap::new();
-        for node in &self.nodes {
-            *counts.entry(node.op.as_str()).or_insert(0) += 1;
-        }
-        counts
     }
 }
