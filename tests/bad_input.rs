@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 use digrap_bench::store::Store;
 use serde_json::{Value, json};
 
-use crate::support::{fixture, runtime};
+use crate::support::{fixture, library, runtime};
 
 /// Name of a case, and what is changed about a set of files and arguments that is right otherwise.
 type Case = (&'static str, fn(&mut Set));
@@ -59,7 +59,7 @@ impl Set {
         for name in ["HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME"] {
             set.environment.push((name, set.path("home")));
         }
-        set.environment.push(("ORT_DYLIB_PATH", runtime().info.path));
+        set.environment.push(("ORT_DYLIB_PATH", library().path));
         set
     }
 

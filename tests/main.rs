@@ -3,10 +3,12 @@
 mod architecture;
 mod bad_input;
 mod cli;
+mod evaluation;
 mod formats;
 mod operators;
 mod parity;
 mod pixels;
+mod resume;
 mod score;
 mod sessions;
 mod store;
