@@ -205,8 +205,8 @@ impl Set {
         records.iter().take(SET as usize).map(|(_, _, image)| *image).collect()
     }
 
-    /// Evaluates; how many questions were asked, and the bytes of results and table.
-    fn run(&self, model: &str, more: &[&str]) -> (u64, Vec<u8>, Vec<u8>) {
+    /// Evaluates; how many questions were asked, and the text of results and table.
+    fn run(&self, model: &str, more: &[&str]) -> (u64, String, String) {
         let limit = SET.to_string();
         let arguments = ["--dataset", "easy-vqa", "--root", "set", "--output", "output", "--limit", &limit];
         let mut command = program_at(self.home.path());
@@ -216,7 +216,7 @@ impl Set {
         let pace = &run["evaluations"][0]["pace"];
         let [answered, reused] = ["answered", "reused"].map(|key| pace[key].as_u64().unwrap());
         assert_eq!(answered + reused, SET);
-        let read = |name: &str| fs::read(self.home.path().join("output").join(name)).unwrap();
+        let read = |name: &str| fs::read_to_string(self.home.path().join("output").join(name)).unwrap();
         (answered, read("easy-vqa.results.json"), read("table.md"))
     }
 }
@@ -266,8 +266,8 @@ fn another_image_asks_its_own_questions_again() {
     fs::copy(path(replaced + 1), path(replaced)).unwrap();
     let second = set.run("model", &[]);
     assert_eq!(second.0, asked);
-    let answers = |bytes: &[u8]| -> Vec<String> {
-        let records: Vec<Value> = serde_json::from_slice(bytes).unwrap();
+    let answers = |text: &str| -> Vec<String> {
+        let records: Vec<Value> = serde_json::from_str(text).unwrap();
         records.iter().map(|record| record["answer"].as_str().unwrap().to_owned()).collect()
     };
     let (before, after) = (answers(&first.1), answers(&second.1));
