@@ -108,18 +108,15 @@ impl Builder {
 
     /// Declares `value` an output of the graph under `name`.
     pub fn output(&mut self, name: &str, value: Value) -> Result<()> {
-        let ty = self.ty(value)?.clone();
-        let output = self.named(name, Some(ty))?;
-        self.graph.nodes.push(Node {
-            name: format!("{name}/output"),
-            op: "Identity".to_owned(),
-            domain: String::new(),
-            inputs: vec![Some(value)],
-            outputs: vec![output],
-            attributes: Vec::new(),
-        });
-        self.graph.outputs.push(output);
-        Ok(())
+        let computed = self.graph.nodes.iter().any(|node| node.outputs.contains(&value));
+        if computed && !self.graph.outputs.contains(&value) {
+            self.rename(value, name)?;
+            self.graph.outputs.push(value);
+            return Ok(());
+        }
+        // An input or a parameter keeps its name, and so does a value that is handed out already.
+        let copy = self.op("Identity", &[value], &[])?;
+        self.output(name, copy)
     }
 
     /// Type of a value.
@@ -159,10 +156,22 @@ impl Builder {
     }
 
     fn named(&mut self, name: &str, ty: Option<Type>) -> Result<Value> {
-        if !self.names.insert(name.to_owned()) {
-            return Err(Error::internal(format!("the graph has two values named `{name}`")));
-        }
+        self.claim(name)?;
         Ok(self.graph.add_value(name.to_owned(), ty))
+    }
+
+    /// Takes a name for a value.
+    fn claim(&mut self, name: &str) -> Result<()> {
+        match self.names.insert(name.to_owned()) {
+            true => Ok(()),
+            false => Err(Error::internal(format!("the graph has two values named `{name}`"))),
+        }
+    }
+
+    fn rename(&mut self, value: Value, name: &str) -> Result<()> {
+        self.claim(name)?;
+        name.clone_into(&mut self.graph.values[value.index()].name);
+        Ok(())
     }
 
     fn fresh(&self, what: &str) -> String {

@@ -248,13 +248,24 @@ fn head(
     let logits = soft_cap(builder, logits, config.logit_cap)?;
     let logits = builder.cast(logits, DType::F32)?;
     let best = builder.node("TopK", &[Some(logits), Some(top_k)], &[("axis", Attribute::Int(-1))])?;
-    let axes = builder.ints(&[-1])?;
-    let total = builder.op("ReduceLogSumExp", &[logits, axes], &[])?;
+    let total = log_sum_exp(builder, logits)?;
     let scores = builder.op("Sub", &[best[0], total], &[])?;
     outputs.push(("tokens".to_owned(), best[1]));
     outputs.push(("scores".to_owned(), scores));
     outputs.push(("logits".to_owned(), logits));
     Ok(())
+}
+
+/// The logarithm of the sum of exponentials over the last axis. Written out, it runs on vectorised kernels, which
+/// `ReduceLogSumExp` does not have on the CPU.
+fn log_sum_exp(builder: &mut Builder, x: Value) -> Result<Value> {
+    let axes = builder.ints(&[-1])?;
+    let highest = builder.op("ReduceMax", &[x, axes], &[])?;
+    let shifted = builder.op("Sub", &[x, highest], &[])?;
+    let powers = builder.op("Exp", &[shifted], &[])?;
+    let sum = builder.op("ReduceSum", &[powers, axes], &[])?;
+    let logarithm = builder.op("Log", &[sum], &[])?;
+    builder.add(logarithm, highest)
 }
 
 /// RMS norm with Gemma's `1 + weight`, computed in f32.

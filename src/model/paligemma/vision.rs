@@ -21,21 +21,31 @@ pub(super) fn graph(config: &Vision, hidden: usize, parameters: &mut Parameters)
     }
     let x = layer_norm(&mut builder, parameters, config, "vision.post_layernorm", x)?;
     let features = parameters.linear(&mut builder, x, "projector.linear", [hidden, config.hidden_size], true)?;
+    let patches = (config.image_size / config.patch_size).pow(2);
+    let features = builder.reshape(features, &[-1, patches as i64, hidden as i64])?;
     finish(builder, &[("image_features", features)])
 }
 
+/// Patches times the convolution's weight, as rows of `[images * patches, width]`: patches do not overlap, so the
+/// convolution is one matrix product, which is faster.
 fn embed(builder: &mut Builder, parameters: &mut Parameters, config: &Vision, pixels: Value) -> Result<Value> {
-    let (width, patch) = (config.hidden_size, config.patch_size);
-    let patches = (config.image_size / patch).pow(2);
+    let (width, patch, channels) = (config.hidden_size, config.patch_size, config.num_channels);
+    let grid = config.image_size / patch;
+    let (side, edge, size) = (grid as i64, patch as i64, (channels * patch * patch) as i64);
+    let cut = builder.reshape(pixels, &[0, 0, side, edge, side, edge])?;
+    let cut = builder.transpose(cut, &[0, 2, 4, 1, 3, 5])?;
+    let cut = builder.reshape(cut, &[-1, size])?;
     let name = "vision.embeddings.patch_embedding";
-    let weight = parameters.get(builder, &format!("{name}.weight"), &[width, config.num_channels, patch, patch])?;
+    let weight = parameters.get(builder, &format!("{name}.weight"), &[width, channels, patch, patch])?;
+    let weight = builder.reshape(weight, &[width as i64, size])?;
+    let weight = builder.transpose(weight, &[1, 0])?;
+    let embedded = builder.matmul(cut, weight)?;
     let bias = parameters.get(builder, &format!("{name}.bias"), &[width])?;
-    let strides = Attribute::Ints(vec![patch as i64; 2]);
-    let embedded = builder.op("Conv", &[pixels, weight, bias], &[("strides", strides)])?;
-    let embedded = builder.reshape(embedded, &[0, 0, patches as i64])?;
-    let embedded = builder.transpose(embedded, &[0, 2, 1])?;
-    let positions = parameters.get(builder, "vision.embeddings.position_embedding.weight", &[patches, width])?;
-    builder.add(embedded, positions)
+    let embedded = builder.add(embedded, bias)?;
+    let embedded = builder.reshape(embedded, &[-1, side * side, width as i64])?;
+    let positions = parameters.get(builder, "vision.embeddings.position_embedding.weight", &[grid * grid, width])?;
+    let embedded = builder.add(embedded, positions)?;
+    builder.reshape(embedded, &[-1, width as i64])
 }
 
 fn encoder_layer(
@@ -65,7 +75,8 @@ fn attention(
 ) -> Result<Value> {
     let (width, heads) = (config.hidden_size, config.num_attention_heads);
     let head_size = width / heads;
-    let split = [0, 0, heads as i64, head_size as i64];
+    let patches = (config.image_size / config.patch_size).pow(2);
+    let split = [-1, patches as i64, heads as i64, head_size as i64];
     let mut projected = |builder: &mut Builder, part: &str, order: &[i64]| {
         let value = parameters.linear(builder, x, &format!("{name}.{part}_proj"), [width, width], true)?;
         let value = builder.reshape(value, &split)?;
@@ -82,7 +93,7 @@ fn attention(
     let weights = builder.cast(weights, dtype)?;
     let context = builder.matmul(weights, value)?;
     let context = builder.transpose(context, &[0, 2, 1, 3])?;
-    let context = builder.reshape(context, &[0, 0, width as i64])?;
+    let context = builder.reshape(context, &[-1, width as i64])?;
     parameters.linear(builder, context, &format!("{name}.out_proj"), [width, width], true)
 }
 
