@@ -56,7 +56,7 @@ impl Store {
 
     fn prepare(&mut self) -> Result<()> {
         self.connection.busy_timeout(BUSY_LIMIT).map_err(|cause| self.failure("open", cause))?;
-        let state = schema::State::read(&self.connection).map_err(|cause| self.failure("open", cause))?;
+        let state = schema::State::of(&mut self.connection).map_err(|cause| self.failure("open", cause))?;
         state.check(&self.path)?;
         if self.connection.is_readonly("main").map_err(|cause| self.failure("open", cause))? {
             return Err(Error::input(format!("the store `{}` is not writable", self.path.display()))

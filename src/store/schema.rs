@@ -49,7 +49,12 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn read(connection: &Connection) -> rusqlite::Result<Self> {
+    /// The state at one moment: another process may be creating the tables meanwhile.
+    pub(super) fn of(connection: &mut Connection) -> rusqlite::Result<Self> {
+        Self::read(&*connection.transaction()?)
+    }
+
+    fn read(connection: &Connection) -> rusqlite::Result<Self> {
         let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i32>(0));
         Ok(Self {
             application: number("PRAGMA application_id")?,
