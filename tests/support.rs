@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use digrap_bench::runtime::library::{SearchPath, load, locate};
-use digrap_bench::runtime::{Device, Runtime, SessionOptions};
+use digrap_bench::runtime::{Device, Runtime, SessionOptions, Sharing};
 
 /// A file or folder below `fixtures/`.
 pub fn fixture(name: &str) -> PathBuf {
@@ -33,7 +33,7 @@ pub fn runtime() -> Runtime {
     load(&locate(&search).unwrap(), 2).unwrap()
 }
 
-/// Two threads on the CPU.
+/// As small models run on the CPU.
 pub fn session_options() -> SessionOptions {
-    SessionOptions { device: Device::Cpu, private_weights: true }
+    SessionOptions { device: Device::Cpu, sharing: Sharing::Replicas }
 }
