@@ -174,7 +174,7 @@ fn files_that_do_not_belong_together_are_refused() {
         ),
         (
             list(&["1", "\"2\""]),
-            "`q.json` and `a.json` do not belong together: 1 questions have no annotation, first: question 2, image 2; 1 annotations have no question, first: question 2, image 2",
+            "`q.json` and `a.json` do not belong together: 1 questions have no annotation, first: question 2, image 2; 1 annotations have no question, first: question \"2\", image 2",
         ),
         (list(&["1", "2", "1", "1"]), "2 duplicate records in `a.json`, first: question 1, image 2"),
     ];
@@ -250,7 +250,7 @@ fn results_must_fit_the_questions() {
         (
             2,
             r#"[{"question_id":"1","answer":"x"},{"question_id":2,"answer":"x"}]"#,
-            "1 missing (first: question 1), 1 unknown (first: question 1) of 2 questions",
+            "1 missing (first: question 1), 1 unknown (first: question \"1\") of 2 questions",
         ),
         (
             3,

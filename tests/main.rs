@@ -1,11 +1,14 @@
 //! The integration tests: one binary, one module per promise.
 
 mod architecture;
+mod bad_input;
 mod cli;
+mod evaluation;
 mod formats;
 mod operators;
 mod parity;
 mod pixels;
+mod resume;
 mod score;
 mod sessions;
 mod store;

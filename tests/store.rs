@@ -15,6 +15,7 @@ const WRITER_FIRST: &str = "DIGRAP_TEST_WRITER_FIRST";
 fn settings(weights: &str) -> AnswerSettings {
     AnswerSettings {
         weights: weights.into(),
+        configuration: "c".into(),
         tokenizer: "t".into(),
         prompt: "answer en {question}".into(),
         decoding: "greedy".into(),

@@ -1,8 +1,9 @@
 //! What tests share: the fixtures, the runtime, a program to run.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use digrap_bench::runtime::library::{SearchPath, load, locate};
+use digrap_bench::runtime::library::{Library, SearchPath, load, locate};
 use digrap_bench::runtime::{Device, Runtime, SessionOptions, Sharing};
 
 /// A file or folder below `fixtures/`.
@@ -23,14 +24,41 @@ pub fn cache_folder() -> PathBuf {
     base.unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache")).join("digrap-bench")
 }
 
-/// ONNX Runtime as the set-up installed it.
-pub fn runtime() -> Runtime {
+/// The ONNX Runtime library that the set-up installed.
+pub fn library() -> Library {
     let search = SearchPath {
         library: std::env::var_os("ORT_DYLIB_PATH").map(PathBuf::from),
         cache: cache_folder(),
         ..SearchPath::default()
     };
-    load(&locate(&search).unwrap(), 2).unwrap()
+    locate(&search).unwrap()
+}
+
+/// ONNX Runtime as the set-up installed it.
+pub fn runtime() -> Runtime {
+    load(&library(), 2).unwrap()
+}
+
+/// The easy-VQA folder that the set-up installed.
+pub fn easy_vqa() -> PathBuf {
+    let base = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from);
+    let data = base.unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap()).join(".local/share"));
+    data.join("digrap-bench/datasets/easy-vqa")
+}
+
+/// The program, in a folder that is also the home of its user, with the installed ONNX Runtime.
+pub fn program_at(home: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_digrap-bench"));
+    command.current_dir(home).env("ORT_DYLIB_PATH", library().path).env_remove("ORT_DISABLE_TELEMETRY");
+    for name in ["HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME"] {
+        command.env(name, home);
+    }
+    command
+}
+
+/// Makes `file` another name of an existing one, or a copy where that cannot be.
+pub fn link(existing: &Path, file: &Path) {
+    std::fs::hard_link(existing, file).or_else(|_| std::fs::copy(existing, file).map(drop)).unwrap();
 }
 
 /// As small models run on the CPU.

@@ -22,6 +22,7 @@ fn empty_store() -> (TempDir, Store, SettingsId) {
     let mut store = Store::open(folder.path().join("store.sqlite")).expect("a new store");
     let settings = AnswerSettings {
         weights: "0".repeat(64),
+        configuration: "c".into(),
         tokenizer: "0".repeat(64),
         prompt: "answer en {question}".into(),
         decoding: "greedy".into(),

@@ -42,6 +42,9 @@ enum Verb {
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
+    // ONNX Runtime reports each process over the network unless told so before it is loaded.
+    // SAFETY: no other thread has been started that could read the environment.
+    unsafe { std::env::set_var("ORT_DISABLE_TELEMETRY", "1") };
     let cli = match Cli::try_parse_from(normalise(std::env::args_os())) {
         Ok(cli) => cli,
         Err(usage) => {
@@ -113,10 +116,16 @@ pub fn print_json(document: &impl serde::Serialize) -> Result<()> {
 }
 
 fn print_error(error: &Error) {
-    let mut text = format!("error: {error}\n");
+    let mut last = error.to_string();
+    let mut text = format!("error: {last}\n");
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
-        text += &format!("caused by: {error}\n");
+        let message = error.to_string();
+        // Some crates repeat the text of the source in that of the error.
+        if !last.contains(&message) && !message.ends_with(&last) {
+            text += &format!("caused by: {message}\n");
+            last = message;
+        }
         cause = error.source();
     }
     if let Some(hint) = error.next_step() {

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use digrap_bench::data::{Dataset, find_dataset, vqa_json};
+use digrap_bench::data::{Dataset, WholeFile, find_dataset, vqa_json};
 use digrap_bench::error::{Error, Result};
 use digrap_bench::model::decoding::Decoding;
 use digrap_bench::model::text::Prompt;
@@ -173,7 +173,8 @@ fn parse_batch_size(text: &str) -> Result<Option<usize>> {
     match text.parse() {
         Ok(size) if size >= 1 => Ok(Some(size)),
         _ if text == "auto" => Ok(None),
-        _ => Err(Error::input(format!("the batch size `{text}` is neither `auto` nor a number of questions"))),
+        _ => Err(Error::input(format!("the batch size `{text}` is neither `auto` nor a number of questions"))
+            .hint("give a number from 1 on")),
     }
 }
 
@@ -189,16 +190,13 @@ fn table(evaluations: &[Evaluation], conditions: Conditions) -> String {
     report::table(&evaluations.iter().map(row).collect::<Vec<_>>(), conditions)
 }
 
-/// Writes a file in one step: a reader sees the old text or the new one.
 fn write_whole(path: &Path, text: &str) -> Result<()> {
-    let failed = |cause: std::io::Error| Error::input(format!("cannot write `{}`", path.display())).caused_by(cause);
-    let folder = path.parent().unwrap_or(Path::new("."));
-    // As for any new file: the umask takes away what the user does not grant.
-    let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o666);
-    let mut file = tempfile::Builder::new().permissions(permissions).tempfile_in(folder).map_err(failed)?;
-    file.write_all(text.as_bytes()).map_err(failed)?;
-    file.persist(path).map_err(|error| failed(error.error))?;
-    Ok(())
+    let write = || {
+        let mut file = WholeFile::create(path)?;
+        file.write_all(text.as_bytes())?;
+        file.finish()
+    };
+    write().map_err(|cause| Error::input(format!("cannot write `{}`", path.display())).caused_by(cause))
 }
 
 /// One progress bar per model and dataset.

@@ -54,7 +54,10 @@ pub fn stamp(path: &Path) -> Result<Stamp> {
 /// The file is missing, empty, truncated, damaged, of another format, or larger than Pillow accepts.
 pub fn decode(path: &Path) -> Result<RgbImage> {
     let bytes = fs::read(path).map_err(|cause| unreadable(path, cause))?;
-    decode_bytes(&bytes).map_err(|error| error.within(format!("cannot decode the image `{}`", path.display())))
+    decode_bytes(&bytes).map_err(|error| {
+        let error = error.within(format!("cannot decode the image `{}`", path.display()));
+        error.hint("put an intact copy in its place, or take its questions out of the set")
+    })
 }
 
 fn unreadable(path: &Path, cause: io::Error) -> Error {

@@ -41,7 +41,8 @@ impl ImageFolder {
             Ok(self.root.join(name))
         } else {
             let root = self.root.display();
-            Err(Error::input(format!("image `{image_id}` would be read from outside `{root}` (as `{name}`)")))
+            Err(Error::input(format!("image `{image_id}` would be read from outside `{root}` (as `{name}`)"))
+                .hint("an identifier names a file below the folder of the images"))
         }
     }
 }

@@ -6,12 +6,14 @@ mod image_folder;
 mod json;
 pub mod results;
 pub mod vqa_json;
+mod whole_file;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::Path;
 
 pub use image_folder::{ImageFolder, ImageName};
+pub use whole_file::WholeFile;
 
 use crate::error::{Result, find_row};
 use crate::score::References;

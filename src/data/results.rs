@@ -2,15 +2,14 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde::de::{Error as _, IgnoredAny, MapAccess};
-use tempfile::NamedTempFile;
 
 use super::json::{self, Identifier, Place, Records, Text};
-use super::{Dataset, Id, Question};
+use super::{Dataset, Id, Question, WholeFile};
 use crate::error::{Error, Result};
 
 /// Reads the answers of a results file, in the order of the dataset's questions.
@@ -128,16 +127,15 @@ fn arrange(records: Vec<ResultRecord>, dataset: &Dataset) -> Result<Vec<Box<str>
 
 fn name(question_id: &Id, image_id: Option<&Id>) -> String {
     match image_id {
-        Some(image_id) => format!("question {question_id}, image {image_id}"),
-        None => format!("question {question_id}"),
+        Some(image_id) => format!("question {}, image {}", question_id.to_json(), image_id.to_json()),
+        None => format!("question {}", question_id.to_json()),
     }
 }
 
-/// Writes a results file answer by answer. The file appears, whole, with [`finish`](Self::finish); until then there is
-/// only a temporary file beside it, which disappears with the writer.
+/// Writes a results file answer by answer. The file appears, whole, with [`finish`](Self::finish).
 #[derive(Debug)]
 pub struct Writer {
-    file: BufWriter<NamedTempFile>,
+    file: WholeFile,
     target: PathBuf,
     with_image_id: bool,
     empty: bool,
@@ -173,18 +171,9 @@ impl Writer {
     /// # Errors
     /// The folder of `target` cannot be written to.
     pub fn create(target: &Path, dataset: &Dataset) -> Result<Self> {
-        let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(".results-").suffix(".tmp");
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            // As for any new file: the umask takes away what the user does not grant.
-            builder.permissions(std::fs::Permissions::from_mode(0o666));
-        }
-        let file = builder.tempfile_in(folder).map_err(|error| failed(target, error))?;
+        let file = WholeFile::create(target).map_err(|error| failed(target, error))?;
         let with_image_id = dataset.question_ids_repeat();
-        Ok(Self { file: BufWriter::new(file), target: target.to_owned(), with_image_id, empty: true })
+        Ok(Self { file, target: target.to_owned(), with_image_id, empty: true })
     }
 
     /// Adds the answer to one question.
@@ -211,11 +200,8 @@ impl Writer {
     /// A failed write or rename.
     pub fn finish(mut self) -> Result<()> {
         let end: &[u8] = if self.empty { b"[]\n" } else { b"\n]\n" };
-        let target = self.target;
-        self.file.write_all(end).map_err(|error| failed(&target, error))?;
-        let file = self.file.into_inner().map_err(|error| failed(&target, error.into_error()))?;
-        file.as_file().sync_all().map_err(|error| failed(&target, error))?;
-        file.persist(&target).map(drop).map_err(|error| failed(&target, error.error))
+        let written = self.file.write_all(end).and_then(|()| self.file.finish());
+        written.map_err(|error| failed(&self.target, error))
     }
 }
 

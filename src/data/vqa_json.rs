@@ -240,9 +240,14 @@ fn check_unique<'a>(path: &Path, keys: impl ExactSizeIterator<Item = (&'a Id, &'
     }
     first.map_or(Ok(()), |(question_id, image_id)| {
         let path = path.display();
-        let message = format!("{count} duplicate records in `{path}`, first: question {question_id}, image {image_id}");
-        Err(Error::incomplete(message))
+        let message = format!("{count} duplicate records in `{path}`, first: {}", name(question_id, image_id));
+        Err(Error::incomplete(message).hint("a question and its image make a key, which occurs once"))
     })
+}
+
+/// A key in error messages, in which `7` and `"7"` differ.
+fn name(question_id: &Id, image_id: &Id) -> String {
+    format!("question {}, image {}", question_id.to_json(), image_id.to_json())
 }
 
 /// The references in the order of the questions.
@@ -266,16 +271,14 @@ fn align(
     let mut complaints = Vec::new();
     let without: Vec<&Question> = questions.iter().filter(|one| !positions.contains_key(&key_of(one))).collect();
     if let Some(first) = without.first() {
-        let (count, question_id, image_id) = (without.len(), &first.question_id, &first.image_id);
-        complaints
-            .push(format!("{count} questions have no annotation, first: question {question_id}, image {image_id}"));
+        let (count, first) = (without.len(), name(&first.question_id, &first.image_id));
+        complaints.push(format!("{count} questions have no annotation, first: {first}"));
     }
     let asked: HashSet<(&Id, &Id)> = questions.iter().map(|one| (&one.question_id, &one.image_id)).collect();
     let unasked: Vec<&(Id, Id)> = keys.iter().filter(|key| !asked.contains(&(&key.0, &key.1))).collect();
     if let Some((question_id, image_id)) = unasked.first() {
-        let count = unasked.len();
-        complaints
-            .push(format!("{count} annotations have no question, first: question {question_id}, image {image_id}"));
+        let (count, first) = (unasked.len(), name(question_id, image_id));
+        complaints.push(format!("{count} annotations have no question, first: {first}"));
     }
     let (asked_in, answered_in) = (question_file.display(), annotation_file.display());
     let message = format!("`{asked_in}` and `{answered_in}` do not belong together: {}", complaints.join("; "));

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
 
 pub use generation::{Generation, Request};
 
@@ -22,7 +23,8 @@ use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::runtime::{DeviceTensor, Runtime, Session, SessionOptions};
 use crate::tensor::{DType, Tensor};
-use text::{PromptForm, TextProcessor};
+use decoding::Decoding;
+use text::{PromptForm, TextLimits, TextProcessor};
 use vision::ImageProcessor;
 use weights::{Placement, Weights};
 
@@ -70,6 +72,24 @@ impl Checkpoint {
         Ok(Self { folder: folder.to_owned(), config, weights: Weights::open(folder)?, family })
     }
 
+    /// SHA-256 over `config.json` and, where there is one, `generation_config.json`, as hexadecimal text.
+    ///
+    /// # Errors
+    /// Input error naming the file that cannot be read.
+    pub fn configuration_digest(&self) -> Result<String> {
+        let mut hash = Sha256::new();
+        for path in ["config.json", "generation_config.json"].map(|name| self.folder.join(name)) {
+            match std::fs::read(&path) {
+                Ok(bytes) => hash.update(Sha256::digest(bytes)),
+                Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {}
+                Err(cause) => {
+                    return Err(Error::input(format!("cannot read `{}`", path.display())).caused_by(cause));
+                }
+            }
+        }
+        Ok(hex(&hash.finalize()))
+    }
+
     /// The tokens that end an answer: those of `generation_config.json`, else those of `config.json`.
     fn end_tokens(&self, from_config: Vec<u32>) -> Result<Vec<u32>> {
         let path = self.folder.join("generation_config.json");
@@ -80,6 +100,7 @@ impl Checkpoint {
                 "no end token (eos_token_id) in the configuration files of `{}`",
                 self.folder.display()
             ))
+            .hint("state it in generation_config.json")
         })
     }
 }
@@ -119,6 +140,8 @@ pub struct Blueprint {
     pub image_size: usize,
     /// Tokens that stand for one image.
     pub image_tokens: usize,
+    /// Tokens of image, prompt and answer together that the model was made for.
+    pub positions: usize,
     /// Number of tokens the model knows.
     pub vocabulary: usize,
     /// Tokens that end an answer, as far as `config.json` says.
@@ -171,8 +194,12 @@ impl Model {
         let (folder, converted) = placement.finish()?;
         let session = |graph: &Graph| Session::new(runtime, graph, &folder, &options.session);
         let images = Arc::new(ImageProcessor::read(&checkpoint.folder)?);
+        let limits = TextLimits {
+            vocabulary: blueprint.vocabulary,
+            prompt_tokens: blueprint.positions.saturating_sub(blueprint.image_tokens + 1),
+        };
         check_image_size(&images, blueprint.image_size, &checkpoint.folder)?;
-        let text = TextProcessor::open(&checkpoint.folder, blueprint.prompt, blueprint.vocabulary)?;
+        let text = TextProcessor::open(&checkpoint.folder, blueprint.prompt, limits)?;
         let text = Arc::new(text);
         let end_tokens = checkpoint.end_tokens(blueprint.end_tokens)?;
         let replica = |_| {
@@ -193,6 +220,21 @@ impl Model {
         // The sessions have mapped the converted weights; removing the name now means that a kill leaves nothing.
         drop(converted);
         replicas
+    }
+
+    /// Checks that the model has enough tokens to choose from.
+    ///
+    /// # Errors
+    /// Input error naming the search.
+    pub fn check_decoding(&self, decoding: &Decoding) -> Result<()> {
+        let wanted = decoding.strategy.candidates(self.end_tokens.len());
+        let known = self.text.limits().vocabulary;
+        if wanted <= known {
+            return Ok(());
+        }
+        let search = decoding.strategy;
+        Err(Error::input(format!("`{search}` compares {wanted} tokens at each step, but the model knows only {known}"))
+            .hint("use fewer beams"))
     }
 
     /// Its family.

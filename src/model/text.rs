@@ -52,17 +52,26 @@ pub struct PromptForm {
     pub numbered_tokens: &'static [(&'static str, usize, usize)],
 }
 
+/// What a model can take.
+#[derive(Debug, Clone, Copy)]
+pub struct TextLimits {
+    /// Number of tokens it knows.
+    pub vocabulary: usize,
+    /// Tokens of the longest prompt, those of the image left out.
+    pub prompt_tokens: usize,
+}
+
 /// Turns prompts into token numbers and generated numbers into text, as the processors of transformers do.
 pub struct TextProcessor {
     tokenizer: Tokenizer,
     form: PromptForm,
-    vocabulary: usize,
+    limits: TextLimits,
     digest: String,
 }
 
 impl TextProcessor {
     /// Reads `tokenizer.json` and adds the family's tokens that it lacks.
-    pub fn open(folder: &Path, form: PromptForm, vocabulary: usize) -> Result<Self> {
+    pub fn open(folder: &Path, form: PromptForm, limits: TextLimits) -> Result<Self> {
         let path = folder.join("tokenizer.json");
         let cannot = || Error::input(format!("cannot read the tokenizer `{}`", path.display()));
         let bytes =
@@ -76,12 +85,10 @@ impl TextProcessor {
         if let (Some(stated), Some(found)) = (form.image_token_id, tokenizer.token_to_id(form.image_token))
             && stated != found
         {
-            return Err(cannot().caused_by(Error::input(format!(
-                "`{}` is token {found} here, but {stated} in config.json",
-                form.image_token
-            ))));
+            let cause = format!("`{}` is token {found} here, but {stated} in config.json", form.image_token);
+            return Err(cannot().caused_by(cause).hint("tokenizer.json and config.json must belong together"));
         }
-        Ok(Self { tokenizer, form, vocabulary, digest: hex(&Sha256::digest(&bytes)) })
+        Ok(Self { tokenizer, form, limits, digest: hex(&Sha256::digest(&bytes)) })
     }
 
     /// Tokens of a prompt, from the one after the image tokens to the last.
@@ -95,12 +102,20 @@ impl TextProcessor {
             && ids.contains(&image)
         {
             let name = self.form.image_token;
-            return Err(Error::input(format!("the prompt `{prompt}` contains `{name}`, which stands for the image")));
+            return Err(Error::input(format!("the prompt `{prompt}` contains `{name}`, which stands for the image"))
+                .hint("write the question without it"));
         }
-        match ids.iter().find(|id| **id as usize >= self.vocabulary) {
+        if ids.len() > self.limits.prompt_tokens {
+            let (count, most) = (ids.len(), self.limits.prompt_tokens);
+            return Err(Error::input(format!(
+                "the prompt has {count} tokens, but the model takes no more than {most}"
+            ))
+            .hint("shorten the question"));
+        }
+        match ids.iter().find(|id| **id as usize >= self.limits.vocabulary) {
             Some(id) => Err(Error::input(format!(
                 "the prompt `{prompt}` has token {id}, but the model's vocabulary ends at {}",
-                self.vocabulary
+                self.limits.vocabulary
             ))
             .hint("tokenizer.json and config.json must belong together")),
             None => Ok(ids),
@@ -114,6 +129,11 @@ impl TextProcessor {
             .decode(tokens, true)
             .map_err(|cause| Error::internal("cannot turn generated tokens into text").caused_by(cause))?;
         Ok(text.trim().to_owned())
+    }
+
+    /// What the model can take.
+    pub fn limits(&self) -> TextLimits {
+        self.limits
     }
 
     /// SHA-256 of `tokenizer.json`.

@@ -179,7 +179,8 @@ fn files_of(folder: &Path) -> Result<(Vec<String>, HashMap<String, String>)> {
     files.dedup();
     match files.iter().find(|file| file.contains(['/', '\\']) || file.as_str() == "..") {
         Some(outside) => {
-            Err(Error::input(format!("`{}` names the file `{outside}` outside of its folder", path.display())))
+            Err(Error::input(format!("`{}` names the file `{outside}` outside of its folder", path.display()))
+                .hint("fetch the checkpoint again"))
         }
         None => Ok((files, index.weight_map)),
     }
@@ -231,6 +232,13 @@ pub struct Placement<'a> {
     converted: Option<Converted>,
 }
 
+/// Converted weights on disk, which go with this value.
+pub struct ConvertedWeights {
+    _folder: tempfile::TempDir,
+    /// Its lock tells [`remove_abandoned`] that the folder is in use.
+    _locked: File,
+}
+
 struct Converted {
     folder: tempfile::TempDir,
     file: BufWriter<File>,
@@ -239,6 +247,8 @@ struct Converted {
 }
 
 const CONVERTED: &str = "converted.bin";
+/// Beginning of the names of the folders that hold such a file.
+const CONVERTED_FOLDER: &str = "weights-";
 
 impl<'a> Placement<'a> {
     /// Prepares to place the tensors for graphs that compute in `dtype`; a conversion is written below `scratch`.
@@ -271,14 +281,12 @@ impl<'a> Placement<'a> {
     }
 
     /// The folder that all places are relative to, and the converted weights to keep until sessions have mapped them.
-    pub fn finish(self) -> Result<(PathBuf, Option<tempfile::TempDir>)> {
-        match self.converted {
-            None => Ok((self.weights.folder.clone(), None)),
-            Some(mut converted) => {
-                converted.file.flush().map_err(|cause| conversion_error(converted.folder.path(), cause))?;
-                Ok((converted.folder.path().to_owned(), Some(converted.folder)))
-            }
-        }
+    pub fn finish(self) -> Result<(PathBuf, Option<ConvertedWeights>)> {
+        let Some(Converted { folder, file, .. }) = self.converted else {
+            return Ok((self.weights.folder.clone(), None));
+        };
+        let file = file.into_inner().map_err(|cause| conversion_error(folder.path(), cause.into_error()))?;
+        Ok((folder.path().to_owned(), Some(ConvertedWeights { _folder: folder, _locked: file })))
     }
 }
 
@@ -286,9 +294,19 @@ impl Converted {
     fn new(scratch: &Path) -> Result<Self> {
         let failed = |cause| conversion_error(scratch, cause);
         std::fs::create_dir_all(scratch).map_err(failed)?;
-        let folder = tempfile::TempDir::new_in(scratch).map_err(failed)?;
-        let file = BufWriter::new(File::create(folder.path().join(CONVERTED)).map_err(failed)?);
-        Ok(Self { folder, file, places: HashMap::new(), end: 0 })
+        // One process at a time removes and makes folders. Some network file systems have no locks; nothing is removed
+        // there.
+        let turn = File::open(scratch).map_err(failed)?;
+        let locked = turn.lock().is_ok();
+        if locked {
+            remove_abandoned(scratch);
+        }
+        let folder = tempfile::Builder::new().prefix(CONVERTED_FOLDER).tempdir_in(scratch).map_err(failed)?;
+        let file = File::create(folder.path().join(CONVERTED)).map_err(failed)?;
+        if locked {
+            file.lock().map_err(failed)?;
+        }
+        Ok(Self { folder, file: BufWriter::new(file), places: HashMap::new(), end: 0 })
     }
 
     fn place(&mut self, name: &str, from: DType, bytes: &[u8], to: DType) -> Result<Initializer> {
@@ -304,6 +322,18 @@ impl Converted {
         let place = Initializer::External { file: CONVERTED.to_owned(), offset, length };
         self.places.insert(name.to_owned(), place.clone());
         Ok(place)
+    }
+}
+
+/// Removes what killed processes have left: conversions that nobody has locked. Failures do no harm but leave it there.
+fn remove_abandoned(scratch: &Path) {
+    for entry in std::fs::read_dir(scratch).into_iter().flatten().flatten() {
+        let folder = entry.path();
+        let ours = entry.file_name().to_string_lossy().starts_with(CONVERTED_FOLDER);
+        let in_use = File::open(folder.join(CONVERTED)).is_ok_and(|file| file.try_lock().is_err());
+        if ours && !in_use {
+            let _ = std::fs::remove_dir_all(folder);
+        }
     }
 }
 

@@ -136,6 +136,9 @@ pub fn locate(search: &SearchPath) -> Result<Library> {
 /// Loads the library into this process, for good, with a pool of `threads` that all sessions share. Loading the same
 /// one again returns the same runtime with its first number of threads.
 ///
+/// Libraries of Microsoft's packages report the process over the network while they are loaded, and write an identifier
+/// to the user's cache, unless the environment variable `ORT_DISABLE_TELEMETRY` is `1` by then. The binary sets it.
+///
 /// # Errors
 ///
 /// Input error if the file is damaged, is no ONNX Runtime, is too old, or if another one is loaded already.
@@ -170,6 +173,8 @@ fn open(library: &Library, threads: usize) -> Result<Runtime> {
     let environment = pool()
         .and_then(|pool| builder.with_name("digrap-bench").with_telemetry(false).with_global_thread_pool(pool).build())
         .map_err(|error| load_error(library, error.to_string()))?;
+    // What it logs as an error it also returns as one.
+    environment.set_log_level(ort::logging::LogLevel::Fatal);
     let providers = [available::<ort::ep::CPU>(), available::<ort::ep::CUDA>()].into_iter().flatten().collect();
     Ok(Runtime {
         info: RuntimeInfo { path: library.path.clone(), version, providers },

@@ -13,6 +13,8 @@ use crate::error::{Error, Result};
 pub struct AnswerSettings {
     /// Digest of the weights.
     pub weights: String,
+    /// Digest of the files that say how the weights are used.
+    pub configuration: String,
     /// Digest of the tokenizer.
     pub tokenizer: String,
     /// Template that turns a question into a prompt.

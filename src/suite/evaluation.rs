@@ -1,6 +1,6 @@
 //! A validated plan and its execution: every model on every dataset.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::answering::{Answering, Event, Pace, answer_all};
@@ -89,6 +89,7 @@ pub fn evaluate(
     runtime: &Runtime,
     on_event: &mut dyn FnMut(&str, &str, Event),
 ) -> Result<Vec<Evaluation>> {
+    check_names(plan)?;
     let checkpoints = plan.models.iter().map(|folder| Checkpoint::open(folder)).collect::<Result<Vec<_>>>()?;
     for checkpoint in &checkpoints {
         check_dtype(plan, &dtype_of(plan, checkpoint))?;
@@ -143,8 +144,10 @@ impl LoadedModel {
         let options = ModelOptions { session, dtype, scratch: plan.scratch.clone() };
         let replicas = Model::load_replicas(checkpoint, runtime, &options, count)?;
         let model = replicas.first().ok_or_else(|| Error::internal("no replica of the model was made"))?;
+        model.check_decoding(&plan.decoding)?;
         let settings = AnswerSettings {
             weights: weights_digest(checkpoint, store)?,
+            configuration: checkpoint.configuration_digest()?,
             tokenizer: model.text().digest().to_owned(),
             prompt: plan.prompt.template.to_owned(),
             decoding: plan.decoding.strategy.to_string(),
@@ -249,6 +252,21 @@ fn output_folder(plan: &Plan, checkpoint: &Checkpoint) -> Result<Option<PathBuf>
     Ok(Some(folder))
 }
 
+/// Models and datasets are told apart by name, in tables and in the output folder.
+fn check_names(plan: &Plan) -> Result<()> {
+    let models = plan.models.iter().map(|folder| ("model", model_name(folder)));
+    let datasets = plan.datasets.iter().map(|planned| ("dataset", planned.dataset.name.clone()));
+    let mut seen = HashSet::new();
+    for named in models.chain(datasets) {
+        if !seen.insert(named.clone()) {
+            let (kind, name) = named;
+            return Err(Error::input(format!("two {kind}s are named `{name}`"))
+                .hint("give each one once, or evaluate them in runs of their own"));
+        }
+    }
+    Ok(())
+}
+
 /// The last part of a model's path.
 fn model_name(folder: &Path) -> String {
     let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
@@ -270,22 +288,21 @@ fn check_dtype(plan: &Plan, dtype: &DType) -> Result<()> {
 
 /// SHA-256 over the weights of a checkpoint; remembered by the store as long as size and time of the files stay.
 fn weights_digest(checkpoint: &Checkpoint, store: &mut Store) -> Result<String> {
-    let mut paths = String::new();
+    let mut files = String::new();
     let (mut size, mut modified) = (0, 0);
     for file in checkpoint.weights.files() {
         let stamp = stamp(&file)?;
         let path = std::path::absolute(&file)
             .map_err(|cause| Error::input(format!("`{}` cannot name a file", file.display())).caused_by(cause))?;
-        paths.push_str(&path.to_string_lossy());
-        paths.push('\n');
+        files += &format!("{} {} {}\n", path.display(), stamp.size, stamp.modified_ns);
         size += stamp.size;
         modified = modified.max(stamp.modified_ns);
     }
-    let paths = Path::new(&paths);
-    if let Some(known) = store.digest(paths, size, modified)? {
+    let files = Path::new(&files);
+    if let Some(known) = store.digest(files, size, modified)? {
         return Ok(known);
     }
     let digest = checkpoint.weights.digest();
-    store.remember_digest(paths, size, modified, &digest)?;
+    store.remember_digest(files, size, modified, &digest)?;
     Ok(digest)
 }

@@ -65,6 +65,21 @@ impl Default for Vision {
     }
 }
 
+impl Vision {
+    /// Checks that the numbers fit together.
+    pub(super) fn check(&self) -> Result<()> {
+        let (size, patch) = (self.image_size, self.patch_size);
+        if size == 0 || patch == 0 || !size.is_multiple_of(patch) {
+            return Err(Error::input(format!("images of {size} pixels do not divide into patches of {patch}")));
+        }
+        let (width, heads) = (self.hidden_size, self.num_attention_heads);
+        if heads == 0 || !width.is_multiple_of(heads) {
+            return Err(Error::input(format!("the vision width {width} does not divide into {heads} heads")));
+        }
+        Ok(())
+    }
+}
+
 /// The parts of `GemmaConfig` and `Gemma2Config`; what a file leaves out differs between the two.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Text {
@@ -78,6 +93,8 @@ pub(super) struct Text {
     pub head_dim: usize,
     #[serde(default = "vocab_size")]
     pub vocab_size: usize,
+    #[serde(default = "max_position_embeddings")]
+    pub max_position_embeddings: usize,
     #[serde(default = "rms_norm_eps")]
     pub rms_norm_eps: f32,
     pub rope_theta: Option<f64>,
@@ -113,6 +130,10 @@ fn vocab_size() -> usize {
     256_000
 }
 
+fn max_position_embeddings() -> usize {
+    8192
+}
+
 fn rms_norm_eps() -> f32 {
     1e-6
 }
@@ -133,6 +154,7 @@ pub(super) struct Decoder {
     pub key_value_heads: usize,
     pub head_size: usize,
     pub vocabulary: usize,
+    pub positions: usize,
     pub epsilon: f32,
     pub rope_theta: f64,
     pub gelu: Gelu,
@@ -179,6 +201,9 @@ impl Text {
         let layers = pick(self.num_hidden_layers, 28, 26);
         let heads = pick(self.num_attention_heads, 16, 8);
         let key_value_heads = pick(self.num_key_value_heads, 16, 4);
+        if layers == 0 {
+            return Err(Error::input("a text model without layers is not supported"));
+        }
         if key_value_heads == 0 || !heads.is_multiple_of(key_value_heads) || !self.head_dim.is_multiple_of(2) {
             return Err(Error::input(format!(
                 "{heads} heads of size {} over {key_value_heads} key-value heads do not fit together",
@@ -201,6 +226,7 @@ impl Text {
             key_value_heads,
             head_size: self.head_dim,
             vocabulary: self.vocab_size,
+            positions: self.max_position_embeddings,
             epsilon: self.rms_norm_eps,
             rope_theta: self.rope_theta()?,
             gelu: Gelu::parse(act.as_deref().unwrap_or(GELU_TANH))?,

@@ -31,7 +31,8 @@ fn blueprint(checkpoint: &Checkpoint, placement: &mut Placement) -> Result<Bluep
     let config: Config = serde_json::from_value(checkpoint.config.clone())
         .map_err(|cause| within(Error::input("it is no PaliGemma configuration").caused_by(cause)))?;
     let text = config.text_config.decoder().map_err(within)?;
-    let grid = config.vision_config.image_size / config.vision_config.patch_size.max(1);
+    config.vision_config.check().map_err(within)?;
+    let grid = config.vision_config.image_size / config.vision_config.patch_size;
     let names = Names::of(placement.weights());
     let mut parameters = Parameters { placement, names: &names };
     let end_tokens = config.eos_token_id.as_ref().map(config::EndTokens::ids).unwrap_or_default();
@@ -42,6 +43,7 @@ fn blueprint(checkpoint: &Checkpoint, placement: &mut Placement) -> Result<Bluep
         layers: text.layers,
         image_size: config.vision_config.image_size,
         image_tokens: grid * grid,
+        positions: text.positions,
         vocabulary: text.vocabulary,
         end_tokens,
         prompt: PromptForm {

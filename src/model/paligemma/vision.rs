@@ -2,14 +2,13 @@
 
 use super::config::{Gelu, Vision};
 use super::{Parameters, finish};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::graph::{Attribute, Builder, Dim, Graph, Type, Value};
 use crate::tensor::DType;
 
 /// Input `pixel_values` f32 `[images, channels, size, size]`; output `image_features` `[images, patches, hidden]` in
 /// the compute dtype, projected to the width `hidden` of the text decoder.
 pub(super) fn graph(config: &Vision, hidden: usize, parameters: &mut Parameters) -> Result<Graph> {
-    check(config)?;
     let mut builder = Builder::new("vision");
     let size = Dim::Fixed(config.image_size);
     let pixels = Type::new(DType::F32, [Dim::from("images"), config.num_channels.into(), size.clone(), size]);
@@ -25,18 +24,6 @@ pub(super) fn graph(config: &Vision, hidden: usize, parameters: &mut Parameters)
     let patches = (config.image_size / config.patch_size).pow(2);
     let features = builder.reshape(features, &[-1, patches as i64, hidden as i64])?;
     finish(builder, &[("image_features", features)])
-}
-
-fn check(config: &Vision) -> Result<()> {
-    let (size, patch) = (config.image_size, config.patch_size);
-    if patch == 0 || !size.is_multiple_of(patch) {
-        return Err(Error::input(format!("images of {size} pixels do not divide into patches of {patch}")));
-    }
-    if config.num_attention_heads == 0 || !config.hidden_size.is_multiple_of(config.num_attention_heads) {
-        let (width, heads) = (config.hidden_size, config.num_attention_heads);
-        return Err(Error::input(format!("the vision width {width} does not divide into {heads} heads")));
-    }
-    Ok(())
 }
 
 /// Patches times the convolution's weight, as rows of `[images * patches, width]`: patches do not overlap, so the
