@@ -8,7 +8,7 @@ use digrap_bench::runtime::DeviceTensor;
 use digrap_bench::tensor::{DType, Tensor};
 use serde::Deserialize;
 
-use digrap_bench::runtime::SessionOptions;
+use digrap_bench::runtime::{SessionOptions, Sharing};
 
 use crate::support::{fixture, fixture_json, runtime, session_options};
 
@@ -197,7 +197,7 @@ fn neither_the_size_nor_the_order_of_batches_changes_an_answer() {
 #[test]
 fn weights_shared_by_all_sessions_give_the_same_answers() {
     for name in ["paligemma-tiny-a", "paligemma-tiny-b"] {
-        let shared = SessionOptions { private_weights: false, ..session_options() };
+        let shared = SessionOptions { sharing: Sharing::Operators, ..session_options() };
         let mut case = case_of(name, model(name, DType::F32, shared));
         let features = case.model.image_features(case.pixels.clone()).unwrap();
         check_greedy(name, &mut case, &features);

@@ -5,7 +5,7 @@ use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 
 use digrap_bench::graph::{Builder, Dim, Graph, Initializer, Type};
-use digrap_bench::runtime::{Device, DeviceTensor, Session, SessionOptions};
+use digrap_bench::runtime::{Device, DeviceTensor, Session, SessionOptions, Sharing};
 use digrap_bench::tensor::{DType, Tensor};
 
 use crate::support::{runtime, session_options};
@@ -48,12 +48,12 @@ fn weights_beyond_two_gigabytes_are_mapped_where_they_lie() {
     // The file is sparse: nothing before the weights takes room on the disk.
     let offset = (2u64 << 30) + 4096;
     write_rotation(folder.path(), offset);
-    for private_weights in [true, false] {
-        let options = SessionOptions { private_weights, ..session_options() };
+    for sharing in [Sharing::Replicas, Sharing::Operators] {
+        let options = SessionOptions { sharing, ..session_options() };
         let mut session = Session::new(&runtime(), &product(offset), folder.path(), &options).unwrap();
         let outputs = session.run(&[("x", &first_unit())], &[], &["y"]).unwrap();
         let values = outputs[0].values::<f32>().unwrap();
-        assert_eq!(values.iter().position(|value| *value == 1.0), Some(1), "private weights {private_weights}");
+        assert_eq!(values.iter().position(|value| *value == 1.0), Some(1), "{sharing:?}");
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use digrap_bench::runtime::library::{Library, SearchPath, load, locate};
-use digrap_bench::runtime::{Device, Runtime, SessionOptions};
+use digrap_bench::runtime::{Device, Runtime, SessionOptions, Sharing};
 
 /// A file or folder below `fixtures/`.
 pub fn fixture(name: &str) -> PathBuf {
@@ -61,7 +61,7 @@ pub fn link(existing: &Path, file: &Path) {
     std::fs::hard_link(existing, file).or_else(|_| std::fs::copy(existing, file).map(drop)).unwrap();
 }
 
-/// Two threads on the CPU.
+/// As small models run on the CPU.
 pub fn session_options() -> SessionOptions {
-    SessionOptions { device: Device::Cpu, private_weights: true }
+    SessionOptions { device: Device::Cpu, sharing: Sharing::Replicas }
 }

@@ -178,32 +178,48 @@ pub struct Model {
 impl Model {
     /// Emits the graphs of a checkpoint and prepares them on a device.
     pub fn load(checkpoint: &Checkpoint, runtime: &Runtime, options: &ModelOptions) -> Result<Self> {
+        let mut replicas = Self::load_replicas(checkpoint, runtime, options, 1)?;
+        replicas.pop().ok_or_else(|| Error::internal("one replica of a model was not made"))
+    }
+
+    /// As [`Model::load`], `count` times over: each can answer on a thread of its own.
+    pub fn load_replicas(
+        checkpoint: &Checkpoint,
+        runtime: &Runtime,
+        options: &ModelOptions,
+        count: usize,
+    ) -> Result<Vec<Self>> {
         let mut placement = Placement::new(&checkpoint.weights, options.dtype, &options.scratch)?;
         let blueprint = (checkpoint.family.blueprint)(checkpoint, &mut placement)?;
         let (folder, converted) = placement.finish()?;
         let session = |graph: &Graph| Session::new(runtime, graph, &folder, &options.session);
-        let images = ImageProcessor::read(&checkpoint.folder)?;
+        let images = Arc::new(ImageProcessor::read(&checkpoint.folder)?);
         let limits = TextLimits {
             vocabulary: blueprint.vocabulary,
             prompt_tokens: blueprint.positions.saturating_sub(blueprint.image_tokens + 1),
         };
         check_image_size(&images, blueprint.image_size, &checkpoint.folder)?;
-        let (vision, prefill, decode) =
-            (session(&blueprint.vision)?, session(&blueprint.prefill)?, session(&blueprint.decode)?);
+        let text = TextProcessor::open(&checkpoint.folder, blueprint.prompt, limits)?;
+        let text = Arc::new(text);
+        let end_tokens = checkpoint.end_tokens(blueprint.end_tokens)?;
+        let replica = |_| {
+            Ok(Self {
+                runtime: runtime.clone(),
+                vision: session(&blueprint.vision)?,
+                prefill: session(&blueprint.prefill)?,
+                decode: session(&blueprint.decode)?,
+                text: Arc::clone(&text),
+                images: Arc::clone(&images),
+                end_tokens: end_tokens.clone(),
+                layers: blueprint.layers,
+                image_tokens: blueprint.image_tokens,
+                family: checkpoint.family,
+            })
+        };
+        let replicas = (0..count).map(replica).collect();
         // The sessions have mapped the converted weights; removing the name now means that a kill leaves nothing.
         drop(converted);
-        Ok(Self {
-            runtime: runtime.clone(),
-            vision,
-            prefill,
-            decode,
-            text: Arc::new(TextProcessor::open(&checkpoint.folder, blueprint.prompt, limits)?),
-            images: Arc::new(images),
-            end_tokens: checkpoint.end_tokens(blueprint.end_tokens)?,
-            layers: blueprint.layers,
-            image_tokens: blueprint.image_tokens,
-            family: checkpoint.family,
-        })
+        replicas
     }
 
     /// Checks that the model has enough tokens to choose from.
@@ -234,11 +250,6 @@ impl Model {
     /// Its image preprocessing.
     pub fn images(&self) -> &Arc<ImageProcessor> {
         &self.images
-    }
-
-    /// Time spent inside ONNX Runtime so far.
-    pub fn busy(&self) -> std::time::Duration {
-        self.vision.busy() + self.prefill.busy() + self.decode.busy()
     }
 
     /// Features of preprocessed images, `pixel_values` f32 `[images, channels, height, width]`, left on the device.

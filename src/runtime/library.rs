@@ -9,10 +9,11 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ort::ep::ExecutionProvider;
 
+use super::Activity;
 use crate::error::{Error, Result};
 
 /// The oldest ONNX Runtime that works is 1.24: its C API of that number is what sessions are built on.
@@ -84,6 +85,14 @@ pub struct Runtime {
     /// Path, version and providers.
     pub info: RuntimeInfo,
     pub(super) environment: ort::environment::Environment,
+    pub(super) activity: Arc<Activity>,
+}
+
+impl Runtime {
+    /// How long it has been at work.
+    pub fn activity(&self) -> &Activity {
+        &self.activity
+    }
 }
 
 /// Finds the library to load: the first one on the search path whose file name does not say that it is too old.
@@ -167,7 +176,11 @@ fn open(library: &Library, threads: usize) -> Result<Runtime> {
     // What it logs as an error it also returns as one.
     environment.set_log_level(ort::logging::LogLevel::Fatal);
     let providers = [available::<ort::ep::CPU>(), available::<ort::ep::CUDA>()].into_iter().flatten().collect();
-    Ok(Runtime { info: RuntimeInfo { path: library.path.clone(), version, providers }, environment })
+    Ok(Runtime {
+        info: RuntimeInfo { path: library.path.clone(), version, providers },
+        environment,
+        activity: Arc::default(),
+    })
 }
 
 /// Name of the provider if the library contains it.

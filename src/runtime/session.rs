@@ -5,13 +5,13 @@
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
 use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::builder::GraphOptimizationLevel;
 use ort::value::{DynTensor, PrimitiveTensorElementType};
 
-use super::Runtime;
+use super::{Activity, Runtime};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::tensor::{Data, Tensor};
@@ -55,9 +55,18 @@ impl fmt::Display for Device {
 pub struct SessionOptions {
     /// Where it runs.
     pub device: Device,
-    /// Whether weights are rearranged into a private copy that is multiplied faster. Without it all sessions share
-    /// the mapped file. The choice moves results in their last bits.
-    pub private_weights: bool,
+    /// Whether the session is one of several alike.
+    pub sharing: Sharing,
+}
+
+/// Two ways to use several threads. The choice moves results in their last bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sharing {
+    /// Every thread has a session of its own. Each rearranges the weights into a copy that is multiplied faster, and
+    /// none waits for another: best for small models.
+    Replicas,
+    /// The threads of the runtime share each operator of one session, and all sessions read the mapped weights.
+    Operators,
 }
 
 impl Runtime {
@@ -107,7 +116,7 @@ pub struct Session {
     name: String,
     device_memory: MemoryInfo<'static>,
     host_memory: MemoryInfo<'static>,
-    busy: Duration,
+    activity: Arc<Activity>,
 }
 
 impl Session {
@@ -143,7 +152,7 @@ impl Session {
             name: graph.name.clone(),
             device_memory: device_memory.map_err(within)?,
             host_memory: host_memory().map_err(within)?,
-            busy: Duration::ZERO,
+            activity: Arc::clone(&runtime.activity),
         })
     }
 
@@ -154,15 +163,9 @@ impl Session {
         device: &[&str],
         host: &[&str],
     ) -> Result<Vec<DeviceTensor>> {
-        let start = Instant::now();
-        let result = self.run_bound(inputs, device, host);
-        self.busy += start.elapsed();
+        let activity = Arc::clone(&self.activity);
+        let result = activity.during(|| self.run_bound(inputs, device, host));
         result.map_err(|cause| Error::internal(format!("cannot run the graph `{}`", self.name)).caused_by(cause))
-    }
-
-    /// Time spent inside ONNX Runtime since the session was made.
-    pub fn busy(&self) -> Duration {
-        self.busy
     }
 
     fn run_bound(
@@ -200,14 +203,17 @@ fn configure(
     folder: &str,
     options: &SessionOptions,
 ) -> ort::Result<ort::session::builder::SessionBuilder> {
-    let mut builder = builder
+    let builder = builder
         .with_optimization_level(GraphOptimizationLevel::All)?
         .with_config_entry("session.model_external_initializers_file_folder_path", folder)?;
-    if !options.private_weights {
+    match (options.device, options.sharing) {
+        (Device::Cuda(_), _) => Ok(builder),
+        (Device::Cpu, Sharing::Replicas) => Ok(builder.with_independent_thread_pool()?.with_intra_threads(1)?),
         // Folding would transpose each weight into a private copy; unfolded transpositions are fused into the products.
-        builder = builder.with_prepacking(false)?.with_disabled_optimizers("ConstantFolding")?;
+        (Device::Cpu, Sharing::Operators) => {
+            Ok(builder.with_prepacking(false)?.with_disabled_optimizers("ConstantFolding")?)
+        }
     }
-    Ok(builder)
 }
 
 fn no_cuda(number: i32, cause: ort::Error) -> Error {

@@ -1,11 +1,10 @@
 //! Answers every question of a dataset that the store holds no answer to.
 //!
-//! Three kinds of threads: workers decode images and split prompts into tokens ahead of time, the calling thread does
-//! nothing but run the model, and a writer commits each batch.
+//! Three kinds of threads: one prepares images and prompts ahead of time, each replica of the model runs on a thread
+//! that does nothing else, and the calling thread commits each batch and reports progress.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
@@ -18,7 +17,7 @@ use crate::model::decoding::Decoding;
 use crate::model::text::{Prompt, TextProcessor};
 use crate::model::vision::ImageProcessor;
 use crate::model::{Model, Request};
-use crate::runtime::DeviceTensor;
+use crate::runtime::Activity;
 use crate::store::{SettingsId, Store, StoredAnswer};
 use crate::tensor::Tensor;
 
@@ -32,8 +31,6 @@ pub(super) struct Answering<'a> {
     pub decoding: Decoding,
     /// Questions per call of the model.
     pub batch_size: usize,
-    /// Threads that prepare images and prompts.
-    pub workers: usize,
     /// Under which settings the store files the answers.
     pub settings: SettingsId,
 }
@@ -97,48 +94,39 @@ impl Pace {
 /// answered before an error stay in the store.
 pub(super) fn answer_all(
     plan: &Answering,
-    model: &mut Model,
+    replicas: &mut [Model],
+    activity: &Activity,
     store: &mut Store,
     on_event: &mut dyn FnMut(Event),
 ) -> Result<Pace> {
+    let Some(first) = replicas.first() else {
+        return Err(Error::internal("there is no model to answer with"));
+    };
     let schedule = Schedule::new(&plan.dataset.questions, plan.batch_size);
     let open = open_questions(plan, &schedule, store)?;
-    let total = plan.dataset.questions.len();
-    let missing = open.iter().filter(|open| **open).count();
-    let mut pace = Pace { reused: total - missing, ..Pace::default() };
-    on_event(Event::Answered { done: pace.reused, total });
-    let windows: Vec<&Window> =
-        schedule.windows.iter().filter(|window| schedule.questions(window).any(|question| open[question])).collect();
-    let (text, images) = (model.text().clone(), model.images().clone());
-    let preparation = Preparation {
-        plan,
-        schedule: &schedule,
-        windows: &windows,
-        open: &open,
-        text: &text,
-        images: &images,
-        next: AtomicUsize::new(0),
-    };
+    let (text, images) = (first.text().clone(), first.images().clone());
+    let preparation = Preparation { plan, schedule: &schedule, open: &open, text: &text, images: &images };
+    let busy = activity.busy();
+    let mut writer = Writer::new(plan, &text, store, &open);
+    on_event(writer.event());
+    let (windows, prepared) = sync_channel(replicas.len());
+    let (answers, batches) = sync_channel(2 * replicas.len());
+    let prepared = Mutex::new(prepared);
     std::thread::scope(|scope| {
-        let (prepared, windows_ready) = sync_channel(1);
-        for _ in 0..plan.workers.max(1) {
-            let sender = prepared.clone();
-            let preparation = &preparation;
-            scope.spawn(move || preparation.work(&sender));
+        scope.spawn(|| preparation.send_windows(windows));
+        for model in replicas {
+            let prepared = &prepared;
+            let answers = answers.clone();
+            scope.spawn(move || run_windows(plan, model, prepared, &answers));
         }
-        drop(prepared);
-        let (answers, batches) = sync_channel::<Batch>(4);
-        let writer = scope.spawn(|| write_answers(plan, &text, store, batches));
-        let result = run_windows(plan, model, windows_ready, &answers, &mut |answered| {
-            pace.answered += answered;
-            on_event(Event::Answered { done: pace.reused + pace.answered, total });
-        });
         drop(answers);
-        let written = writer.join().unwrap_or_else(|_| Err(Error::internal("the thread that stores answers failed")));
-        // A writer that stopped is why the model stopped, so its error comes first.
-        written.and(result).map(|(wall, busy)| (pace.wall, pace.busy) = (wall, busy))
+        batches.into_iter().try_for_each(|batch| {
+            writer.commit(batch?)?;
+            on_event(writer.event());
+            Ok(())
+        })
     })?;
-    Ok(pace)
+    Ok(writer.pace(activity.busy() - busy))
 }
 
 /// Which questions have no answer in the store, or one to another text or image.
@@ -201,24 +189,21 @@ struct PreparedQuestion {
     request: Request,
 }
 
-/// What the worker threads share.
+/// What is needed to prepare windows.
 struct Preparation<'a> {
     plan: &'a Answering<'a>,
     schedule: &'a Schedule,
-    windows: &'a [&'a Window],
     open: &'a [bool],
     text: &'a TextProcessor,
     images: &'a ImageProcessor,
-    next: AtomicUsize,
 }
 
 impl Preparation<'_> {
     /// Prepares one window after the other until none is left or nobody listens.
-    fn work(&self, sender: &SyncSender<(usize, Result<PreparedWindow>)>) {
-        loop {
-            let number = self.next.fetch_add(1, Ordering::Relaxed);
-            let Some(window) = self.windows.get(number) else { return };
-            if sender.send((number, self.prepare(window))).is_err() {
+    fn send_windows(&self, windows: SyncSender<Result<PreparedWindow>>) {
+        for window in &self.schedule.windows {
+            let open = self.schedule.questions(window).any(|question| self.open[question]);
+            if open && windows.send(self.prepare(window)).is_err() {
                 return;
             }
         }
@@ -259,68 +244,95 @@ impl Preparation<'_> {
 }
 
 /// The generated tokens of one batch, on the way to the store.
-type Batch = Vec<(usize, u64, Vec<u32>)>;
+struct Batch {
+    /// Position of each question, its fingerprint and its tokens.
+    answers: Vec<(usize, u64, Vec<u32>)>,
+    started: Instant,
+    finished: Instant,
+}
 
-/// Runs the model over all windows in order; returns wall time and time inside ONNX Runtime.
+/// Runs a replica of the model over one prepared window after the other.
 fn run_windows(
     plan: &Answering,
     model: &mut Model,
-    ready: Receiver<(usize, Result<PreparedWindow>)>,
-    answers: &SyncSender<Batch>,
-    on_answered: &mut dyn FnMut(usize),
-) -> Result<(Duration, Duration)> {
-    let mut early = BTreeMap::new();
-    let mut next = 0;
-    let busy_before = model.busy();
-    let mut started = None;
-    let mut finished = None;
-    for (number, window) in ready {
-        early.insert(number, window);
-        while let Some(window) = early.remove(&next) {
-            next += 1;
-            let window = window?;
-            started.get_or_insert_with(Instant::now);
-            let features = model.image_features(window.pixels)?;
-            for batch in window.questions.chunks(plan.batch_size) {
-                let tokens = run_batch(plan, model, &features, batch)?;
-                finished = Some(Instant::now());
-                let answered =
-                    batch.iter().zip(tokens).map(|(question, tokens)| (question.index, question.content, tokens));
-                if answers.send(answered.collect()).is_err() {
-                    return Err(Error::internal("answers can no longer be stored"));
-                }
-                on_answered(batch.len());
-            }
+    prepared: &Mutex<Receiver<Result<PreparedWindow>>>,
+    answers: &SyncSender<Result<Batch>>,
+) {
+    loop {
+        let window = prepared.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(window) = window else { return };
+        let done = window.and_then(|window| run_window(plan, model, window, answers));
+        if let Err(error) = done {
+            // Where nobody listens, the error that ended the run is on its way already.
+            let _ = answers.send(Err(error));
+            return;
         }
     }
-    let wall = started.zip(finished).map_or(Duration::ZERO, |(start, end)| end.duration_since(start));
-    Ok((wall, model.busy() - busy_before))
 }
 
-fn run_batch(
+fn run_window(
     plan: &Answering,
     model: &mut Model,
-    features: &DeviceTensor,
-    batch: &[PreparedQuestion],
-) -> Result<Vec<Vec<u32>>> {
-    let requests: Vec<Request> = batch.iter().map(|question| question.request.clone()).collect();
-    model.generate(features, &requests, &plan.decoding)
+    window: PreparedWindow,
+    answers: &SyncSender<Result<Batch>>,
+) -> Result<()> {
+    let mut started = Instant::now();
+    let features = model.image_features(window.pixels)?;
+    for batch in window.questions.chunks(plan.batch_size) {
+        let requests: Vec<Request> = batch.iter().map(|question| question.request.clone()).collect();
+        let tokens = model.generate(&features, &requests, &plan.decoding)?;
+        let finished = Instant::now();
+        let answered = batch.iter().zip(tokens).map(|(question, tokens)| (question.index, question.content, tokens));
+        let batch = Batch { answers: answered.collect(), started, finished };
+        if answers.send(Ok(batch)).is_err() {
+            return Err(Error::internal("answers can no longer be stored"));
+        }
+        started = finished;
+    }
+    Ok(())
 }
 
-/// Commits batch after batch until there are no more.
-fn write_answers(plan: &Answering, text: &TextProcessor, store: &mut Store, batches: Receiver<Batch>) -> Result<()> {
-    for batch in batches {
-        let mut answers = Vec::with_capacity(batch.len());
-        for (index, content, tokens) in batch {
-            let question = &plan.dataset.questions[index];
+/// Commits batches and keeps count.
+struct Writer<'a> {
+    plan: &'a Answering<'a>,
+    text: &'a TextProcessor,
+    store: &'a mut Store,
+    pace: Pace,
+    /// From the first call to the last.
+    span: Option<(Instant, Instant)>,
+}
+
+impl<'a> Writer<'a> {
+    fn new(plan: &'a Answering, text: &'a TextProcessor, store: &'a mut Store, open: &[bool]) -> Self {
+        let reused = open.iter().filter(|open| !**open).count();
+        Self { plan, text, store, pace: Pace { reused, ..Pace::default() }, span: None }
+    }
+
+    fn commit(&mut self, batch: Batch) -> Result<()> {
+        let dataset = self.plan.dataset;
+        let mut answers = Vec::with_capacity(batch.answers.len());
+        for (index, content, tokens) in &batch.answers {
+            let question = &dataset.questions[*index];
             answers.push(StoredAnswer {
                 question_id: question.question_id.to_json(),
                 image_id: question.image_id.to_json(),
-                content,
-                answer: text.decode(&tokens)?,
+                content: *content,
+                answer: self.text.decode(tokens)?,
             });
         }
-        store.commit(plan.settings, &plan.dataset.name, &answers)?;
+        self.store.commit(self.plan.settings, &dataset.name, &answers)?;
+        self.pace.answered += answers.len();
+        let (first, last) = self.span.unwrap_or((batch.started, batch.finished));
+        self.span = Some((first.min(batch.started), last.max(batch.finished)));
+        Ok(())
     }
-    Ok(())
+
+    fn event(&self) -> Event {
+        Event::Answered { done: self.pace.reused + self.pace.answered, total: self.plan.dataset.questions.len() }
+    }
+
+    fn pace(self, busy: Duration) -> Pace {
+        let wall = self.span.map_or(Duration::ZERO, |(first, last)| last.duration_since(first));
+        Pace { wall, busy, ..self.pace }
+    }
 }

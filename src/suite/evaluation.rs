@@ -10,15 +10,18 @@ use crate::error::{Error, Result};
 use crate::model::decoding::Decoding;
 use crate::model::text::Prompt;
 use crate::model::{Checkpoint, Model, ModelOptions};
-use crate::runtime::{Device, Runtime, SessionOptions};
+use crate::runtime::{Device, Runtime, SessionOptions, Sharing};
 use crate::score::{Metric, ScoreOptions, Summary, score, summarise};
 use crate::store::{AnswerSettings, SettingsId, Store};
 use crate::tensor::DType;
 
-/// Weights up to this many bytes in the compute dtype are rearranged into a private copy of each session, which
-/// multiplies faster; larger ones are shared by all sessions. The size alone decides, so that equal runs on different
-/// machines compute alike.
-const PRIVATE_WEIGHTS_LIMIT: u64 = 2 << 30;
+/// Models whose weights take up to this many bytes in the compute dtype run as replicas, one per thread, each with a
+/// rearranged copy of the weights; of larger ones there is one, whose operators use all threads and whose weights stay
+/// in the mapped file. The size alone decides, so that equal runs on different machines compute alike.
+const REPLICA_LIMIT: u64 = 256 << 20;
+
+/// Upper bound of the rearranged weights of all replicas. Their number changes no answer.
+const REPLICAS_LIMIT: u64 = 4 << 30;
 
 /// Batch sizes that are chosen where none is given, for models below and above the limit.
 const BATCH_SIZES: [usize; 2] = [64, 16];
@@ -100,7 +103,7 @@ pub fn evaluate(
             .map_err(|error| error.within(format!("cannot load the model `{}`", checkpoint.folder.display())))?;
         for planned in &plan.datasets {
             let mut report = |event| on_event(&name, &planned.dataset.name, event);
-            let pace = loaded.answer(plan, &planned.dataset, &mut store, &mut report)?;
+            let pace = loaded.answer(plan, runtime, &planned.dataset, &mut store, &mut report)?;
             let answers = collect(&store, loaded.id, &planned.dataset)?;
             if let Some(folder) = output_folder(plan, checkpoint)? {
                 write_results(&folder, &planned.dataset, &answers)?;
@@ -120,7 +123,8 @@ pub fn evaluate(
 
 /// A model and the settings its answers are filed under.
 struct LoadedModel {
-    model: Model,
+    /// As many as there are threads, or one whose operators use all threads.
+    replicas: Vec<Model>,
     settings: AnswerSettings,
     id: SettingsId,
     batch_size: usize,
@@ -131,10 +135,15 @@ impl LoadedModel {
         let dtype = dtype_of(plan, checkpoint);
         let stored = checkpoint.weights.dtype();
         let bytes = checkpoint.weights.size() / stored.size() as u64 * dtype.size() as u64;
-        let private_weights = plan.device == Device::Cpu && bytes <= PRIVATE_WEIGHTS_LIMIT;
-        let session = SessionOptions { device: plan.device, private_weights };
+        let small = bytes <= REPLICA_LIMIT;
+        let (sharing, count) = match plan.device {
+            Device::Cpu if small => (Sharing::Replicas, plan.threads.min((REPLICAS_LIMIT / bytes.max(1)) as usize)),
+            _ => (Sharing::Operators, 1),
+        };
+        let session = SessionOptions { device: plan.device, sharing };
         let options = ModelOptions { session, dtype, scratch: plan.scratch.clone() };
-        let model = Model::load(checkpoint, runtime, &options)?;
+        let replicas = Model::load_replicas(checkpoint, runtime, &options, count)?;
+        let model = replicas.first().ok_or_else(|| Error::internal("no replica of the model was made"))?;
         model.check_decoding(&plan.decoding)?;
         let settings = AnswerSettings {
             weights: weights_digest(checkpoint, store)?,
@@ -144,9 +153,9 @@ impl LoadedModel {
             decoding: plan.decoding.strategy.to_string(),
             max_new_tokens: plan.decoding.max_new_tokens,
             dtype: dtype.name().to_owned(),
-            provider: match (plan.device, private_weights) {
-                (Device::Cpu, true) => "cpu".to_owned(),
-                (Device::Cpu, false) => "cpu, shared weights".to_owned(),
+            provider: match (plan.device, sharing) {
+                (Device::Cpu, Sharing::Replicas) => "cpu".to_owned(),
+                (Device::Cpu, Sharing::Operators) => "cpu, shared weights".to_owned(),
                 (Device::Cuda(_), _) => "cuda".to_owned(),
             },
             runtime_version: runtime.info.version.clone(),
@@ -154,14 +163,14 @@ impl LoadedModel {
             program_version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         let id = store.settings(&settings)?;
-        let small = bytes <= PRIVATE_WEIGHTS_LIMIT;
         let batch_size = plan.batch_size.unwrap_or(BATCH_SIZES[usize::from(!small)]);
-        Ok(Self { model, settings, id, batch_size })
+        Ok(Self { replicas, settings, id, batch_size })
     }
 
     fn answer(
         &mut self,
         plan: &Plan,
+        runtime: &Runtime,
         dataset: &Dataset,
         store: &mut Store,
         on_event: &mut dyn FnMut(Event),
@@ -171,10 +180,9 @@ impl LoadedModel {
             prompt: plan.prompt,
             decoding: plan.decoding,
             batch_size: self.batch_size,
-            workers: (plan.threads / 2).max(1),
             settings: self.id,
         };
-        answer_all(&answering, &mut self.model, store, on_event)
+        answer_all(&answering, &mut self.replicas, runtime.activity(), store, on_event)
     }
 }
 
