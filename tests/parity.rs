@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use digrap_bench::model::decoding::{Beam, Decoding, EarlyStopping, Strategy};
-use digrap_bench::model::{Checkpoint, Model, ModelOptions, Request};
+use digrap_bench::model::weights::Placement;
+use digrap_bench::model::{Checkpoint, Model, Request};
 use digrap_bench::runtime::DeviceTensor;
 use digrap_bench::tensor::{DType, Tensor};
 use serde::Deserialize;
@@ -56,8 +57,9 @@ struct Case {
 fn model(name: &str, dtype: DType, session: SessionOptions) -> Model {
     let checkpoint = Checkpoint::open(&fixture(&format!("models/{name}"))).unwrap();
     let scratch = tempfile::tempdir().unwrap();
-    let options = ModelOptions { session, dtype, scratch: scratch.path().to_owned() };
-    let model = Model::load(&checkpoint, &runtime(), &options).unwrap();
+    let mut ignore = |_| ();
+    let placement = Placement::new(&checkpoint.weights, dtype, scratch.path(), &mut ignore).unwrap();
+    let model = Model::load(&checkpoint, placement, &runtime(), &session, 1).unwrap().remove(0);
     assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0, "converted weights are left behind");
     model
 }

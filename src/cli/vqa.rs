@@ -93,7 +93,7 @@ pub fn run(args: &VqaArgs, json: bool) -> Result<()> {
     let plan = plan(args, &folders)?;
     let runtime = runtime::load(&runtime::locate(&search_path(&folders))?, plan.threads)?;
     let mut display = Display::default();
-    let evaluations = evaluate(&plan, &runtime, &mut |model, dataset, event| display.show(model, dataset, event))?;
+    let evaluations = evaluate(&plan, &runtime, &mut |model, event| display.show(model, event))?;
     display.finish();
     let run = Run { program_version: env!("CARGO_PKG_VERSION"), evaluations: &evaluations };
     let decoding = plan.decoding.strategy.to_string();
@@ -199,21 +199,35 @@ fn write_whole(path: &Path, text: &str) -> Result<()> {
     write().map_err(|cause| Error::input(format!("cannot write `{}`", path.display())).caused_by(cause))
 }
 
-/// One progress bar per model and dataset.
+/// One progress bar for each long piece of work.
 #[derive(Default)]
 struct Display {
     current: Option<(String, Progress)>,
 }
 
 impl Display {
-    fn show(&mut self, model: &str, dataset: &str, event: Event) {
-        let Event::Answered { done, total } = event;
-        let title = format!("{model} on {dataset}");
+    fn show(&mut self, model: &str, event: Event) {
+        const MEGABYTE: u64 = 1_000_000;
+        match event {
+            Event::Converted { done, total } => {
+                self.set(format!("converting the weights of {model}"), "MB", done / MEGABYTE, total / MEGABYTE);
+            }
+            Event::Hashed { done, total } => {
+                self.set(format!("hashing the weights of {model}"), "MB", done / MEGABYTE, total / MEGABYTE);
+            }
+            Event::Answered { dataset, done, total } => {
+                self.set(format!("{model} on {dataset}"), "questions", done as u64, total as u64);
+            }
+        }
+    }
+
+    fn set(&mut self, title: String, unit: &str, done: u64, total: u64) {
         match &mut self.current {
-            Some((current, progress)) if *current == title => progress.set(done as u64, &title),
+            Some((current, progress)) if *current == title => progress.set(done, &title),
             _ => {
                 self.finish();
-                let progress = Progress::resumed(total as u64, done as u64, "questions");
+                let mut progress = Progress::resumed(total, done, unit);
+                progress.set(done, &title);
                 self.current = Some((title, progress));
             }
         }

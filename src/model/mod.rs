@@ -22,7 +22,7 @@ pub use generation::{Generation, Request};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::runtime::{DeviceTensor, Runtime, Session, SessionOptions};
-use crate::tensor::{DType, Tensor};
+use crate::tensor::Tensor;
 use decoding::Decoding;
 use text::{PromptForm, TextLimits, TextProcessor};
 use vision::ImageProcessor;
@@ -150,17 +150,6 @@ pub struct Blueprint {
     pub prompt: PromptForm,
 }
 
-/// How a model is loaded.
-#[derive(Debug, Clone)]
-pub struct ModelOptions {
-    /// How its sessions are set up.
-    pub session: SessionOptions,
-    /// Compute dtype.
-    pub dtype: DType,
-    /// Folder for weights that have to be converted to the compute dtype.
-    pub scratch: PathBuf,
-}
-
 /// A model ready to answer questions about images.
 pub struct Model {
     runtime: Runtime,
@@ -176,23 +165,22 @@ pub struct Model {
 }
 
 impl Model {
-    /// Emits the graphs of a checkpoint and prepares them on a device.
-    pub fn load(checkpoint: &Checkpoint, runtime: &Runtime, options: &ModelOptions) -> Result<Self> {
-        let mut replicas = Self::load_replicas(checkpoint, runtime, options, 1)?;
-        replicas.pop().ok_or_else(|| Error::internal("one replica of a model was not made"))
-    }
-
-    /// As [`Model::load`], `count` times over: each can answer on a thread of its own.
-    pub fn load_replicas(
+    /// Emits the graphs of a checkpoint over weights placed for a compute dtype and prepares them on a device, `count`
+    /// times over: each replica can answer on a thread of its own.
+    ///
+    /// # Errors
+    ///
+    /// Input error naming the file and the tensor or key that do not fit, or the device that is not there.
+    pub fn load(
         checkpoint: &Checkpoint,
+        mut placement: Placement,
         runtime: &Runtime,
-        options: &ModelOptions,
+        options: &SessionOptions,
         count: usize,
     ) -> Result<Vec<Self>> {
-        let mut placement = Placement::new(&checkpoint.weights, options.dtype, &options.scratch)?;
         let blueprint = (checkpoint.family.blueprint)(checkpoint, &mut placement)?;
         let (folder, converted) = placement.finish()?;
-        let session = |graph: &Graph| Session::new(runtime, graph, &folder, &options.session);
+        let session = |graph: &Graph| Session::new(runtime, graph, &folder, options);
         let images = Arc::new(ImageProcessor::read(&checkpoint.folder)?);
         let limits = TextLimits {
             vocabulary: blueprint.vocabulary,

@@ -18,6 +18,8 @@ use crate::tensor::DType;
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
+/// Between two reports of progress.
+const PROGRESS_BYTES: usize = 16 << 20;
 /// Alignment of the tensors that are converted for another compute dtype.
 const ALIGNMENT: u64 = 64;
 
@@ -99,11 +101,14 @@ impl Weights {
         self.entries.values().map(|entry| entry.length).sum()
     }
 
-    /// SHA-256 over the files in order, as hexadecimal text.
-    pub fn digest(&self) -> String {
+    /// SHA-256 over the files in order, as hexadecimal text; `on_bytes` hears how many bytes are done.
+    pub fn digest(&self, on_bytes: &mut dyn FnMut(u64)) -> String {
         let mut hash = Sha256::new();
-        for shard in &self.shards {
-            hash.update(&shard.map);
+        let mut done = 0;
+        for chunk in self.shards.iter().flat_map(|shard| shard.map.chunks(PROGRESS_BYTES)) {
+            hash.update(chunk);
+            done += chunk.len() as u64;
+            on_bytes(done);
         }
         crate::model::hex(&hash.finalize())
     }
@@ -230,6 +235,9 @@ pub struct Placement<'a> {
     weights: &'a Weights,
     dtype: DType,
     converted: Option<Converted>,
+    /// Bytes of the checkpoint that are converted so far, and who wants to know.
+    done: u64,
+    on_bytes: &'a mut dyn FnMut(u64),
 }
 
 /// Converted weights on disk, which go with this value.
@@ -251,11 +259,12 @@ const CONVERTED: &str = "converted.bin";
 const CONVERTED_FOLDER: &str = "weights-";
 
 impl<'a> Placement<'a> {
-    /// Prepares to place the tensors for graphs that compute in `dtype`; a conversion is written below `scratch`.
-    pub fn new(weights: &'a Weights, dtype: DType, scratch: &Path) -> Result<Self> {
+    /// Prepares to place the tensors for graphs that compute in `dtype`. A conversion is written below `scratch`;
+    /// `on_bytes` hears how many bytes of the checkpoint are done.
+    pub fn new(weights: &'a Weights, dtype: DType, scratch: &Path, on_bytes: &'a mut dyn FnMut(u64)) -> Result<Self> {
         let stored_so = weights.entries.values().all(|entry| entry.dtype == dtype || !entry.dtype.is_float());
         let converted = if stored_so { None } else { Some(Converted::new(scratch)?) };
-        Ok(Self { weights, dtype, converted })
+        Ok(Self { weights, dtype, converted, done: 0, on_bytes })
     }
 
     /// The checkpoint.
@@ -276,7 +285,12 @@ impl<'a> Placement<'a> {
                 let file = self.weights.shards[entry.file].name.clone();
                 Ok(Initializer::External { file, offset: entry.offset, length: entry.length })
             }
-            Some(converted) => converted.place(name, entry.dtype, self.weights.bytes(entry), self.dtype),
+            Some(converted) => {
+                let place = converted.place(name, entry.dtype, self.weights.bytes(entry), self.dtype)?;
+                self.done += entry.length;
+                (self.on_bytes)(self.done);
+                Ok(place)
+            }
         }
     }
 
@@ -344,21 +358,25 @@ fn conversion_error(folder: &Path, cause: std::io::Error) -> Error {
 }
 
 fn write_converted(file: &mut impl Write, from: DType, bytes: &[u8], to: DType) -> std::io::Result<()> {
-    for value in bytes.chunks_exact(from.size()) {
-        let value = match (from, value) {
-            (DType::F64, &[a, b, c, d, e, f, g, h]) => f64::from_le_bytes([a, b, c, d, e, f, g, h]),
-            (DType::F32, &[a, b, c, d]) => f64::from(f32::from_le_bytes([a, b, c, d])),
-            (DType::F16, &[a, b]) => f64::from(f16::from_le_bytes([a, b])),
-            (DType::BF16, &[a, b]) => f64::from(bf16::from_le_bytes([a, b])),
-            _ => return Err(std::io::Error::other(format!("no conversion from {from}"))),
-        };
-        match to {
-            DType::F64 => file.write_all(&value.to_le_bytes())?,
-            DType::F32 => file.write_all(&(value as f32).to_le_bytes())?,
-            DType::F16 => file.write_all(&f16::from_f64(value).to_le_bytes())?,
-            DType::BF16 => file.write_all(&bf16::from_f64(value).to_le_bytes())?,
-            _ => return Err(std::io::Error::other(format!("no conversion to {to}"))),
-        }
+    match from {
+        DType::F64 => encode(file, bytes.as_chunks().0.iter().map(|value| f64::from_le_bytes(*value)), to),
+        DType::F32 => encode(file, bytes.as_chunks().0.iter().map(|value| f32::from_le_bytes(*value).into()), to),
+        DType::F16 => encode(file, bytes.as_chunks().0.iter().map(|value| f16::from_le_bytes(*value).into()), to),
+        DType::BF16 => encode(file, bytes.as_chunks().0.iter().map(|value| bf16::from_le_bytes(*value).into()), to),
+        _ => Err(std::io::Error::other(format!("no conversion from {from}"))),
     }
-    Ok(())
+}
+
+fn encode(file: &mut impl Write, values: impl Iterator<Item = f64>, to: DType) -> std::io::Result<()> {
+    match to {
+        DType::F64 => write_all(file, values.map(f64::to_le_bytes)),
+        DType::F32 => write_all(file, values.map(|value| (value as f32).to_le_bytes())),
+        DType::F16 => write_all(file, values.map(|value| f16::from_f64(value).to_le_bytes())),
+        DType::BF16 => write_all(file, values.map(|value| bf16::from_f64(value).to_le_bytes())),
+        _ => Err(std::io::Error::other(format!("no conversion to {to}"))),
+    }
+}
+
+fn write_all<const N: usize>(file: &mut impl Write, mut values: impl Iterator<Item = [u8; N]>) -> std::io::Result<()> {
+    values.try_for_each(|value| file.write_all(&value))
 }

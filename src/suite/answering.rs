@@ -37,9 +37,25 @@ pub(super) struct Answering<'a> {
 
 /// What happens during a long run.
 #[derive(Debug, Clone, Copy)]
-pub enum Event {
+pub enum Event<'a> {
+    /// So many of so many bytes of weights are converted to the compute dtype. Told for large models only.
+    Converted {
+        /// Bytes of the checkpoint so far.
+        done: u64,
+        /// Bytes in all.
+        total: u64,
+    },
+    /// So many of so many bytes of weights are hashed. Told for large models only.
+    Hashed {
+        /// Bytes so far.
+        done: u64,
+        /// Bytes in all.
+        total: u64,
+    },
     /// So many of so many questions have an answer.
     Answered {
+        /// Name of the dataset.
+        dataset: &'a str,
         /// Questions with an answer so far.
         done: usize,
         /// Questions in all.
@@ -327,8 +343,10 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    fn event(&self) -> Event {
-        Event::Answered { done: self.pace.reused + self.pace.answered, total: self.plan.dataset.questions.len() }
+    fn event(&self) -> Event<'a> {
+        let dataset = self.plan.dataset;
+        let done = self.pace.reused + self.pace.answered;
+        Event::Answered { dataset: &dataset.name, done, total: dataset.questions.len() }
     }
 
     fn pace(self, busy: Duration) -> Pace {

@@ -9,7 +9,8 @@ use crate::data::{Dataset, results};
 use crate::error::{Error, Result};
 use crate::model::decoding::Decoding;
 use crate::model::text::Prompt;
-use crate::model::{Checkpoint, Model, ModelOptions};
+use crate::model::weights::Placement;
+use crate::model::{Checkpoint, Model};
 use crate::runtime::{Device, Runtime, SessionOptions, Sharing};
 use crate::score::{Metric, ScoreOptions, Summary, score, summarise};
 use crate::store::{AnswerSettings, SettingsId, Store};
@@ -84,11 +85,7 @@ pub struct Evaluation {
 ///
 /// See [`Error`]: input errors name the model, the dataset and the record. Answers given before an error stay in the
 /// store, and the same plan goes on from there.
-pub fn evaluate(
-    plan: &Plan,
-    runtime: &Runtime,
-    on_event: &mut dyn FnMut(&str, &str, Event),
-) -> Result<Vec<Evaluation>> {
+pub fn evaluate(plan: &Plan, runtime: &Runtime, on_event: &mut dyn FnMut(&str, Event)) -> Result<Vec<Evaluation>> {
     check_names(plan)?;
     let checkpoints = plan.models.iter().map(|folder| Checkpoint::open(folder)).collect::<Result<Vec<_>>>()?;
     for checkpoint in &checkpoints {
@@ -99,10 +96,11 @@ pub fn evaluate(
     let mut evaluations = Vec::new();
     for checkpoint in &checkpoints {
         let name = model_name(&checkpoint.folder);
-        let mut loaded = LoadedModel::new(plan, runtime, checkpoint, &mut store)
-            .map_err(|error| error.within(format!("cannot load the model `{}`", checkpoint.folder.display())))?;
+        let mut loaded =
+            LoadedModel::new(plan, runtime, checkpoint, &mut store, &mut |event| on_event(&name, event))
+                .map_err(|error| error.within(format!("cannot load the model `{}`", checkpoint.folder.display())))?;
         for planned in &plan.datasets {
-            let mut report = |event| on_event(&name, &planned.dataset.name, event);
+            let mut report = |event: Event| on_event(&name, event);
             let pace = loaded.answer(plan, runtime, &planned.dataset, &mut store, &mut report)?;
             let answers = collect(&store, loaded.id, &planned.dataset)?;
             if let Some(folder) = output_folder(plan, checkpoint)? {
@@ -131,7 +129,13 @@ struct LoadedModel {
 }
 
 impl LoadedModel {
-    fn new(plan: &Plan, runtime: &Runtime, checkpoint: &Checkpoint, store: &mut Store) -> Result<Self> {
+    fn new(
+        plan: &Plan,
+        runtime: &Runtime,
+        checkpoint: &Checkpoint,
+        store: &mut Store,
+        on_event: &mut dyn FnMut(Event),
+    ) -> Result<Self> {
         let dtype = dtype_of(plan, checkpoint);
         let stored = checkpoint.weights.dtype();
         let bytes = checkpoint.weights.size() / stored.size() as u64 * dtype.size() as u64;
@@ -141,12 +145,19 @@ impl LoadedModel {
             _ => (Sharing::Operators, 1),
         };
         let session = SessionOptions { device: plan.device, sharing };
-        let options = ModelOptions { session, dtype, scratch: plan.scratch.clone() };
-        let replicas = Model::load_replicas(checkpoint, runtime, &options, count)?;
+        let total = checkpoint.weights.size();
+        let mut tell = |event| {
+            if total > REPLICA_LIMIT {
+                on_event(event);
+            }
+        };
+        let mut on_converted = |done| tell(Event::Converted { done, total });
+        let placement = Placement::new(&checkpoint.weights, dtype, &plan.scratch, &mut on_converted)?;
+        let replicas = Model::load(checkpoint, placement, runtime, &session, count)?;
         let model = replicas.first().ok_or_else(|| Error::internal("no replica of the model was made"))?;
         model.check_decoding(&plan.decoding)?;
         let settings = AnswerSettings {
-            weights: weights_digest(checkpoint, store)?,
+            weights: weights_digest(checkpoint, store, &mut |done| tell(Event::Hashed { done, total }))?,
             configuration: checkpoint.configuration_digest()?,
             tokenizer: model.text().digest().to_owned(),
             prompt: plan.prompt.template.to_owned(),
@@ -287,7 +298,7 @@ fn check_dtype(plan: &Plan, dtype: &DType) -> Result<()> {
 }
 
 /// SHA-256 over the weights of a checkpoint; remembered by the store as long as size and time of the files stay.
-fn weights_digest(checkpoint: &Checkpoint, store: &mut Store) -> Result<String> {
+fn weights_digest(checkpoint: &Checkpoint, store: &mut Store, on_bytes: &mut dyn FnMut(u64)) -> Result<String> {
     let mut files = String::new();
     let (mut size, mut modified) = (0, 0);
     for file in checkpoint.weights.files() {
@@ -302,7 +313,7 @@ fn weights_digest(checkpoint: &Checkpoint, store: &mut Store) -> Result<String> 
     if let Some(known) = store.digest(files, size, modified)? {
         return Ok(known);
     }
-    let digest = checkpoint.weights.digest();
+    let digest = checkpoint.weights.digest(on_bytes);
     store.remember_digest(files, size, modified, &digest)?;
     Ok(digest)
 }
