@@ -62,6 +62,44 @@ fn answers_to_easy_vqa_equal_those_of_transformers() {
     assert_same(&evaluation["by_answer_type"]["yes/no"]["accuracy"], recorded.accuracy_yes_no);
     assert_same(&evaluation["by_answer_type"]["other"]["accuracy"], recorded.accuracy_other);
     assert_eq!((&evaluation["n"], &evaluation["clusters"]), (&json!(9673), &json!(1000)));
+    let official = fixture_json("score/easy_vqa.json");
+    assert_eq!(printed(&evaluation["accuracy"]), official["overall"].to_string());
+    for kind in ["yes/no", "other"] {
+        let accuracy = &evaluation["by_answer_type"][kind]["accuracy"];
+        assert_eq!(printed(accuracy), official["perAnswerType"][kind].to_string());
+    }
+}
+
+/// As the official evaluator prints an accuracy.
+fn printed(accuracy: &Value) -> String {
+    format!("{:.2}", accuracy.as_f64().unwrap())
+}
+
+/// The run ends, although hundreds of windows are still to be prepared when the error comes.
+#[test]
+fn a_damaged_image_in_a_long_set_ends_the_run_and_keeps_what_was_answered() {
+    let home = tempfile::tempdir().unwrap();
+    let (from, to) = (easy_vqa().join("test"), home.path().join("set/test"));
+    fs::create_dir_all(to.join("images")).unwrap();
+    link(&from.join("questions.json"), &to.join("questions.json"));
+    for image in 0..fs::read_dir(from.join("images")).unwrap().count() {
+        let target = to.join(format!("images/{image}.png"));
+        match image {
+            100 => fs::write(target, b"not an image").unwrap(),
+            _ => link(&from.join(format!("images/{image}.png")), &target),
+        }
+    }
+    let model = fixture("models/paligemma-easy-vqa");
+    let arguments = ["--dataset", "easy-vqa", "--root", "set", "--batch-size", "2", "--output", "output"];
+    let output = program_at(home.path()).arg("vqa").arg("--model").arg(model).args(arguments).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    assert!(told.contains("images/100.png"), "{told}");
+    assert!(!home.path().join("output/easy-vqa.results.json").exists());
+    link(&from.join("images/100.png"), &home.path().join("whole.png"));
+    fs::rename(home.path().join("whole.png"), to.join("images/100.png")).unwrap();
+    let evaluation = vqa(home.path(), &arguments);
+    assert!(evaluation["pace"]["reused"].as_u64().unwrap() > 0);
 }
 
 /// Every image is exchanged for another one, as in the recording.

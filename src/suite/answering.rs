@@ -4,7 +4,7 @@
 //! that does nothing else, and the calling thread commits each batch and reports progress.
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
@@ -127,15 +127,16 @@ pub(super) fn answer_all(
     on_event(writer.event());
     let (windows, prepared) = sync_channel(replicas.len());
     let (answers, batches) = sync_channel(2 * replicas.len());
-    let prepared = Mutex::new(prepared);
+    // The replicas own the receiver together: when the last of them stops, so does the preparation.
+    let prepared = Arc::new(Mutex::new(prepared));
     std::thread::scope(|scope| {
         scope.spawn(|| preparation.send_windows(windows));
         for model in replicas {
-            let prepared = &prepared;
+            let prepared = Arc::clone(&prepared);
             let answers = answers.clone();
-            scope.spawn(move || run_windows(plan, model, prepared, &answers));
+            scope.spawn(move || run_windows(plan, model, &prepared, &answers));
         }
-        drop(answers);
+        drop((answers, prepared));
         batches.into_iter().try_for_each(|batch| {
             writer.commit(batch?)?;
             on_event(writer.event());
