@@ -9,10 +9,17 @@ use crate::error::{Error, Result};
 pub(super) struct Config {
     pub vision_config: Vision,
     pub text_config: Text,
-    #[serde(default, alias = "image_token_id")]
-    pub image_token_index: Option<u32>,
+    image_token_index: Option<u32>,
+    image_token_id: Option<u32>,
     #[serde(default)]
     pub eos_token_id: Option<EndTokens>,
+}
+
+impl Config {
+    /// Number of the token that stands for an image patch; files carry it under either name, or both.
+    pub(super) fn image_token(&self) -> Option<u32> {
+        self.image_token_index.or(self.image_token_id)
+    }
 }
 
 /// One end token or several.

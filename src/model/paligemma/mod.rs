@@ -48,7 +48,7 @@ fn blueprint(checkpoint: &Checkpoint, placement: &mut Placement) -> Result<Bluep
         end_tokens,
         prompt: PromptForm {
             image_token: "<image>",
-            image_token_id: config.image_token_index,
+            image_token_id: config.image_token(),
             before: "<bos>",
             after: "\n",
             numbered_tokens: &[("loc", 1024, 4), ("seg", 128, 3)],
