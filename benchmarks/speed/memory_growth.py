@@ -94,12 +94,12 @@ def last_write(store, before):
 
 
 def sample(process, store):
-    """One (last write to the store, memory) every 50 ms until the process ends, its exit code, and what it used."""
+    """One (last write to the store, memory) every 50 ms until the process ends, its wait status, and what it used."""
     samples, written = [], None
     while True:
-        pid, code, usage = os.wait4(process.pid, os.WNOHANG)
+        pid, status_at_end, usage = os.wait4(process.pid, os.WNOHANG)
         if pid:
-            return samples, code, usage
+            return samples, status_at_end, usage
         memory = status(process.pid)
         written = last_write(store, written)
         if "VmHWM" in memory:
@@ -122,9 +122,10 @@ def measure(given, folder, count):
     started = time.monotonic()
     with (folder / "out.json").open("w") as out:
         process = subprocess.Popen([str(part) for part in command], stdout=out)
-        samples, code, usage = sample(process, store)
-    if code:
-        sys.exit(f"{given.program} failed on {count:,} questions with status {code}")
+        samples, status_at_end, usage = sample(process, store)
+    if status_at_end:
+        code = os.waitstatus_to_exitcode(status_at_end)
+        sys.exit(f"{given.program} failed on {count:,} questions with exit code {code}")
     evaluation = json.loads((folder / "out.json").read_text())["evaluations"][0]
     assert evaluation["n"] == evaluation["pace"]["answered"] == count, evaluation
     parts = {phase: [] for phase in PHASES}

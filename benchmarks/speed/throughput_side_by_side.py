@@ -16,7 +16,8 @@ two of ours around it. Medians are printed as Markdown.
 Other programs do not slow both sides alike: with a second busy process on two processors, torch's threads, which spin
 while they wait for each other, were seen to take 20 times as long. So a run starts when the machine is quiet, and one
 during which other programs used more than 5 % of the processors is repeated, as long as `--patience` allows; what they
-used at most is in the table. It is read from /proc/stat, so this runs on Linux.
+used at most is in the table. A set with a run that stayed disturbed gets no ratio. All this is read from /proc/stat, so
+the script runs on Linux.
 """
 
 import argparse
@@ -96,7 +97,8 @@ def timed(command):
         others = share_of_processors(busy_seconds() - before - processor, wall)
         if status:
             complaints.seek(0)
-            sys.exit(f"{command[0]} failed with status {status}:\n{complaints.read()}")
+            code = os.waitstatus_to_exitcode(status)
+            sys.exit(f"{command[0]} failed with exit code {code}:\n{complaints.read()}")
     return {"process": wall, "processor": processor, "others": others, "out": out}
 
 
@@ -238,6 +240,8 @@ def row(name, count, ours, theirs):
         return [mean / run[key] for mean, run in zip(around, theirs)]
 
     def spread(values):
+        if others > QUIET:
+            return "disturbed"
         return f"{statistics.median(values):.1f} ({min(values):.1f}-{max(values):.1f})"
 
     def differences(run):
@@ -246,8 +250,7 @@ def row(name, count, ours, theirs):
     differ = max(differences(run) for run in ours)
     varying = sum(run["answers"] != runs[0]["answers"] for runs in (ours, theirs) for run in runs)
     others = max(run["others"] for run in ours + theirs)
-    told = name if others <= QUIET else f"{name}, DISTURBED: not to be relied on"
-    cells = [told, f"{count:,}", f"{median(ours, 'pace'):.0f}", f"{median(theirs, 'pace'):.0f}", spread(ratios("pace")),
+    cells = [name, f"{count:,}", f"{median(ours, 'pace'):.0f}", f"{median(theirs, 'pace'):.0f}", spread(ratios("pace")),
              f"{median(ours, 'process'):.1f}", f"{median(theirs, 'process'):.1f}",
              spread([1 / ratio for ratio in ratios("process")]), f"{median(ours, 'processor'):.1f}",
              f"{median(theirs, 'processor'):.1f}", f"{100 * median(ours, 'idle'):.1f} %", f"{differ}",
@@ -288,15 +291,16 @@ def main():
     arguments.add_argument("--model", type=Path, default=MODEL)
     arguments.add_argument("--root", type=Path, default=DATA / "digrap-bench/datasets/easy-vqa",
                            help="folder of easy-VQA")
-    arguments.add_argument("--rounds", type=int, default=3, help="runs of the transformers side for each set")
+    arguments.add_argument("--rounds", type=int, help="runs of the transformers side for each set [default: 3]")
     arguments.add_argument("--limit", type=int, help="only the first questions of each set")
     arguments.add_argument("--patience", type=float, default=300, help="seconds to wait for one undisturbed run")
     arguments.add_argument("--threads", type=int, default=2)
-    arguments.add_argument("--quick", action="store_true", help=f"as with {QUICK}")
+    arguments.add_argument("--quick", action="store_true", help=f"by default {QUICK}")
     arguments.add_argument("--transformers", type=Path, help=argparse.SUPPRESS)
     given = arguments.parse_args()
-    if given.quick:
-        vars(given).update(QUICK)
+    for name, value in (QUICK if given.quick else {"rounds": 3}).items():
+        if getattr(given, name) is None:
+            setattr(given, name, value)
     if given.transformers:
         answer_with_transformers(given.transformers)
     else:
