@@ -54,15 +54,25 @@ pub(super) fn map(path: &Path) -> Result<Mmap> {
     unsafe { Mmap::map(&file) }.map_err(failed)
 }
 
-/// Reads all records of a JSON text: a list of objects, bare or wrapped in an object under `R::LIST`.
+/// Records between two releases of the pages that are read already.
+const RELEASE_RECORDS: usize = 16_384;
+
+/// Gives the pages of a map that are in memory back to the system. Whatever is read again comes back from the file.
+fn release(map: &Mmap) {
+    // SAFETY: the pages of a file map that is never written hold what the file holds, so borrowed texts stay as they are.
+    // A refusal only keeps them in memory.
+    let _ = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+}
+
+/// Reads all records of a JSON file: a list of objects, bare or wrapped in an object under `R::LIST`.
 /// Returns `data_subtype` of the wrapping object, where it has one.
 ///
 /// # Errors
 /// Damaged JSON, or a record that `records` refuses; the message names `path`, record and field.
-pub(super) fn read<'de, R: Records<'de>>(path: &Path, bytes: &'de [u8], records: &mut R) -> Result<Option<String>> {
+pub(super) fn read<'de, R: Records<'de>>(path: &Path, map: &'de Mmap, records: &mut R) -> Result<Option<String>> {
     let mut place = Place::default();
-    let mut json = serde_json::Deserializer::from_slice(bytes);
-    let outcome = json.deserialize_any(TopLevel { records, place: &mut place });
+    let mut json = serde_json::Deserializer::from_slice(map);
+    let outcome = json.deserialize_any(TopLevel { map, records, place: &mut place });
     let outcome = outcome.and_then(|subtype| {
         place = Place::default();
         json.end().map(|()| subtype)
@@ -75,6 +85,7 @@ pub(super) fn read<'de, R: Records<'de>>(path: &Path, bytes: &'de [u8], records:
 }
 
 struct TopLevel<'a, R> {
+    map: &'a Mmap,
     records: &'a mut R,
     place: &'a mut Place,
 }
@@ -87,7 +98,7 @@ impl<'de, R: Records<'de>> Visitor<'de> for TopLevel<'_, R> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Self::Value, A::Error> {
-        List { records: self.records, place: self.place }.visit_seq(list)?;
+        List { map: self.map, records: self.records, place: self.place }.visit_seq(list)?;
         Ok(None)
     }
 
@@ -97,7 +108,7 @@ impl<'de, R: Records<'de>> Visitor<'de> for TopLevel<'_, R> {
         while let Some(key) = map.next_key_seed(Text)? {
             if key == R::LIST {
                 self.place.list = R::LIST;
-                map.next_value_seed(List { records: self.records, place: self.place })?;
+                map.next_value_seed(List { map: self.map, records: self.records, place: self.place })?;
                 self.place.list = "";
                 found = true;
             } else if key == "data_subtype" {
@@ -113,6 +124,7 @@ impl<'de, R: Records<'de>> Visitor<'de> for TopLevel<'_, R> {
 }
 
 struct List<'a, R> {
+    map: &'a Mmap,
     records: &'a mut R,
     place: &'a mut Place,
 }
@@ -135,6 +147,9 @@ impl<'de, R: Records<'de>> Visitor<'de> for List<'_, R> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
         for record in 0.. {
             self.place.record = Some(record);
+            if record % RELEASE_RECORDS == RELEASE_RECORDS - 1 {
+                release(self.map);
+            }
             if list.next_element_seed(One { records: &mut *self.records, place: &mut *self.place })?.is_none() {
                 break;
             }
