@@ -22,7 +22,6 @@
 //!
 //! The binary (`src/main.rs`, `src/cli/`) comes last: it alone prints, draws progress and exits, and
 //! is the only room that names clap and indicatif.
-
 //!
 //! # Decisions
 //!
@@ -32,10 +31,12 @@
 //!   13 starts with the rows for every shape and so differs by a level in images that become much flatter.
 //!   Transparency is dropped and EXIF orientation ignored, as by `Image.open(path).convert("RGB")`.
 //! - **Linear layers are `MatMul` with a transposed initialiser.** Small models have it folded and packed per session;
-//!   for weights above 2 GiB folding and packing are off, the runtime fuses the transposition into the product, and
-//!   all sessions read the mapped checkpoint. The size alone decides, and the choice is part of an answer's key.
-//! - **All sessions share one pool of threads that does not spin.** With a spinning pool per session, two cores answer
-//!   easy-VQA less than half as fast, because idle threads hold the cores that prepare the next batch.
+//!   for weights above 256 MiB in the compute dtype folding and packing are off, the runtime fuses the transposition into
+//!   the product, and all sessions read the mapped checkpoint. The size alone decides, and the choice is part of an
+//!   answer's key.
+//! - **Small models run as replicas, one per thread; of a large one the threads share each operator.** Replicas wait for
+//!   nobody, and their answers do not depend on the number of threads. The shared pool does not spin: idle threads that
+//!   spin hold the cores that prepare the next batch, and easy-VQA is answered at less than half the speed.
 //! - **Batches are a function of the question list alone**, and a batch is committed whole. A run that was killed
 //!   therefore computes exactly the batches it would have computed, and ends with the same bytes.
 //! - **The prompt graph lays a row out as image, padding, text** and masks by position, so that the image part is the

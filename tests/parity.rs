@@ -206,6 +206,26 @@ fn weights_shared_by_all_sessions_give_the_same_answers() {
     }
 }
 
+/// The Hub's cache holds links to files elsewhere, whose names are hashes.
+#[test]
+fn a_snapshot_of_the_hub_cache_loads() {
+    let cache = tempfile::tempdir().unwrap();
+    let (blobs, snapshot) = (cache.path().join("blobs"), cache.path().join("snapshots/0123abcd"));
+    std::fs::create_dir_all(&blobs).unwrap();
+    std::fs::create_dir_all(&snapshot).unwrap();
+    let files = std::fs::read_dir(fixture("models/paligemma-tiny-a")).unwrap();
+    for (number, file) in files.map(|file| file.unwrap()).enumerate() {
+        std::fs::copy(file.path(), blobs.join(number.to_string())).unwrap();
+        let target = std::path::Path::new("../../blobs").join(number.to_string());
+        std::os::unix::fs::symlink(target, snapshot.join(file.file_name())).unwrap();
+    }
+    let checkpoint = Checkpoint::open(&snapshot).unwrap();
+    let mut ignore = |_| ();
+    let placement = Placement::new(&checkpoint.weights, DType::F32, cache.path(), &mut ignore).unwrap();
+    let replicas = Model::load(&checkpoint, placement, &runtime(), &session_options(), 2).unwrap();
+    assert_eq!(replicas.len(), 2);
+}
+
 #[test]
 fn half_precision_stays_near_single_precision() {
     let name = "paligemma-tiny-a";

@@ -1,7 +1,7 @@
 //! From an image identifier to the path of its file.
 
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::Id;
@@ -18,11 +18,6 @@ impl ImageFolder {
     /// The images below `root`, named as `name` says.
     pub fn new(root: impl Into<PathBuf>, name: ImageName) -> Self {
         Self { root: root.into(), name }
-    }
-
-    /// The folder.
-    pub fn root(&self) -> &Path {
-        &self.root
     }
 
     /// The path of an image; whether the file exists is not checked.
@@ -149,6 +144,8 @@ fn stays_inside(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn path(template: &str, id: Id) -> Result<String> {

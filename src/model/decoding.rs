@@ -89,7 +89,7 @@ impl Strategy {
     pub fn candidates(&self, end_tokens: usize) -> usize {
         match self {
             Self::Greedy => 1,
-            Self::Beam(beam) => (1 + end_tokens).max(2) * beam.beams,
+            Self::Beam(beam) => beam.beams.saturating_mul((1 + end_tokens).max(2)),
         }
     }
 }

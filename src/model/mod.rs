@@ -91,11 +91,11 @@ impl Checkpoint {
     }
 
     /// The tokens that end an answer: those of `generation_config.json`, else those of `config.json`.
-    fn end_tokens(&self, from_config: Vec<u32>) -> Result<Vec<u32>> {
+    fn end_tokens(&self) -> Result<Vec<u32>> {
         let path = self.folder.join("generation_config.json");
         let stated = if path.is_file() { end_tokens_in(&read_json(&path)?) } else { Vec::new() };
         let text = self.config.get("text_config").map(end_tokens_in).unwrap_or_default();
-        [stated, from_config, text].into_iter().find(|tokens| !tokens.is_empty()).ok_or_else(|| {
+        [stated, end_tokens_in(&self.config), text].into_iter().find(|tokens| !tokens.is_empty()).ok_or_else(|| {
             Error::input(format!(
                 "no end token (eos_token_id) in the configuration files of `{}`",
                 self.folder.display()
@@ -144,8 +144,6 @@ pub struct Blueprint {
     pub positions: usize,
     /// Number of tokens the model knows.
     pub vocabulary: usize,
-    /// Tokens that end an answer, as far as `config.json` says.
-    pub end_tokens: Vec<u32>,
     /// What surrounds a prompt.
     pub prompt: PromptForm,
 }
@@ -161,7 +159,6 @@ pub struct Model {
     end_tokens: Vec<u32>,
     layers: usize,
     image_tokens: usize,
-    family: &'static Family,
 }
 
 impl Model {
@@ -189,7 +186,7 @@ impl Model {
         check_image_size(&images, blueprint.image_size, &checkpoint.folder)?;
         let text = TextProcessor::open(&checkpoint.folder, blueprint.prompt, limits)?;
         let text = Arc::new(text);
-        let end_tokens = checkpoint.end_tokens(blueprint.end_tokens)?;
+        let end_tokens = checkpoint.end_tokens()?;
         let replica = |_| {
             Ok(Self {
                 runtime: runtime.clone(),
@@ -201,7 +198,6 @@ impl Model {
                 end_tokens: end_tokens.clone(),
                 layers: blueprint.layers,
                 image_tokens: blueprint.image_tokens,
-                family: checkpoint.family,
             })
         };
         let replicas = (0..count).map(replica).collect();
@@ -225,9 +221,9 @@ impl Model {
             .hint("use fewer beams"))
     }
 
-    /// Its family.
-    pub fn family(&self) -> &'static Family {
-        self.family
+    /// Tokens that stand for one image.
+    pub fn image_tokens(&self) -> usize {
+        self.image_tokens
     }
 
     /// Its prompts and tokens.

@@ -36,7 +36,7 @@ struct Entry {
 
 #[derive(Debug)]
 struct Shard {
-    name: String,
+    path: PathBuf,
     map: Mmap,
 }
 
@@ -82,11 +82,6 @@ impl Weights {
         self.entries.contains_key(name)
     }
 
-    /// Shape of a tensor, if the checkpoint holds it.
-    pub fn shape(&self, name: &str) -> Option<&[usize]> {
-        self.entries.get(name).map(|entry| entry.shape.as_slice())
-    }
-
     /// The dtype most of the weights are stored in.
     pub fn dtype(&self) -> DType {
         let mut bytes: HashMap<DType, u64> = HashMap::new();
@@ -101,32 +96,35 @@ impl Weights {
         self.entries.values().map(|entry| entry.length).sum()
     }
 
-    /// SHA-256 over the files in order, as hexadecimal text; `on_bytes` hears how many bytes are done.
-    pub fn digest(&self, on_bytes: &mut dyn FnMut(u64)) -> String {
+    /// The files that hold the tensors, in the order of their names.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.shards.iter().map(|shard| shard.path.as_path())
+    }
+
+    /// SHA-256 of one of [`Weights::files`], as hexadecimal text; `on_bytes` hears of every further piece that is read.
+    pub fn digest(&self, file: usize, on_bytes: &mut dyn FnMut(u64)) -> String {
         let mut hash = Sha256::new();
-        let mut done = 0;
-        for chunk in self.shards.iter().flat_map(|shard| shard.map.chunks(PROGRESS_BYTES)) {
-            hash.update(chunk);
-            done += chunk.len() as u64;
-            on_bytes(done);
+        for piece in self.shards[file].map.chunks(PROGRESS_BYTES) {
+            hash.update(piece);
+            on_bytes(piece.len() as u64);
         }
         crate::model::hex(&hash.finalize())
     }
 
-    /// The files that hold the tensors.
-    pub fn files(&self) -> impl Iterator<Item = PathBuf> {
-        self.shards.iter().map(|shard| self.folder.join(&shard.name))
-    }
-
-    /// Checks that every tensor named in `types` is there with its shape.
+    /// The tensor `name`, which must be there, hold floats and have the dimensions of `ty`.
     fn entry(&self, name: &str, ty: &Type) -> Result<&Entry> {
         let entry = self.entries.get(name).ok_or_else(|| {
             Error::input(format!("the checkpoint `{}` lacks the tensor `{name}`", self.folder.display()))
                 .hint("the weights and config.json must belong together; fetch the checkpoint again")
         })?;
+        if !entry.dtype.is_float() {
+            let file = self.shards[entry.file].path.display();
+            return Err(Error::input(format!("the tensor `{name}` in `{file}` holds {}, not floats", entry.dtype))
+                .hint("quantised checkpoints are not supported; use one in f32, f16 or bf16"));
+        }
         let expected: Vec<Dim> = entry.shape.iter().map(|size| Dim::Fixed(*size)).collect();
         if expected != ty.dims {
-            let file = self.folder.join(&self.shards[entry.file].name);
+            let file = &self.shards[entry.file].path;
             let wanted: Vec<String> = ty.dims.iter().map(ToString::to_string).collect();
             return Err(Error::input(format!(
                 "the tensor `{name}` in `{}` has shape {:?}, but config.json asks for [{}]",
@@ -157,7 +155,7 @@ impl Weights {
             }
         }
         check_length(&metadata, start, map.len() as u64).map_err(|error| within(cannot().caused_by(error)))?;
-        self.shards.push(Shard { name, map });
+        self.shards.push(Shard { path, map });
         Ok(())
     }
 
@@ -254,6 +252,18 @@ struct Converted {
     end: u64,
 }
 
+/// Folder that the files of a checkpoint are named from. In the Hub's cache they are links to files elsewhere, and ONNX
+/// Runtime refuses external data that leaves the folder it is told.
+const ROOT: &str = "/";
+
+/// The file that a path really means, named from [`ROOT`].
+fn below_root(path: &Path) -> Result<String> {
+    let cannot = || Error::input(format!("cannot find the weights `{}`", path.display()));
+    let real = path.canonicalize().map_err(|cause| cannot().caused_by(cause))?;
+    let text = real.to_str().ok_or_else(|| cannot().caused_by(Error::input("the path is not valid UTF-8")))?;
+    Ok(text.trim_start_matches('/').to_owned())
+}
+
 const CONVERTED: &str = "converted.bin";
 /// Beginning of the names of the folders that hold such a file.
 const CONVERTED_FOLDER: &str = "weights-";
@@ -282,7 +292,7 @@ impl<'a> Placement<'a> {
         let entry = self.weights.entry(name, ty)?;
         match &mut self.converted {
             None => {
-                let file = self.weights.shards[entry.file].name.clone();
+                let file = below_root(&self.weights.shards[entry.file].path)?;
                 Ok(Initializer::External { file, offset: entry.offset, length: entry.length })
             }
             Some(converted) => {
@@ -297,7 +307,7 @@ impl<'a> Placement<'a> {
     /// The folder that all places are relative to, and the converted weights to keep until sessions have mapped them.
     pub fn finish(self) -> Result<(PathBuf, Option<ConvertedWeights>)> {
         let Some(Converted { folder, file, .. }) = self.converted else {
-            return Ok((self.weights.folder.clone(), None));
+            return Ok((PathBuf::from(ROOT), None));
         };
         let file = file.into_inner().map_err(|cause| conversion_error(folder.path(), cause.into_error()))?;
         Ok((folder.path().to_owned(), Some(ConvertedWeights { _folder: folder, _locked: file })))

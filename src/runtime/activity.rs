@@ -3,45 +3,55 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Sums up the time during which at least one call was running.
+/// Sums up the time of calls.
 #[derive(Debug, Default)]
 pub struct Activity(Mutex<State>);
+
+/// Time of calls so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CallTime {
+    /// During which at least one call was running: calls that overlap count once.
+    pub busy: Duration,
+    /// Of all calls together: those that overlap count each.
+    pub work: Duration,
+}
 
 #[derive(Debug, Default)]
 struct State {
     running: usize,
     since: Option<Instant>,
-    busy: Duration,
+    done: CallTime,
 }
 
 impl Activity {
-    /// Time during which at least one call was running, up to now. Calls that overlap count once.
-    pub fn busy(&self) -> Duration {
-        let state = self.lock();
-        state.busy + state.since.map_or(Duration::ZERO, |since| since.elapsed())
+    /// Time of the calls that have ended while no other was running, or of all where none is.
+    pub fn time(&self) -> CallTime {
+        self.lock().done
     }
 
     /// Makes a call and counts its time.
     pub(super) fn during<T>(&self, call: impl FnOnce() -> T) -> T {
-        self.begin();
+        let start = Instant::now();
+        self.begin(start);
         let result = call();
-        self.end();
+        self.end(start);
         result
     }
 
-    fn begin(&self) {
+    fn begin(&self, start: Instant) {
         let mut state = self.lock();
         state.running += 1;
-        state.since.get_or_insert_with(Instant::now);
+        state.since.get_or_insert(start);
     }
 
-    fn end(&self) {
+    fn end(&self, start: Instant) {
         let mut state = self.lock();
         state.running -= 1;
+        state.done.work += start.elapsed();
         if state.running == 0
             && let Some(since) = state.since.take()
         {
-            state.busy += since.elapsed();
+            state.done.busy += since.elapsed();
         }
     }
 
@@ -55,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn overlapping_calls_count_once() {
+    fn overlapping_calls_are_busy_once_and_work_each() {
         let activity = Activity::default();
         let start = Instant::now();
         activity.during(|| {
@@ -63,9 +73,10 @@ mod tests {
             std::thread::sleep(Duration::from_millis(5));
         });
         let elapsed = start.elapsed();
-        assert!(activity.busy() >= Duration::from_millis(25));
-        assert!(activity.busy() <= elapsed);
+        let CallTime { busy, work } = activity.time();
+        assert!(busy >= Duration::from_millis(25) && busy <= elapsed);
+        assert!(work >= Duration::from_millis(45) && work <= 2 * elapsed);
         std::thread::sleep(Duration::from_millis(2));
-        assert!(activity.busy() <= elapsed, "nothing was running");
+        assert_eq!(activity.time(), CallTime { busy, work }, "nothing was running");
     }
 }

@@ -4,6 +4,6 @@ mod activity;
 pub mod library;
 mod session;
 
-pub use activity::Activity;
+pub use activity::{Activity, CallTime};
 pub use library::{Runtime, load, locate};
 pub use session::{Device, DeviceTensor, Session, SessionOptions, Sharing};

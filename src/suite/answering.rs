@@ -1,8 +1,9 @@
 //! Answers every question of a dataset that the store holds no answer to.
 //!
-//! Three kinds of threads: one prepares images and prompts ahead of time, each replica of the model runs on a thread
-//! that does nothing else, and the calling thread commits each batch and reports progress.
+//! Three kinds of threads: some prepare images and prompts ahead of time, each replica of the model runs on a thread that
+//! does nothing else, and the calling thread commits each batch and reports progress.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,13 +12,13 @@ use sha2::{Digest, Sha256};
 
 use super::schedule::{Schedule, Window};
 use crate::data::image::{decode, stamp};
-use crate::data::{Dataset, Question};
+use crate::data::{Dataset, Id, Question};
 use crate::error::{Error, Result};
 use crate::model::decoding::Decoding;
 use crate::model::text::{Prompt, TextProcessor};
 use crate::model::vision::ImageProcessor;
 use crate::model::{Model, Request};
-use crate::runtime::Activity;
+use crate::runtime::{Activity, CallTime};
 use crate::store::{SettingsId, Store, StoredAnswer};
 use crate::tensor::Tensor;
 
@@ -31,6 +32,8 @@ pub(super) struct Answering<'a> {
     pub decoding: Decoding,
     /// Questions per call of the model.
     pub batch_size: usize,
+    /// Threads that prepare images and prompts; they sleep while they are ahead.
+    pub threads: usize,
     /// Under which settings the store files the answers.
     pub settings: SettingsId,
 }
@@ -63,29 +66,34 @@ pub enum Event<'a> {
     },
 }
 
-/// How a run went. As JSON it also holds `questions_per_second` and `idle_share`.
+/// How a run went. As JSON it also holds `questions_per_second`, `idle_share` and `utilisation`.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Pace {
     /// Questions answered by this run.
     pub answered: usize,
     /// Questions whose answer was in the store.
     pub reused: usize,
+    /// Replicas of the model that answered side by side.
+    pub replicas: usize,
     /// Time from the first to the last call of ONNX Runtime.
     pub wall: Duration,
-    /// The part of it inside such calls.
-    pub busy: Duration,
+    /// Time inside such calls.
+    pub calls: CallTime,
 }
 
 impl serde::Serialize for Pace {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         use serde::ser::SerializeStruct;
-        let mut fields = serializer.serialize_struct("Pace", 6)?;
+        let mut fields = serializer.serialize_struct("Pace", 9)?;
         fields.serialize_field("answered", &self.answered)?;
         fields.serialize_field("reused", &self.reused)?;
+        fields.serialize_field("replicas", &self.replicas)?;
         fields.serialize_field("wall_s", &self.wall.as_secs_f64())?;
-        fields.serialize_field("busy_s", &self.busy.as_secs_f64())?;
-        fields.serialize_field("questions_per_second", &self.questions_per_second())?;
+        fields.serialize_field("busy_s", &self.calls.busy.as_secs_f64())?;
+        fields.serialize_field("work_s", &self.calls.work.as_secs_f64())?;
+        fields.serialize_field("questions_per_second", &self.per_wall(self.answered as f64))?;
         fields.serialize_field("idle_share", &self.idle_share())?;
+        fields.serialize_field("utilisation", &self.utilisation())?;
         fields.end()
     }
 }
@@ -93,12 +101,16 @@ impl serde::Serialize for Pace {
 impl Pace {
     /// The share of the time between the first and the last call in which none was running.
     pub fn idle_share(&self) -> Option<f64> {
-        (self.wall > Duration::ZERO).then(|| 1.0 - self.busy.as_secs_f64() / self.wall.as_secs_f64())
+        self.per_wall(self.calls.busy.as_secs_f64()).map(|busy| 1.0 - busy)
     }
 
-    /// Questions answered per second between the first and the last call.
-    pub fn questions_per_second(&self) -> Option<f64> {
-        (self.wall > Duration::ZERO).then(|| self.answered as f64 / self.wall.as_secs_f64())
+    /// The share of that time that a replica was in a call, on average.
+    pub fn utilisation(&self) -> Option<f64> {
+        self.per_wall(self.calls.work.as_secs_f64() / self.replicas.max(1) as f64)
+    }
+
+    fn per_wall(&self, amount: f64) -> Option<f64> {
+        (self.wall > Duration::ZERO).then(|| amount / self.wall.as_secs_f64())
     }
 }
 
@@ -118,19 +130,24 @@ pub(super) fn answer_all(
     let Some(first) = replicas.first() else {
         return Err(Error::internal("there is no model to answer with"));
     };
-    let schedule = Schedule::new(&plan.dataset.questions, plan.batch_size);
+    let schedule = Schedule::new(plan.dataset, plan.batch_size, first.image_tokens());
     let open = open_questions(plan, &schedule, store)?;
     let (text, images) = (first.text().clone(), first.images().clone());
-    let preparation = Preparation { plan, schedule: &schedule, open: &open, text: &text, images: &images };
-    let busy = activity.busy();
+    let next = AtomicUsize::new(0);
+    let preparation = Preparation { plan, schedule: &schedule, open: &open, text: &text, images: &images, next };
+    let (before, count) = (activity.time(), replicas.len());
     let mut writer = Writer::new(plan, &text, store, &open);
     on_event(writer.event());
-    let (windows, prepared) = sync_channel(replicas.len());
-    let (answers, batches) = sync_channel(2 * replicas.len());
+    let (windows, prepared) = sync_channel(1);
+    let (answers, batches) = sync_channel(2 * count);
     // The replicas own the receiver together: when the last of them stops, so does the preparation.
     let prepared = Arc::new(Mutex::new(prepared));
     std::thread::scope(|scope| {
-        scope.spawn(|| preparation.send_windows(windows));
+        for _ in 0..plan.threads.max(1) {
+            let (preparation, windows) = (&preparation, windows.clone());
+            scope.spawn(move || preparation.send_windows(&windows));
+        }
+        drop(windows);
         for model in replicas {
             let prepared = Arc::clone(&prepared);
             let answers = answers.clone();
@@ -143,7 +160,9 @@ pub(super) fn answer_all(
             Ok(())
         })
     })?;
-    Ok(writer.pace(activity.busy() - busy))
+    let after = activity.time();
+    let calls = CallTime { busy: after.busy - before.busy, work: after.work - before.work };
+    Ok(writer.pace(count, calls))
 }
 
 /// Which questions have no answer in the store, or one to another text or image.
@@ -161,37 +180,40 @@ fn open_questions(plan: &Answering, schedule: &Schedule, store: &Store) -> Resul
     Ok(open)
 }
 
-/// Computes what an answer depends on besides the settings: the question's text and the stamp of its image.
+/// Computes what an answer depends on besides the settings: the text of the question and the path, size and time of its
+/// image.
 #[derive(Default)]
 struct Fingerprint<'a> {
-    /// The last image and the bytes of its stamp; questions on one image come side by side.
-    last: Option<(&'a crate::data::Id, [u8; 16])>,
+    /// The last image and the hash of its file's identity; questions on one image come side by side.
+    last: Option<(&'a Id, Sha256)>,
 }
 
 impl<'a> Fingerprint<'a> {
     fn of(&mut self, dataset: &'a Dataset, question: &'a Question) -> Result<u64> {
-        let stamp_bytes = match self.last {
-            Some((image, bytes)) if *image == question.image_id => bytes,
-            _ => {
-                let stamp = image_path(dataset, question).and_then(|path| stamp(&path)).map_err(|error| {
-                    error.within(format!("question {} of `{}` cannot be asked", question.question_id, dataset.name))
-                })?;
-                let mut bytes = [0; 16];
-                bytes[..8].copy_from_slice(&stamp.size.to_le_bytes());
-                bytes[8..].copy_from_slice(&stamp.modified_ns.to_le_bytes());
-                bytes
-            }
+        let hash = match &self.last {
+            Some((image, hash)) if **image == question.image_id => hash.clone(),
+            _ => image_hash(dataset, question).map_err(|error| unaskable(dataset, question, error))?,
         };
-        self.last = Some((&question.image_id, stamp_bytes));
-        let hash = Sha256::new().chain_update(stamp_bytes).chain_update(question.text.as_bytes()).finalize();
+        let digest = hash.clone().chain_update(question.text.as_bytes()).finalize();
+        self.last = Some((&question.image_id, hash));
         let mut first = [0; 8];
-        first.copy_from_slice(&hash[..8]);
+        first.copy_from_slice(&digest[..8]);
         Ok(u64::from_le_bytes(first))
     }
 }
 
-fn image_path(dataset: &Dataset, question: &Question) -> Result<std::path::PathBuf> {
-    dataset.images.path(&question.image_id)
+fn image_hash(dataset: &Dataset, question: &Question) -> Result<Sha256> {
+    let path = dataset.images.path(&question.image_id)?;
+    let stamp = stamp(&path)?;
+    let whole = std::path::absolute(&path)
+        .map_err(|cause| Error::input(format!("`{}` cannot name an image", path.display())).caused_by(cause))?;
+    let text = whole.as_os_str().as_encoded_bytes();
+    let numbers = [stamp.size, stamp.modified_ns.cast_unsigned(), text.len() as u64];
+    Ok(numbers.iter().fold(Sha256::new(), |hash, number| hash.chain_update(number.to_le_bytes())).chain_update(text))
+}
+
+fn unaskable(dataset: &Dataset, question: &Question, error: Error) -> Error {
+    error.within(format!("question {} of `{}` cannot be asked", question.question_id, dataset.name))
 }
 
 /// A window ready for the model.
@@ -213,12 +235,14 @@ struct Preparation<'a> {
     open: &'a [bool],
     text: &'a TextProcessor,
     images: &'a ImageProcessor,
+    /// The window that is prepared next.
+    next: AtomicUsize,
 }
 
 impl Preparation<'_> {
     /// Prepares one window after the other until none is left or nobody listens.
-    fn send_windows(&self, windows: SyncSender<Result<PreparedWindow>>) {
-        for window in &self.schedule.windows {
+    fn send_windows(&self, windows: &SyncSender<Result<PreparedWindow>>) {
+        while let Some(window) = self.schedule.windows.get(self.next.fetch_add(1, Ordering::Relaxed)) {
             let open = self.schedule.questions(window).any(|question| self.open[question]);
             if open && windows.send(self.prepare(window)).is_err() {
                 return;
@@ -235,13 +259,11 @@ impl Preparation<'_> {
         let mut questions = Vec::with_capacity(window.len());
         for index in self.schedule.questions(window) {
             let question = &dataset.questions[index];
-            let within = |error: Error| {
-                error.within(format!("question {} of `{}` cannot be asked", question.question_id, dataset.name))
-            };
+            let within = |error: Error| unaskable(dataset, question, error);
             // All images of a window are computed even if only some are needed, so that a continued run computes
             // the same batch of images.
             if last_image != Some(&question.image_id) {
-                let image = decode(&image_path(dataset, question).map_err(within)?).map_err(within)?;
+                let image = dataset.images.path(&question.image_id).and_then(|path| decode(&path)).map_err(within)?;
                 pixels.resize(pixels.len() + size, 0.0);
                 self.images.process(&image, &mut pixels[count * size..]).map_err(within)?;
                 last_image = Some(&question.image_id);
@@ -350,8 +372,8 @@ impl<'a> Writer<'a> {
         Event::Answered { dataset: &dataset.name, done, total: dataset.questions.len() }
     }
 
-    fn pace(self, busy: Duration) -> Pace {
+    fn pace(self, replicas: usize, calls: CallTime) -> Pace {
         let wall = self.span.map_or(Duration::ZERO, |(first, last)| last.duration_since(first));
-        Pace { wall, busy, ..self.pace }
+        Pace { replicas, wall, calls, ..self.pace }
     }
 }

@@ -4,13 +4,15 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::answering::{Answering, Event, Pace, answer_all};
+use sha2::{Digest, Sha256};
+
 use crate::data::image::stamp;
 use crate::data::{Dataset, results};
 use crate::error::{Error, Result};
 use crate::model::decoding::Decoding;
 use crate::model::text::Prompt;
 use crate::model::weights::Placement;
-use crate::model::{Checkpoint, Model};
+use crate::model::{Checkpoint, Model, hex};
 use crate::runtime::{Device, Runtime, SessionOptions, Sharing};
 use crate::score::{Metric, ScoreOptions, Summary, score, summarise};
 use crate::store::{AnswerSettings, SettingsId, Store};
@@ -119,6 +121,28 @@ pub fn evaluate(plan: &Plan, runtime: &Runtime, on_event: &mut dyn FnMut(&str, E
     Ok(evaluations)
 }
 
+/// How a checkpoint is run.
+struct Execution {
+    dtype: DType,
+    sharing: Sharing,
+    replicas: usize,
+    batch_size: usize,
+}
+
+impl Execution {
+    fn of(plan: &Plan, checkpoint: &Checkpoint) -> Self {
+        let dtype = dtype_of(plan, checkpoint);
+        let bytes = checkpoint.weights.size() / checkpoint.weights.dtype().size() as u64 * dtype.size() as u64;
+        let small = bytes <= REPLICA_LIMIT;
+        let (sharing, replicas) = match plan.device {
+            Device::Cpu if small => (Sharing::Replicas, plan.threads.min((REPLICAS_LIMIT / bytes.max(1)) as usize)),
+            _ => (Sharing::Operators, 1),
+        };
+        let batch_size = plan.batch_size.unwrap_or(BATCH_SIZES[usize::from(!small)]);
+        Self { dtype, sharing, replicas, batch_size }
+    }
+}
+
 /// A model and the settings its answers are filed under.
 struct LoadedModel {
     /// As many as there are threads, or one whose operators use all threads.
@@ -136,15 +160,7 @@ impl LoadedModel {
         store: &mut Store,
         on_event: &mut dyn FnMut(Event),
     ) -> Result<Self> {
-        let dtype = dtype_of(plan, checkpoint);
-        let stored = checkpoint.weights.dtype();
-        let bytes = checkpoint.weights.size() / stored.size() as u64 * dtype.size() as u64;
-        let small = bytes <= REPLICA_LIMIT;
-        let (sharing, count) = match plan.device {
-            Device::Cpu if small => (Sharing::Replicas, plan.threads.min((REPLICAS_LIMIT / bytes.max(1)) as usize)),
-            _ => (Sharing::Operators, 1),
-        };
-        let session = SessionOptions { device: plan.device, sharing };
+        let execution = Execution::of(plan, checkpoint);
         let total = checkpoint.weights.size();
         let mut tell = |event| {
             if total > REPLICA_LIMIT {
@@ -152,30 +168,20 @@ impl LoadedModel {
             }
         };
         let mut on_converted = |done| tell(Event::Converted { done, total });
-        let placement = Placement::new(&checkpoint.weights, dtype, &plan.scratch, &mut on_converted)?;
-        let replicas = Model::load(checkpoint, placement, runtime, &session, count)?;
+        let placement = Placement::new(&checkpoint.weights, execution.dtype, &plan.scratch, &mut on_converted)?;
+        let session = SessionOptions { device: plan.device, sharing: execution.sharing };
+        let replicas = Model::load(checkpoint, placement, runtime, &session, execution.replicas)?;
         let model = replicas.first().ok_or_else(|| Error::internal("no replica of the model was made"))?;
         model.check_decoding(&plan.decoding)?;
-        let settings = AnswerSettings {
-            weights: weights_digest(checkpoint, store, &mut |done| tell(Event::Hashed { done, total }))?,
-            configuration: checkpoint.configuration_digest()?,
-            tokenizer: model.text().digest().to_owned(),
-            prompt: plan.prompt.template.to_owned(),
-            decoding: plan.decoding.strategy.to_string(),
-            max_new_tokens: plan.decoding.max_new_tokens,
-            dtype: dtype.name().to_owned(),
-            provider: match (plan.device, sharing) {
-                (Device::Cpu, Sharing::Replicas) => "cpu".to_owned(),
-                (Device::Cpu, Sharing::Operators) => "cpu, shared weights".to_owned(),
-                (Device::Cuda(_), _) => "cuda".to_owned(),
-            },
-            runtime_version: runtime.info.version.clone(),
-            preprocessing: model.images().describe(),
-            program_version: env!("CARGO_PKG_VERSION").to_owned(),
-        };
+        let mut done = 0;
+        let weights = weights_digest(checkpoint, store, &mut |bytes| {
+            done += bytes;
+            tell(Event::Hashed { done, total });
+        })?;
+        let configuration = checkpoint.configuration_digest()?;
+        let settings = settings(plan, runtime, &execution, model, [weights, configuration]);
         let id = store.settings(&settings)?;
-        let batch_size = plan.batch_size.unwrap_or(BATCH_SIZES[usize::from(!small)]);
-        Ok(Self { replicas, settings, id, batch_size })
+        Ok(Self { replicas, settings, id, batch_size: execution.batch_size })
     }
 
     fn answer(
@@ -191,9 +197,38 @@ impl LoadedModel {
             prompt: plan.prompt,
             decoding: plan.decoding,
             batch_size: self.batch_size,
+            threads: plan.threads,
             settings: self.id,
         };
         answer_all(&answering, &mut self.replicas, runtime.activity(), store, on_event)
+    }
+}
+
+/// What decides an answer besides the question and the image.
+fn settings(
+    plan: &Plan,
+    runtime: &Runtime,
+    execution: &Execution,
+    model: &Model,
+    [weights, configuration]: [String; 2],
+) -> AnswerSettings {
+    let provider = match (plan.device, execution.sharing) {
+        (Device::Cpu, Sharing::Replicas) => "cpu",
+        (Device::Cpu, Sharing::Operators) => "cpu, shared weights",
+        (Device::Cuda(_), _) => "cuda",
+    };
+    AnswerSettings {
+        weights,
+        configuration,
+        tokenizer: model.text().digest().to_owned(),
+        prompt: plan.prompt.template.to_owned(),
+        decoding: plan.decoding.strategy.to_string(),
+        max_new_tokens: plan.decoding.max_new_tokens,
+        dtype: execution.dtype.name().to_owned(),
+        provider: provider.to_owned(),
+        runtime_version: runtime.info.version.clone(),
+        preprocessing: model.images().describe(),
+        program_version: env!("CARGO_PKG_VERSION").to_owned(),
     }
 }
 
@@ -297,23 +332,25 @@ fn check_dtype(plan: &Plan, dtype: &DType) -> Result<()> {
     }
 }
 
-/// SHA-256 over the weights of a checkpoint; remembered by the store as long as size and time of the files stay.
+/// SHA-256 of the weights: that of the file, or over those of all files. Each is remembered by the store as long as size
+/// and time of the file stay.
 fn weights_digest(checkpoint: &Checkpoint, store: &mut Store, on_bytes: &mut dyn FnMut(u64)) -> Result<String> {
-    let mut files = String::new();
-    let (mut size, mut modified) = (0, 0);
-    for file in checkpoint.weights.files() {
-        let stamp = stamp(&file)?;
-        let path = std::path::absolute(&file)
+    let mut digests = Vec::new();
+    for (index, file) in checkpoint.weights.files().enumerate() {
+        let stamp = stamp(file)?;
+        let path = std::path::absolute(file)
             .map_err(|cause| Error::input(format!("`{}` cannot name a file", file.display())).caused_by(cause))?;
-        files += &format!("{} {} {}\n", path.display(), stamp.size, stamp.modified_ns);
-        size += stamp.size;
-        modified = modified.max(stamp.modified_ns);
+        digests.push(match store.digest(&path, stamp.size, stamp.modified_ns)? {
+            Some(known) => known,
+            None => {
+                let digest = checkpoint.weights.digest(index, on_bytes);
+                store.remember_digest(&path, stamp.size, stamp.modified_ns, &digest)?;
+                digest
+            }
+        });
     }
-    let files = Path::new(&files);
-    if let Some(known) = store.digest(files, size, modified)? {
-        return Ok(known);
-    }
-    let digest = checkpoint.weights.digest(on_bytes);
-    store.remember_digest(files, size, modified, &digest)?;
-    Ok(digest)
+    Ok(match digests.as_slice() {
+        [only] => only.clone(),
+        several => hex(&Sha256::digest(several.join("\n"))),
+    })
 }

@@ -4,14 +4,15 @@
 //! length, so that little is padded. Because nothing else decides the batches, a run that goes on after a kill
 //! computes exactly the batches it would have computed.
 
-use std::collections::HashMap;
-
-use crate::data::{Id, Question};
+use crate::data::Dataset;
 
 /// Batches of a window share their image features.
 const BATCHES_PER_WINDOW: usize = 4;
-/// Upper bound of images per window, in batches, which bounds the memory of pixels and features.
+/// Upper bound of images per window, in batches.
 const IMAGES_PER_WINDOW: usize = 2;
+/// Upper bound of image patch pairs per window. The scores of the image tower grow with them: at 16 heads in f32 they
+/// take one gigabyte then.
+const PATCH_PAIRS_PER_WINDOW: usize = 1 << 24;
 
 /// A run of questions whose images are prepared together: a range of [`Schedule::order`].
 pub(super) type Window = std::ops::Range<usize>;
@@ -25,19 +26,24 @@ pub(super) struct Schedule {
 }
 
 impl Schedule {
-    pub(super) fn new(questions: &[Question], batch_size: usize) -> Self {
-        let order = by_image(questions);
+    /// The schedule for batches of `batch_size` questions about images of `patches` patches.
+    pub(super) fn new(dataset: &Dataset, batch_size: usize, patches: usize) -> Self {
+        let images_of = dataset.clusters();
+        let mut order: Vec<u32> = (0..images_of.len() as u32).collect();
+        order.sort_by_key(|index| images_of[*index as usize]);
+        let most_questions = batch_size.saturating_mul(BATCHES_PER_WINDOW);
+        let fitting = PATCH_PAIRS_PER_WINDOW / patches.saturating_mul(patches).max(1);
+        let most_images = batch_size.saturating_mul(IMAGES_PER_WINDOW).min(fitting).max(1);
+        let image_at = |at: usize| images_of[order[at] as usize];
         let mut windows = Vec::new();
         let (mut start, mut images) = (0, 0);
         for at in 0..order.len() {
-            let new_image = at == start || image(questions, &order, at) != image(questions, &order, at - 1);
-            let full = at - start >= BATCHES_PER_WINDOW * batch_size
-                || (new_image && images >= IMAGES_PER_WINDOW * batch_size);
-            if full {
+            let new_image = at == start || image_at(at) != image_at(at - 1);
+            if at - start >= most_questions || (new_image && images >= most_images) {
                 windows.push(start..at);
                 (start, images) = (at, 0);
             }
-            images += usize::from(new_image || full);
+            images += usize::from(new_image || at == start);
         }
         if start < order.len() {
             windows.push(start..order.len());
@@ -51,43 +57,29 @@ impl Schedule {
     }
 }
 
-fn image<'a>(questions: &'a [Question], order: &[u32], at: usize) -> &'a Id {
-    &questions[order[at] as usize].image_id
-}
-
-/// Positions sorted by the first appearance of their image; equal images keep the order of their questions.
-fn by_image(questions: &[Question]) -> Vec<u32> {
-    let mut rank: HashMap<&Id, u32> = HashMap::new();
-    let ranks: Vec<u32> = questions
-        .iter()
-        .map(|question| {
-            let next = rank.len() as u32;
-            *rank.entry(&question.image_id).or_insert(next)
-        })
-        .collect();
-    let mut order: Vec<u32> = (0..questions.len() as u32).collect();
-    order.sort_by_key(|index| ranks[*index as usize]);
-    order
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::{Id, ImageFolder, ImageName, Question};
 
-    fn questions(images: &[i64]) -> Vec<Question> {
+    fn dataset(images: &[i64]) -> Dataset {
         let question = |(index, image): (usize, &i64)| Question {
             question_id: Id::Number(index as i64),
             image_id: Id::Number(*image),
             text: "q".into(),
         };
-        images.iter().enumerate().map(question).collect()
+        Dataset {
+            name: "set".to_owned(),
+            questions: images.iter().enumerate().map(question).collect(),
+            references: None,
+            images: ImageFolder::new("", ImageName::unknown()),
+        }
     }
 
     #[test]
     fn every_question_is_in_one_window_and_images_stay_together() {
         let images: Vec<i64> = (0..1000).map(|index| (index * 7919) % 61).collect();
-        let questions = questions(&images);
-        let schedule = Schedule::new(&questions, 8);
+        let schedule = Schedule::new(&dataset(&images), 8, 16);
         let mut seen: Vec<usize> = schedule.windows.iter().flat_map(|window| schedule.questions(window)).collect();
         let changes = seen.windows(2).filter(|two| images[two[0]] != images[two[1]]).count();
         assert_eq!(changes, 60, "61 images change 60 times");
@@ -96,10 +88,20 @@ mod tests {
         assert!(schedule.windows.iter().all(|window| window.len() <= 32));
     }
 
+    fn window_sizes(images: &[i64], batch_size: usize, patches: usize) -> Vec<usize> {
+        Schedule::new(&dataset(images), batch_size, patches).windows.iter().map(|window| window.len()).collect()
+    }
+
     #[test]
     fn windows_of_one_question_per_image_hold_two_batches() {
-        let questions = questions(&(0..100).collect::<Vec<_>>());
-        let sizes: Vec<usize> = Schedule::new(&questions, 8).windows.iter().map(|window| window.len()).collect();
-        assert_eq!(sizes, [16, 16, 16, 16, 16, 16, 4]);
+        let images: Vec<i64> = (0..100).collect();
+        assert_eq!(window_sizes(&images, 8, 16), [16, 16, 16, 16, 16, 16, 4]);
+    }
+
+    #[test]
+    fn windows_of_large_images_hold_few() {
+        let images: Vec<i64> = (0..5).flat_map(|image| [image, image]).collect();
+        assert_eq!(window_sizes(&images, 8, 4096), [2, 2, 2, 2, 2]);
+        assert_eq!(window_sizes(&images, usize::MAX, 16), [10]);
     }
 }

@@ -11,31 +11,12 @@ pub(super) struct Config {
     pub text_config: Text,
     image_token_index: Option<u32>,
     image_token_id: Option<u32>,
-    #[serde(default)]
-    pub eos_token_id: Option<EndTokens>,
 }
 
 impl Config {
     /// Number of the token that stands for an image patch; files carry it under either name, or both.
     pub(super) fn image_token(&self) -> Option<u32> {
         self.image_token_index.or(self.image_token_id)
-    }
-}
-
-/// One end token or several.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(untagged)]
-pub(super) enum EndTokens {
-    One(u32),
-    Several(Vec<u32>),
-}
-
-impl EndTokens {
-    pub(super) fn ids(&self) -> Vec<u32> {
-        match self {
-            Self::One(id) => vec![*id],
-            Self::Several(ids) => ids.clone(),
-        }
     }
 }
 
@@ -52,7 +33,6 @@ pub(super) struct Vision {
     pub patch_size: usize,
     pub hidden_act: String,
     pub layer_norm_eps: f32,
-    pub projection_dim: Option<usize>,
 }
 
 impl Default for Vision {
@@ -67,15 +47,23 @@ impl Default for Vision {
             patch_size: 16,
             hidden_act: GELU_TANH.to_owned(),
             layer_norm_eps: 1e-6,
-            projection_dim: None,
         }
     }
 }
+
+/// Larger sides are taken for a damaged file.
+const LARGEST_IMAGE: usize = 1 << 14;
 
 impl Vision {
     /// Checks that the numbers fit together.
     pub(super) fn check(&self) -> Result<()> {
         let (size, patch) = (self.image_size, self.patch_size);
+        if size > LARGEST_IMAGE {
+            return Err(Error::input(format!("images of {size} pixels are larger than {LARGEST_IMAGE}")));
+        }
+        if self.num_channels != 3 {
+            return Err(Error::input(format!("images have 3 channels, not {}", self.num_channels)));
+        }
         if size == 0 || patch == 0 || !size.is_multiple_of(patch) {
             return Err(Error::input(format!("images of {size} pixels do not divide into patches of {patch}")));
         }
@@ -111,6 +99,7 @@ pub(super) struct Text {
     pub hidden_activation: Option<String>,
     #[serde(default)]
     pub attention_bias: bool,
+    pub use_bidirectional_attention: Option<bool>,
     pub query_pre_attn_scalar: Option<f64>,
     #[serde(default, deserialize_with = "present")]
     pub sliding_window: Option<Option<usize>>,
@@ -194,36 +183,15 @@ impl Gelu {
 impl Text {
     /// Fills in what the file leaves out and checks that the numbers fit together.
     pub(super) fn decoder(&self) -> Result<Decoder> {
-        let second = match self.model_type.as_str() {
-            "gemma" => false,
-            "gemma2" => true,
-            other => {
-                return Err(
-                    Error::input(format!("the text model `{other}` is not supported")).hint("known: gemma, gemma2")
-                );
-            }
-        };
+        let second = self.second_generation()?;
         let pick =
-            |stated: Option<usize>, first: usize, other: usize| stated.unwrap_or(if second { other } else { first });
+            |stated: Option<usize>, gemma: usize, gemma2: usize| stated.unwrap_or([gemma, gemma2][usize::from(second)]);
         let layers = pick(self.num_hidden_layers, 28, 26);
         let heads = pick(self.num_attention_heads, 16, 8);
         let key_value_heads = pick(self.num_key_value_heads, 16, 4);
-        if layers == 0 {
-            return Err(Error::input("a text model without layers is not supported"));
-        }
-        if key_value_heads == 0 || !heads.is_multiple_of(key_value_heads) || !self.head_dim.is_multiple_of(2) {
-            return Err(Error::input(format!(
-                "{heads} heads of size {} over {key_value_heads} key-value heads do not fit together",
-                self.head_dim
-            )));
-        }
-        if self.attention_bias {
-            return Err(Error::input("biases in the text model's attention are not supported by this family"));
-        }
+        self.check(layers, heads, key_value_heads)?;
         let scalar = if second { self.query_pre_attn_scalar.unwrap_or(256.0) } else { self.head_dim as f64 };
-        let act = if second { &self.hidden_activation } else { &self.hidden_act };
-        let capped =
-            |stated: Option<Option<f32>>, default: f32| if second { stated.unwrap_or(Some(default)) } else { None };
+        let capped = |stated: Option<Option<f32>>, default: f32| stated.unwrap_or(Some(default)).filter(|_| second);
         Ok(Decoder {
             second_generation: second,
             hidden: pick(self.hidden_size, 3072, 2304),
@@ -236,12 +204,50 @@ impl Text {
             positions: self.max_position_embeddings,
             epsilon: self.rms_norm_eps,
             rope_theta: self.rope_theta()?,
-            gelu: Gelu::parse(act.as_deref().unwrap_or(GELU_TANH))?,
+            gelu: self.gelu(second)?,
             scale: scalar.powf(-0.5) as f32,
             attention_cap: capped(self.attn_logit_softcapping, 50.0),
             logit_cap: capped(self.final_logit_softcapping, 30.0),
             windows: self.windows(layers, second)?,
         })
+    }
+
+    /// Whether it is Gemma 2 and not Gemma 1.
+    fn second_generation(&self) -> Result<bool> {
+        match self.model_type.as_str() {
+            "gemma" => Ok(false),
+            "gemma2" => Ok(true),
+            other => {
+                Err(Error::input(format!("the text model `{other}` is not supported")).hint("known: gemma, gemma2"))
+            }
+        }
+    }
+
+    fn check(&self, layers: usize, heads: usize, key_value_heads: usize) -> Result<()> {
+        if layers == 0 {
+            return Err(Error::input("a text model without layers is not supported"));
+        }
+        if key_value_heads == 0 || !heads.is_multiple_of(key_value_heads) || !self.head_dim.is_multiple_of(2) {
+            let size = self.head_dim;
+            return Err(Error::input(format!(
+                "{heads} heads of size {size} over {key_value_heads} key-value heads do not fit together"
+            )));
+        }
+        if self.attention_bias {
+            return Err(Error::input("biases in the text model's attention are not supported by this family"));
+        }
+        if self.use_bidirectional_attention == Some(false) {
+            return Err(Error::input("a prompt that is read in one direction only is not supported by this family"));
+        }
+        Ok(())
+    }
+
+    /// Gemma 1's `gelu` is a legacy name of the tanh form (`GemmaConfig.__post_init__` of transformers).
+    fn gelu(&self, second: bool) -> Result<Gelu> {
+        match (second, self.hidden_act.as_deref(), self.hidden_activation.as_deref()) {
+            (false, Some("gelu") | None, _) | (true, _, None) => Ok(Gelu::Tanh),
+            (false, Some(name), _) | (true, _, Some(name)) => Gelu::parse(name),
+        }
     }
 
     fn rope_theta(&self) -> Result<f64> {
@@ -262,5 +268,59 @@ impl Text {
             return Err(Error::input(format!("layer_types has {} entries for {layers} layers", types.len())));
         }
         Ok(types.iter().map(|kind| window.filter(|_| kind == "sliding_attention")).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decoder(text: serde_json::Value) -> Result<Decoder> {
+        serde_json::from_value::<Text>(text).unwrap().decoder()
+    }
+
+    /// What `google/paligemma-3b-pt-224` and `google/paligemma2-3b-pt-224` leave out is filled in.
+    #[test]
+    fn defaults_are_those_of_transformers() {
+        let gemma = decoder(serde_json::json!({
+            "model_type": "gemma", "hidden_size": 2048, "intermediate_size": 16384, "num_attention_heads": 8,
+            "num_hidden_layers": 18, "num_image_tokens": 256, "num_key_value_heads": 1, "torch_dtype": "float32",
+            "vocab_size": 257216
+        }));
+        let gemma = gemma.unwrap();
+        assert_eq!((gemma.head_size, gemma.rope_theta, gemma.scale), (256, 10_000.0, 0.0625));
+        assert_eq!((gemma.attention_cap, gemma.logit_cap, gemma.gelu), (None, None, Gelu::Tanh));
+        assert_eq!(gemma.windows, [None; 18]);
+        let gemma2 = decoder(serde_json::json!({"model_type": "gemma2", "query_pre_attn_scalar": 144})).unwrap();
+        assert_eq!((gemma2.hidden, gemma2.layers, gemma2.key_value_heads), (2304, 26, 4));
+        assert_eq!((gemma2.attention_cap, gemma2.logit_cap), (Some(50.0), Some(30.0)));
+        assert_eq!((gemma2.windows[0], gemma2.windows[1]), (Some(4096), None));
+        assert!((gemma2.scale - 1.0 / 12.0).abs() < 1e-7);
+    }
+
+    #[test]
+    fn null_switches_a_cap_off_and_gelu_means_tanh_in_gemma_alone() {
+        let capless = serde_json::json!({"model_type": "gemma2", "attn_logit_softcapping": null});
+        assert_eq!(decoder(capless).unwrap().attention_cap, None);
+        let legacy = serde_json::json!({"model_type": "gemma", "hidden_act": "gelu"});
+        assert_eq!(decoder(legacy).unwrap().gelu, Gelu::Tanh);
+        let exact = serde_json::json!({"model_type": "gemma2", "hidden_activation": "gelu"});
+        assert_eq!(decoder(exact).unwrap().gelu, Gelu::Erf);
+    }
+
+    #[test]
+    fn what_is_not_supported_is_refused() {
+        for (key, value) in [
+            ("attention_bias", serde_json::json!(true)),
+            ("use_bidirectional_attention", serde_json::json!(false)),
+            ("num_hidden_layers", serde_json::json!(0)),
+            ("num_key_value_heads", serde_json::json!(3)),
+            ("rope_scaling", serde_json::json!({"type": "linear"})),
+            ("model_type", serde_json::json!("llama")),
+        ] {
+            let mut config = serde_json::json!({"model_type": "gemma", "use_bidirectional_attention": true});
+            config[key] = value;
+            assert!(decoder(config).is_err(), "{key}");
+        }
     }
 }

@@ -35,7 +35,6 @@ fn blueprint(checkpoint: &Checkpoint, placement: &mut Placement) -> Result<Bluep
     let grid = config.vision_config.image_size / config.vision_config.patch_size;
     let names = Names::of(placement.weights());
     let mut parameters = Parameters { placement, names: &names };
-    let end_tokens = config.eos_token_id.as_ref().map(config::EndTokens::ids).unwrap_or_default();
     Ok(Blueprint {
         vision: vision::graph(&config.vision_config, text.hidden, &mut parameters)?,
         prefill: decoder::prefill(&text, grid * grid, &mut parameters)?,
@@ -45,7 +44,6 @@ fn blueprint(checkpoint: &Checkpoint, placement: &mut Placement) -> Result<Bluep
         image_tokens: grid * grid,
         positions: text.positions,
         vocabulary: text.vocabulary,
-        end_tokens,
         prompt: PromptForm {
             image_token: "<image>",
             image_token_id: config.image_token(),
