@@ -66,15 +66,22 @@ impl fmt::Display for DType {
 
 /// The elements of a [`Tensor`].
 #[derive(Debug, Clone, PartialEq)]
-#[allow(missing_docs)]
 pub enum Data {
+    /// Elements of [`DType::F64`].
     F64(Vec<f64>),
+    /// Elements of [`DType::F32`].
     F32(Vec<f32>),
+    /// Elements of [`DType::F16`].
     F16(Vec<f16>),
+    /// Elements of [`DType::BF16`].
     BF16(Vec<bf16>),
+    /// Elements of [`DType::I64`].
     I64(Vec<i64>),
+    /// Elements of [`DType::I32`].
     I32(Vec<i32>),
+    /// Elements of [`DType::U8`].
     U8(Vec<u8>),
+    /// Elements of [`DType::Bool`].
     Bool(Vec<bool>),
 }
 

@@ -10,6 +10,8 @@ use digrap_bench::model::{FAMILIES, text::PROMPTS};
 use digrap_bench::score::METRICS;
 use serde_json::Value;
 
+use crate::support::{easy_vqa, fixture, link, program_at};
+
 fn program() -> Command {
     Command::new(env!("CARGO_BIN_EXE_digrap-bench"))
 }
@@ -159,6 +161,12 @@ fn list_shows_every_row_of_every_registry() {
     for name in ["datasets", "metrics", "models", "prompts"].iter().flat_map(|registry| names(registry)) {
         assert!(text(&plain.stdout).contains(&format!("  {name} ")), "{name}");
     }
+    let facts = METRICS.iter().map(|row| ("source", row.source));
+    let facts = facts.chain(DATASETS.iter().flat_map(|row| [("licence", row.licence), ("obtain", row.obtain)]));
+    for (name, fact) in facts {
+        let line = format!("{name}: {fact}");
+        assert!(text(&plain.stdout).lines().any(|shown| shown.trim_start() == line), "{line}");
+    }
     let one = json(&run(&["list", "metrics", "--json"]));
     assert_eq!(one.as_object().unwrap().keys().collect::<Vec<_>>(), ["metrics"]);
 }
@@ -220,7 +228,17 @@ fn score_prints_a_table_or_one_json_document() {
         assert!(!document[key].is_null(), "{key}");
     }
     let plain = score(folder.path(), results, &[]);
-    assert!(text(&plain.stdout).contains("80.0"), "{}", text(&plain.stdout));
+    let expected = "\
+| dataset   | answers | questions | n | accuracy % |  95 % interval |
+|-----------|---------|-----------|--:|-----------:|---------------:|
+| questions | all     | all       | 2 |      80.00 | 0.00 to 100.00 |
+| questions | number  | all       | 1 |      60.00 |              - |
+| questions | other   | all       | 1 |     100.00 |              - |
+| questions | all     | what      | 2 |      80.00 | 0.00 to 100.00 |
+
+Metric: official-2021. Intervals clustered by image (2 images).
+";
+    assert_eq!(text(&plain.stdout), expected);
 }
 
 #[test]
@@ -233,6 +251,28 @@ fn score_tells_wrong_from_incomplete_input() {
     let damaged = score(folder.path(), &one[..20], &[]);
     assert_eq!(damaged.status.code(), Some(2), "{}", text(&damaged.stderr));
     assert!(text(&damaged.stderr).contains("caused by: "), "{}", text(&damaged.stderr));
+}
+
+/// The questions left out for `--limit` are told in the table and in the document; a limit that leaves out none is not.
+#[test]
+fn a_limited_run_says_so() {
+    let home = tempfile::tempdir().unwrap();
+    let three = r#"[["what shape is in the image?","circle",0],["is there a circle?","no",0],["what color?","red",0]]"#;
+    fs::create_dir_all(home.path().join("set/test/images")).unwrap();
+    fs::write(home.path().join("set/test/questions.json"), three).unwrap();
+    link(&easy_vqa().join("test/images/0.png"), &home.path().join("set/test/images/0.png"));
+    for (limit, told) in [("2", Some(2)), ("3", None)] {
+        let mut command = program_at(home.path());
+        command.arg("vqa").arg("--model").arg(fixture("models/paligemma-easy-vqa"));
+        command.args(["--dataset", "easy-vqa", "--root", "set", "--output", "output", "--json", "--limit", limit]);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let document = json(&output);
+        assert_eq!(document["limit"], Value::from(told));
+        assert_eq!(document["evaluations"][0]["n"].to_string(), limit);
+        let table = fs::read_to_string(home.path().join("output/table.md")).unwrap();
+        assert_eq!(table.contains("\nFirst 2 questions only. Metric: "), told.is_some(), "{table}");
+    }
 }
 
 /// A download that fails leaves nothing behind, so that the next run starts afresh.

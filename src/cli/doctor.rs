@@ -5,7 +5,7 @@ use std::path::Path;
 
 use digrap_bench::error::{Error, Result};
 use digrap_bench::runtime::library::{self, RuntimeInfo, Source};
-use digrap_bench::shift;
+use digrap_bench::shift::{self, Blas};
 use serde::Serialize;
 
 use super::machine::{self, Folders};
@@ -58,10 +58,7 @@ pub fn run(json: bool) -> Result<()> {
 fn checks(folders: &Folders) -> Vec<Check> {
     let mut checks = vec![ok("version", env!("CARGO_PKG_VERSION"))];
     checks.extend(runtime_checks(folders));
-    checks.push(match shift::blas() {
-        Ok(blas) => ok("linear algebra", format!("{}, {} threads", blas.config, blas.threads)),
-        Err(error) => missing("linear algebra", format!("{error:?}"), "install OpenBLAS: `make setup`"),
-    });
+    checks.push(linear_algebra(shift::blas()));
     checks.push(match std::thread::available_parallelism() {
         Ok(threads) => ok("processor threads", threads.to_string()),
         Err(error) => optional("processor threads", error.to_string(), "one thread will be used"),
@@ -76,6 +73,15 @@ fn checks(folders: &Folders) -> Vec<Check> {
     checks
 }
 
+fn linear_algebra(found: Result<Blas>) -> Check {
+    match found {
+        Ok(blas) => ok("linear algebra", format!("{}, {} threads", blas.config, blas.threads)),
+        Err(error) => {
+            optional("linear algebra", reason(&error), "`vqa` and `score` do without; `make setup` installs OpenBLAS")
+        }
+    }
+}
+
 fn runtime_checks(folders: &Folders) -> Vec<Check> {
     let search = machine::search_path(folders);
     let loaded = library::locate(&search).and_then(|found| Ok((found.source, library::load(&found, 1)?)));
@@ -83,9 +89,7 @@ fn runtime_checks(folders: &Folders) -> Vec<Check> {
         Ok((source, runtime)) => described(source, &runtime.info),
         Err(error) => {
             let hint = error.next_step().unwrap_or("run `make setup`").to_owned();
-            let described = format!("{error:?}");
-            let reason = described.split_once(": ").map_or(described.as_str(), |(_, reason)| reason);
-            vec![missing("ONNX Runtime", reason.to_owned(), &hint)]
+            vec![missing("ONNX Runtime", reason(&error), &hint)]
         }
     }
 }
@@ -103,6 +107,11 @@ fn described(source: Source, info: &RuntimeInfo) -> Vec<Check> {
         ok("providers", info.providers.join(", ")),
         gpu,
     ]
+}
+
+/// An error in one line.
+fn reason(error: &Error) -> String {
+    super::messages(error).join(": ")
 }
 
 fn folder(name: &'static str, path: &Path, hint: &str) -> Check {
@@ -144,4 +153,18 @@ fn table(checks: &[Check]) -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_evaluation_runs_without_linear_algebra() {
+        let error = Error::internal("no eigenvalues").caused_by(Error::internal("no memory"));
+        let check = linear_algebra(Err(error));
+        assert_eq!((check.state, &*check.value), (State::Optional, "no eigenvalues: no memory"));
+        let found = linear_algebra(Ok(Blas { config: "OpenBLAS 0.3".into(), threads: 2 }));
+        assert_eq!((found.state, &*found.value), (State::Ok, "OpenBLAS 0.3, 2 threads"));
+    }
 }

@@ -36,6 +36,9 @@ struct Entry {
     /// Further facts by name.
     #[serde(flatten)]
     facts: BTreeMap<&'static str, String>,
+    /// Those of them that the table shows, each on a line of its own.
+    #[serde(skip)]
+    shown: &'static [&'static str],
 }
 
 /// Prints one registry or all.
@@ -57,7 +60,8 @@ fn entries(registry: Registry) -> Vec<Entry> {
                     ("questions", row.n.to_string()),
                     ("obtain", row.obtain.to_owned()),
                 ];
-                Entry { name: row.name, about: row.about.to_owned(), aliases: &[], facts: facts.into() }
+                let shown = &["licence", "obtain"];
+                Entry { name: row.name, about: row.about.to_owned(), aliases: &[], facts: facts.into(), shown }
             })
             .collect(),
         Registry::Metrics => METRICS
@@ -67,6 +71,7 @@ fn entries(registry: Registry) -> Vec<Entry> {
                 about: row.about.to_owned(),
                 aliases: row.aliases,
                 facts: [("source", row.source.to_owned())].into(),
+                shown: &["source"],
             })
             .collect(),
         Registry::Models => FAMILIES
@@ -76,11 +81,18 @@ fn entries(registry: Registry) -> Vec<Entry> {
                 about: row.about.to_owned(),
                 aliases: &[],
                 facts: [("model_types", row.model_types.join(", "))].into(),
+                shown: &[],
             })
             .collect(),
         Registry::Prompts => PROMPTS
             .iter()
-            .map(|row| Entry { name: row.name, about: row.template.to_owned(), aliases: &[], facts: BTreeMap::new() })
+            .map(|row| Entry {
+                name: row.name,
+                about: row.template.to_owned(),
+                aliases: &[],
+                facts: BTreeMap::new(),
+                shown: &[],
+            })
             .collect(),
     }
 }
@@ -100,6 +112,9 @@ fn table(lists: &BTreeMap<Registry, Vec<Entry>>) -> String {
             let aliases =
                 if entry.aliases.is_empty() { String::new() } else { format!(" (also: {})", entry.aliases.join(", ")) };
             let _ = writeln!(text, "  {:<width$}  {}{aliases}", entry.name, entry.about);
+            for fact in entry.shown {
+                let _ = writeln!(text, "  {:<width$}  {fact}: {}", "", entry.facts[fact]);
+            }
         }
     }
     text

@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 use digrap_bench::error::{Error, Kind, Result};
 
 mod doctor;
+mod known;
 mod list;
 mod machine;
 mod progress;
@@ -115,19 +116,23 @@ pub fn print_json(document: &impl serde::Serialize) -> Result<()> {
     print(&(text + "\n"))
 }
 
-fn print_error(error: &Error) {
-    let mut last = error.to_string();
-    let mut text = format!("error: {last}\n");
+/// The message of an error and those of its causes, without repetitions.
+fn messages(error: &Error) -> Vec<String> {
+    let mut messages = vec![error.to_string()];
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
         let message = error.to_string();
         // Some crates repeat the text of the source in that of the error.
-        if !last.contains(&message) && !message.ends_with(&last) {
-            text += &format!("caused by: {message}\n");
-            last = message;
+        if !messages.last().is_some_and(|last| last.contains(&message) || message.ends_with(last)) {
+            messages.push(message);
         }
         cause = error.source();
     }
+    messages
+}
+
+fn print_error(error: &Error) {
+    let mut text = format!("error: {}\n", messages(error).join("\ncaused by: "));
     if let Some(hint) = error.next_step() {
         text += &format!("hint: {hint}\n");
     }

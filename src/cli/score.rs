@@ -1,12 +1,15 @@
 //! `score`: the accuracy of a results file.
 
-use std::fmt::Write;
 use std::path::PathBuf;
 
 use clap::Args;
-use digrap_bench::data::{Dataset, find_dataset, results, vqa_json};
+use digrap_bench::data::{results, vqa_json};
 use digrap_bench::error::{Error, Result};
-use digrap_bench::score::{Group, Metric, ScoreOptions, Summary, find_metric, score, summarise};
+use digrap_bench::report;
+use digrap_bench::score::{ScoreOptions, score, summarise};
+use digrap_bench::suite::PlannedDataset;
+
+use super::known;
 
 /// Arguments of `score`.
 #[derive(Debug, Args)]
@@ -36,53 +39,21 @@ pub struct ScoreArgs {
 
 /// Scores the results and prints the table, or the JSON document.
 pub fn run(args: &ScoreArgs, json: bool) -> Result<()> {
-    let (metric, dataset) = load(args)?;
+    let PlannedDataset { dataset, metric } = load(args)?;
     let references = dataset.references.as_ref().ok_or_else(|| Error::input("the dataset has no human answers"))?;
     let answers = results::load(&args.results, &dataset)?;
     let options = ScoreOptions { dict_equality: args.dict_equality };
     let scores = score(metric, options, &answers, references)?;
     let summary = summarise(metric, &scores, references, &dataset.clusters())?;
-    if json { super::print_json(&summary) } else { super::print(&table(&summary)) }
+    if json { super::print_json(&summary) } else { super::print(&report::breakdown(&dataset.name, &summary)) }
 }
 
-fn load(args: &ScoreArgs) -> Result<(&'static Metric, Dataset)> {
-    let named = args.metric.as_deref().map(find_metric).transpose()?;
+fn load(args: &ScoreArgs) -> Result<PlannedDataset> {
+    let metric = args.metric.as_deref();
     if let Some(name) = &args.dataset {
-        let row = find_dataset(name)?;
-        let metric = named.map_or_else(|| find_metric(row.metric), Ok)?;
-        let root = match &args.root {
-            Some(root) => root.clone(),
-            None => super::machine::folders()?.data.join("datasets").join(row.name),
-        };
-        return Ok((metric, (row.load)(&root)?));
+        return known::dataset(name, args.root.as_deref(), metric);
     }
-    let metric = named.map_or_else(|| find_metric("official-2021"), Ok)?;
     let questions = args.questions.as_deref().ok_or_else(|| Error::input("neither --dataset nor --questions given"))?;
     let files = vqa_json::Files { questions, annotations: args.annotations.as_deref(), images: None, image_name: None };
-    Ok((metric, vqa_json::load(files)?))
-}
-
-/// One line a group: name, count, accuracy and 95 % interval in percent.
-fn table(summary: &Summary) -> String {
-    let Summary { n, accuracy, interval, .. } = *summary;
-    let named = |(name, group): (&String, &Group)| (name.clone(), *group);
-    let sections = [
-        (format!("accuracy ({})", summary.metric), vec![("all".to_owned(), Group { n, accuracy, interval })]),
-        ("by answer type".to_owned(), summary.by_answer_type.iter().map(named).collect()),
-        ("by question type".to_owned(), summary.by_question_type.iter().map(named).collect()),
-    ];
-    let names = sections.iter().flat_map(|(title, rows)| rows.iter().map(|(name, _)| name).chain([title]));
-    let width = names.map(|name| name.chars().count()).max().unwrap_or(0);
-    let mut text = String::new();
-    for (title, rows) in sections.iter().filter(|(_, rows)| !rows.is_empty()) {
-        // Writing to a string does not fail.
-        let _ = writeln!(text, "{title:<width$} {:>9} {:>7}  95 % interval", "n", "%");
-        for (name, Group { n, accuracy, interval }) in rows {
-            let accuracy = accuracy.map_or_else(|| "-".to_owned(), |accuracy| format!("{accuracy:.2}"));
-            let interval = interval.map_or_else(|| "-".to_owned(), |[low, high]| format!("{low:.2} to {high:.2}"));
-            let _ = writeln!(text, "{name:<width$} {n:>9} {accuracy:>7}  {interval}");
-        }
-    }
-    let _ = writeln!(text, "intervals clustered by image ({} images)", summary.clusters);
-    text
+    known::custom(files, metric)
 }

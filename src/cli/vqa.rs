@@ -4,17 +4,17 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use digrap_bench::data::{Dataset, WholeFile, find_dataset, vqa_json};
+use digrap_bench::data::{WholeFile, vqa_json};
 use digrap_bench::error::{Error, Result};
 use digrap_bench::model::decoding::Decoding;
 use digrap_bench::model::text::Prompt;
 use digrap_bench::report::{self, Conditions, Row};
 use digrap_bench::runtime::{self, Device};
-use digrap_bench::score::{Metric, find_metric};
 use digrap_bench::suite::{Evaluation, Event, Plan, PlannedDataset, evaluate};
 use digrap_bench::tensor::DType;
 use serde::Serialize;
 
+use super::known;
 use super::machine::{Folders, folders, search_path};
 use super::progress::Progress;
 
@@ -42,7 +42,8 @@ pub struct VqaArgs {
     /// File names of the images, such as `{image_id}.png` [default: COCO_{data_subtype}_{image_id:012}.jpg]
     #[arg(long, value_name = "TEMPLATE", requires = "questions")]
     image_name: Option<String>,
-    /// How each question is put to the model; `list prompts` shows all
+    /// How each question is put to the model; `list prompts` shows all. Google's PaliGemma checkpoints were
+    /// trained with prompts such as `answer en {question}`: `answer-en` is what they expect
     #[arg(long, value_name = "PRESET", default_value = "bare")]
     prompt: String,
     /// How to compute accuracy [default: the dataset's own, official-2021 for a set of your own]
@@ -57,7 +58,7 @@ pub struct VqaArgs {
     /// Questions per call of the model, or `auto`
     #[arg(long, value_name = "N", default_value = "auto")]
     batch_size: String,
-    /// Answer only the first N questions of each dataset
+    /// Answer only the first N questions of each dataset; table.md and run.json say so
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
     /// Where to compute: cpu, cuda or cuda:I
@@ -84,20 +85,23 @@ const CUSTOM: &str = "custom";
 #[derive(Serialize)]
 struct Run<'a> {
     program_version: &'static str,
+    /// Only so many questions of each dataset were asked, the first ones; none where all were.
+    limit: Option<usize>,
     evaluations: &'a [Evaluation],
 }
 
 /// Evaluates, writes the output folder and prints the table, or the JSON document.
 pub fn run(args: &VqaArgs, json: bool) -> Result<()> {
     let folders = folders()?;
-    let plan = plan(args, &folders)?;
+    let mut plan = plan(args, &folders)?;
+    let limit = shorten(&mut plan.datasets, args.limit);
     let runtime = runtime::load(&runtime::locate(&search_path(&folders))?, plan.threads)?;
     let mut display = Display::default();
     let evaluations = evaluate(&plan, &runtime, &mut |model, event| display.show(model, event))?;
     display.finish();
-    let run = Run { program_version: env!("CARGO_PKG_VERSION"), evaluations: &evaluations };
+    let run = Run { program_version: env!("CARGO_PKG_VERSION"), limit, evaluations: &evaluations };
     let decoding = plan.decoding.strategy.to_string();
-    let table = table(&evaluations, Conditions { prompt: plan.prompt.template, decoding: &decoding });
+    let table = table(&evaluations, Conditions { prompt: plan.prompt.template, decoding: &decoding, limit });
     if let Some(output) = &plan.output {
         let document = serde_json::to_string_pretty(&run)
             .map_err(|cause| Error::internal("cannot write the run as JSON").caused_by(cause))?;
@@ -108,7 +112,6 @@ pub fn run(args: &VqaArgs, json: bool) -> Result<()> {
 }
 
 fn plan(args: &VqaArgs, folders: &Folders) -> Result<Plan> {
-    let metric = args.metric.as_deref().map(find_metric).transpose()?;
     let prompt = Prompt::find(&args.prompt)?;
     let strategy = args.decode.parse()?;
     let device: Device = args.device.parse()?;
@@ -121,7 +124,7 @@ fn plan(args: &VqaArgs, folders: &Folders) -> Result<Plan> {
     };
     Ok(Plan {
         models: args.model.clone(),
-        datasets: datasets(args, metric, folders)?,
+        datasets: datasets(args)?,
         prompt,
         decoding: Decoding { strategy, max_new_tokens: args.max_new_tokens as usize },
         batch_size,
@@ -134,29 +137,31 @@ fn plan(args: &VqaArgs, folders: &Folders) -> Result<Plan> {
     })
 }
 
-fn datasets(args: &VqaArgs, metric: Option<&'static Metric>, folders: &Folders) -> Result<Vec<PlannedDataset>> {
-    let limited = |dataset: Dataset| match args.limit {
-        Some(count) => dataset.limit(usize::try_from(count).unwrap_or(usize::MAX)),
-        None => dataset,
+fn datasets(args: &VqaArgs) -> Result<Vec<PlannedDataset>> {
+    let metric = args.metric.as_deref();
+    let Some(questions) = &args.questions else {
+        return args.dataset.iter().map(|name| known::dataset(name, args.root.as_deref(), metric)).collect();
     };
-    if let Some(questions) = &args.questions {
-        let files = vqa_json::Files {
-            questions,
-            annotations: args.annotations.as_deref(),
-            images: args.images.as_deref(),
-            image_name: args.image_name.as_deref(),
-        };
-        let dataset = Dataset { name: CUSTOM.to_owned(), ..vqa_json::load(files)? };
-        let metric = metric.map_or_else(|| find_metric("official-2021"), Ok)?;
-        return Ok(vec![PlannedDataset { dataset: limited(dataset), metric }]);
-    }
-    let known = |name: &String| {
-        let row = find_dataset(name)?;
-        let root = args.root.clone().unwrap_or_else(|| folders.data.join("datasets").join(row.name));
-        let metric = metric.map_or_else(|| find_metric(row.metric), Ok)?;
-        Ok(PlannedDataset { dataset: limited((row.load)(&root)?), metric })
+    let files = vqa_json::Files {
+        questions,
+        annotations: args.annotations.as_deref(),
+        images: args.images.as_deref(),
+        image_name: args.image_name.as_deref(),
     };
-    args.dataset.iter().map(known).collect()
+    let mut custom = known::custom(files, metric)?;
+    custom.dataset.name = CUSTOM.to_owned();
+    Ok(vec![custom])
+}
+
+/// Leaves the first `limit` questions of each dataset; the limit, if questions were left out for it.
+fn shorten(datasets: &mut Vec<PlannedDataset>, limit: Option<u64>) -> Option<usize> {
+    let count = usize::try_from(limit?).unwrap_or(usize::MAX);
+    let longer = datasets.iter().any(|planned| planned.dataset.questions.len() > count);
+    *datasets = std::mem::take(datasets)
+        .into_iter()
+        .map(|planned| PlannedDataset { dataset: planned.dataset.limit(count), ..planned })
+        .collect();
+    longer.then_some(count)
 }
 
 fn parse_dtype(text: &str) -> Result<Option<DType>> {

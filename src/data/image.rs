@@ -96,10 +96,10 @@ fn convert<T: Copy, const N: usize>(samples: &[T], pixel: impl Fn([T; N]) -> [u8
     samples.as_chunks().0.iter().flat_map(|&values| pixel(values)).collect()
 }
 
-/// A file that must not be read past its end: libjpeg would invent the rest, Pillow refuses.
-struct WholeFile<'a>(&'a [u8]);
+/// The bytes of a JPEG file, which must not be read past their end: libjpeg would invent the rest, Pillow refuses.
+struct JpegBytes<'a>(&'a [u8]);
 
-impl Read for WholeFile<'_> {
+impl Read for JpegBytes<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.fill_buf()?.read(buffer)?;
         self.consume(count);
@@ -107,7 +107,7 @@ impl Read for WholeFile<'_> {
     }
 }
 
-impl BufRead for WholeFile<'_> {
+impl BufRead for JpegBytes<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.0.is_empty() { Err(io::Error::other("the file is truncated")) } else { Ok(self.0) }
     }
@@ -126,14 +126,14 @@ fn jpeg_failure(payload: &(dyn Any + Send)) -> Error {
     let message = payload
         .downcast_ref::<String>()
         .map_or("libjpeg gave up", |message| message.strip_prefix("libjpeg fatal error: ").unwrap_or(message));
-    // libjpeg words an error of the reader, see `WholeFile`, as its own.
+    // libjpeg words an error of the reader, see `JpegBytes`, as its own.
     let message = if message.starts_with("Input file read error") { "the file is truncated" } else { message };
     Error::input(message)
 }
 
 fn read_jpeg(bytes: &[u8]) -> Result<RgbImage> {
     let failed = |cause: io::Error| Error::input("the JPEG data are damaged").caused_by(cause);
-    let decoder = Decompress::new_reader(WholeFile(bytes)).map_err(failed)?;
+    let decoder = Decompress::new_reader(JpegBytes(bytes)).map_err(failed)?;
     let (width, height) = decoder.size();
     check_size(width as u64, height as u64)?;
     let color = match decoder.components().len() {

@@ -4,6 +4,7 @@
 //! file ([`Initializer::External`]), so that a graph over gigabytes of weights stays a few kilobytes.
 
 mod builder;
+mod messages;
 pub mod ops;
 mod protobuf;
 
@@ -87,14 +88,22 @@ impl fmt::Display for Type {
 
 /// An attribute of a node.
 #[derive(Debug, Clone, PartialEq)]
-#[allow(missing_docs)]
 pub enum Attribute {
+    /// An integer.
     Int(i64),
+    /// A single-precision number.
     Float(f32),
+    /// A string.
     Text(String),
+    /// A list of integers.
     Ints(Vec<i64>),
+    /// A list of single-precision numbers.
     Floats(Vec<f32>),
+    /// A tensor.
     Tensor(Tensor),
+    /// Anything else that a file has, such as the sub-graphs of `If` and `Loop`: the bytes of its `AttributeProto`,
+    /// which are written back as they were read.
+    Other(Vec<u8>),
 }
 
 /// One operation of a graph.

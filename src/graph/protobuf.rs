@@ -1,155 +1,19 @@
-//! ONNX protobuf, the subset of `onnx.proto` (IR version 10) that graphs need. Unknown fields are skipped.
+//! Graphs as ONNX protobuf and back. Fields without a place in [`super::messages`] are skipped, except in attributes.
 
 use std::collections::HashMap;
 
 use prost::Message;
 
+use super::messages::{
+    AttributeProto, DimensionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto,
+    TensorProto, TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
+};
 use super::ops::{self, Site};
-use super::{Attribute, Dim, Graph, Initializer, Node, Type, Value};
+use super::{Attribute, Dim, Graph, Initializer, Node, OPSET, Type, Value};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 
 const IR_VERSION: i64 = 10;
-
-#[derive(Clone, PartialEq, Message)]
-struct ModelProto {
-    #[prost(int64, optional, tag = "1")]
-    ir_version: Option<i64>,
-    #[prost(string, optional, tag = "2")]
-    producer_name: Option<String>,
-    #[prost(message, optional, tag = "7")]
-    graph: Option<GraphProto>,
-    #[prost(message, repeated, tag = "8")]
-    opset_import: Vec<OperatorSetIdProto>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct OperatorSetIdProto {
-    #[prost(string, optional, tag = "1")]
-    domain: Option<String>,
-    #[prost(int64, optional, tag = "2")]
-    version: Option<i64>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct GraphProto {
-    #[prost(message, repeated, tag = "1")]
-    node: Vec<NodeProto>,
-    #[prost(string, optional, tag = "2")]
-    name: Option<String>,
-    #[prost(message, repeated, tag = "5")]
-    initializer: Vec<TensorProto>,
-    #[prost(message, repeated, tag = "11")]
-    input: Vec<ValueInfoProto>,
-    #[prost(message, repeated, tag = "12")]
-    output: Vec<ValueInfoProto>,
-    #[prost(message, repeated, tag = "13")]
-    value_info: Vec<ValueInfoProto>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct NodeProto {
-    #[prost(string, repeated, tag = "1")]
-    input: Vec<String>,
-    #[prost(string, repeated, tag = "2")]
-    output: Vec<String>,
-    #[prost(string, optional, tag = "3")]
-    name: Option<String>,
-    #[prost(string, optional, tag = "4")]
-    op_type: Option<String>,
-    #[prost(message, repeated, tag = "5")]
-    attribute: Vec<AttributeProto>,
-    #[prost(string, optional, tag = "7")]
-    domain: Option<String>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct AttributeProto {
-    #[prost(string, optional, tag = "1")]
-    name: Option<String>,
-    #[prost(float, optional, tag = "2")]
-    f: Option<f32>,
-    #[prost(int64, optional, tag = "3")]
-    i: Option<i64>,
-    #[prost(bytes = "vec", optional, tag = "4")]
-    s: Option<Vec<u8>>,
-    #[prost(message, optional, tag = "5")]
-    t: Option<TensorProto>,
-    #[prost(float, repeated, tag = "7")]
-    floats: Vec<f32>,
-    #[prost(int64, repeated, tag = "8")]
-    ints: Vec<i64>,
-    #[prost(int32, optional, tag = "20")]
-    r#type: Option<i32>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct TensorProto {
-    #[prost(int64, repeated, tag = "1")]
-    dims: Vec<i64>,
-    #[prost(int32, optional, tag = "2")]
-    data_type: Option<i32>,
-    #[prost(float, repeated, tag = "4")]
-    float_data: Vec<f32>,
-    #[prost(int32, repeated, tag = "5")]
-    int32_data: Vec<i32>,
-    #[prost(int64, repeated, tag = "7")]
-    int64_data: Vec<i64>,
-    #[prost(string, optional, tag = "8")]
-    name: Option<String>,
-    #[prost(bytes = "vec", optional, tag = "9")]
-    raw_data: Option<Vec<u8>>,
-    #[prost(double, repeated, tag = "10")]
-    double_data: Vec<f64>,
-    #[prost(message, repeated, tag = "13")]
-    external_data: Vec<StringStringEntryProto>,
-    #[prost(int32, optional, tag = "14")]
-    data_location: Option<i32>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct StringStringEntryProto {
-    #[prost(string, optional, tag = "1")]
-    key: Option<String>,
-    #[prost(string, optional, tag = "2")]
-    value: Option<String>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct ValueInfoProto {
-    #[prost(string, optional, tag = "1")]
-    name: Option<String>,
-    #[prost(message, optional, tag = "2")]
-    r#type: Option<TypeProto>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct TypeProto {
-    #[prost(message, optional, tag = "1")]
-    tensor_type: Option<TensorTypeProto>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct TensorTypeProto {
-    #[prost(int32, optional, tag = "1")]
-    elem_type: Option<i32>,
-    #[prost(message, optional, tag = "2")]
-    shape: Option<TensorShapeProto>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct TensorShapeProto {
-    #[prost(message, repeated, tag = "1")]
-    dim: Vec<DimensionProto>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct DimensionProto {
-    #[prost(int64, optional, tag = "1")]
-    dim_value: Option<i64>,
-    #[prost(string, optional, tag = "2")]
-    dim_param: Option<String>,
-}
 
 const EXTERNAL: i32 = 1;
 /// Attribute kinds of `AttributeProto.AttributeType`: float, int, string, tensor, floats, ints.
@@ -190,7 +54,7 @@ impl Graph {
                 .collect(),
             input: self.inputs.iter().map(|value| self.encode_value(*value)).collect(),
             output: self.outputs.iter().map(|value| self.encode_value(*value)).collect(),
-            value_info: Vec::new(),
+            value_info: self.stated_values(),
         };
         let opset = |(domain, version): &(String, i64)| OperatorSetIdProto {
             domain: Some(domain.clone()),
@@ -205,8 +69,15 @@ impl Graph {
         model.encode_to_vec()
     }
 
-    /// Reads the bytes of an `.onnx` file. Operators without a row load too; the types of their results are then
-    /// known only where the file states them.
+    /// Reads the bytes of an `.onnx` file. Any operator and any attribute loads and is written back by
+    /// [`Graph::to_onnx`]. Shape rules are those of opset [`OPSET`]: in a file of another opset, and for operators
+    /// without a row, the types of results are known only where the file states them. Functions that a file defines
+    /// are not read.
+    ///
+    /// # Errors
+    ///
+    /// Input errors: no protobuf of a model; a node that reads what nothing before it makes; an initialiser that is
+    /// damaged or of an element type without a [`DType`].
     pub fn from_onnx(bytes: &[u8]) -> Result<Self> {
         let model = ModelProto::decode(bytes).map_err(|cause| Error::input("not an ONNX model").caused_by(cause))?;
         let proto = model.graph.ok_or_else(|| Error::input("the ONNX model holds no graph"))?;
@@ -229,6 +100,52 @@ impl Graph {
             attribute: node.attributes.iter().map(|(name, value)| encode_attribute(name, value)).collect(),
             domain: Some(node.domain.clone()),
         }
+    }
+
+    /// Types that reading the file could not infer, as a file states them.
+    fn stated_values(&self) -> Vec<ValueInfoProto> {
+        let mut stated = Vec::new();
+        for node in &self.nodes {
+            let inferred = self.infer(&node.domain, &node.op, &node.inputs, &node.attributes).unwrap_or_default();
+            for (at, output) in node.outputs.iter().enumerate() {
+                let ty = self.type_of(*output);
+                if ty.is_some() && ty != inferred.get(at) && !self.outputs.contains(output) {
+                    stated.push(self.encode_value(*output));
+                }
+            }
+        }
+        stated
+    }
+
+    /// Types of a node's results, where its operator has a row for the opset of this graph and the types of its
+    /// inputs are known.
+    fn infer(
+        &self,
+        domain: &str,
+        op: &str,
+        inputs: &[Option<Value>],
+        attributes: &[(String, Attribute)],
+    ) -> Option<Vec<Type>> {
+        let ruled = |(domain, version): &(String, i64)| is_standard(domain) && *version == OPSET;
+        if !is_standard(domain) || !self.opsets.iter().any(ruled) {
+            return None;
+        }
+        let row = ops::find(op)?;
+        let mut types = Vec::with_capacity(inputs.len());
+        for input in inputs {
+            types.push(match input {
+                Some(value) => Some(self.type_of(*value)?),
+                None => None,
+            });
+        }
+        let constants = inputs.iter().map(|input| {
+            let (_, initializer) = self.initializers.iter().find(|(value, _)| Some(*value) == *input)?;
+            match initializer {
+                Initializer::Inline(tensor) => Some(tensor),
+                Initializer::External { .. } => None,
+            }
+        });
+        (row.shape)(&Site { op, inputs: types, constants: constants.collect(), attributes }).ok()
     }
 
     fn encode_initializer(&self, value: Value, initializer: &Initializer) -> TensorProto {
@@ -265,6 +182,11 @@ impl Graph {
     }
 }
 
+/// Whether a domain is that of the ONNX specification, which has two names.
+fn is_standard(domain: &str) -> bool {
+    matches!(domain, "" | "ai.onnx")
+}
+
 fn fixed_dims(ty: &Type) -> Vec<i64> {
     ty.dims.iter().map(|dim| if let Dim::Fixed(size) = dim { *size as i64 } else { 0 }).collect()
 }
@@ -285,7 +207,7 @@ fn encode_tensor(tensor: &Tensor) -> TensorProto {
     }
 }
 
-fn encode_attribute(name: &str, attribute: &Attribute) -> AttributeProto {
+fn encode_attribute(name: &str, attribute: &Attribute) -> Vec<u8> {
     let mut proto = AttributeProto { name: Some(name.to_owned()), ..AttributeProto::default() };
     proto.r#type = Some(match attribute {
         Attribute::Float(value) => {
@@ -312,8 +234,9 @@ fn encode_attribute(name: &str, attribute: &Attribute) -> AttributeProto {
             proto.ints = values.clone();
             KINDS[5]
         }
+        Attribute::Other(bytes) => return bytes.clone(),
     });
-    proto
+    proto.encode_to_vec()
 }
 
 struct Reader {
@@ -379,37 +302,19 @@ impl Reader {
         let attributes = proto
             .attribute
             .into_iter()
-            .filter_map(|proto| decode_attribute(proto).transpose())
+            .map(decode_attribute)
             .collect::<Result<Vec<_>>>()
             .map_err(|error| error.within(format!("cannot read the attributes of node `{name}`")))?;
-        let inferred = self.infer(&op, &inputs, &attributes);
+        let domain = proto.domain.unwrap_or_default();
+        let inferred = self.graph.infer(&domain, &op, &inputs, &attributes);
         let outputs = proto.output.into_iter().enumerate().map(|(at, output)| {
             let ty =
                 inferred.as_ref().and_then(|types| types.get(at).cloned()).or_else(|| stated.get(&output).cloned());
             self.declare(output, ty)
         });
         let outputs = outputs.collect();
-        self.graph.nodes.push(Node { name, op, domain: proto.domain.unwrap_or_default(), inputs, outputs, attributes });
+        self.graph.nodes.push(Node { name, op, domain, inputs, outputs, attributes });
         Ok(())
-    }
-
-    fn infer(&self, op: &str, inputs: &[Option<Value>], attributes: &[(String, Attribute)]) -> Option<Vec<Type>> {
-        let row = ops::find(op)?;
-        let mut types = Vec::with_capacity(inputs.len());
-        for input in inputs {
-            types.push(match input {
-                Some(value) => Some(self.graph.type_of(*value)?),
-                None => None,
-            });
-        }
-        let constants = inputs.iter().map(|input| {
-            let (_, initializer) = self.graph.initializers.iter().find(|(value, _)| Some(*value) == *input)?;
-            match initializer {
-                Initializer::Inline(tensor) => Some(tensor),
-                Initializer::External { .. } => None,
-            }
-        });
-        (row.shape)(&Site { op, inputs: types, constants: constants.collect(), attributes }).ok()
     }
 }
 
@@ -473,21 +378,34 @@ fn decode_tensor(proto: TensorProto) -> Result<Tensor> {
     }
 }
 
-fn decode_attribute(proto: AttributeProto) -> Result<Option<(String, Attribute)>> {
-    let name = proto.name.unwrap_or_default();
-    let attribute = match proto.r#type {
-        Some(kind) if kind == KINDS[0] => proto.f.map(Attribute::Float),
-        Some(kind) if kind == KINDS[1] => proto.i.map(Attribute::Int),
-        Some(kind) if kind == KINDS[2] => {
-            proto.s.map(|text| Attribute::Text(String::from_utf8_lossy(&text).into_owned()))
-        }
-        Some(kind) if kind == KINDS[3] => proto.t.map(decode_tensor).transpose()?.map(Attribute::Tensor),
-        Some(kind) if kind == KINDS[4] => Some(Attribute::Floats(proto.floats)),
-        Some(kind) if kind == KINDS[5] => Some(Attribute::Ints(proto.ints)),
-        // Sub-graphs and other kinds belong to operators without a row; nothing here reads them.
-        _ => return Err(Error::input(format!("attribute `{name}` is of a kind that is not supported"))),
+fn decode_attribute(bytes: Vec<u8>) -> Result<(String, Attribute)> {
+    let proto = AttributeProto::decode(&*bytes)
+        .map_err(|cause| Error::input("an attribute is no ONNX attribute").caused_by(cause))?;
+    let name = proto.name.clone().unwrap_or_default();
+    let other = || Attribute::Other(bytes.clone());
+    let kind = KINDS.iter().position(|kind| Some(*kind) == proto.r#type);
+    // Writers of proto3 leave zeros and empty strings out.
+    let attribute = match kind {
+        Some(0) => Attribute::Float(proto.f.unwrap_or(0.0)),
+        Some(1) => Attribute::Int(proto.i.unwrap_or(0)),
+        Some(2) => String::from_utf8(proto.s.unwrap_or_default()).map_or_else(|_| other(), Attribute::Text),
+        Some(3) => match proto.t {
+            Some(tensor) if has_elements_here(&tensor) => Attribute::Tensor(
+                decode_tensor(tensor).map_err(|error| error.within(format!("cannot read the tensor `{name}`")))?,
+            ),
+            _ => other(),
+        },
+        Some(4) => Attribute::Floats(proto.floats),
+        Some(5) => Attribute::Ints(proto.ints),
+        _ => other(),
     };
-    Ok(attribute.map(|attribute| (name, attribute)))
+    Ok((name, attribute))
+}
+
+/// Whether a tensor is of a known element type and not in another file.
+fn has_elements_here(proto: &TensorProto) -> bool {
+    let dtype = dtype_from_onnx(i64::from(proto.data_type.unwrap_or(0)));
+    dtype.is_ok() && proto.data_location != Some(EXTERNAL)
 }
 
 #[cfg(test)]
@@ -517,6 +435,103 @@ mod tests {
         let weight = back.find("linear.weight").unwrap();
         assert_eq!(back.type_of(weight).unwrap().to_string(), "f32[4,3]");
         assert_eq!(back.type_of(back.outputs[0]).unwrap().to_string(), "f32[3*batch]");
+    }
+
+    /// A file with one node that turns `x`, `f32[2]`, into `y` by way of `z`, which is stated to be `f32[7]`.
+    fn file(opset: i64, node: NodeProto) -> Vec<u8> {
+        let info = |name: &str, size: i64| {
+            let dim = vec![DimensionProto { dim_value: Some(size), dim_param: None }];
+            let tensor_type = Some(TensorTypeProto { elem_type: Some(1), shape: Some(TensorShapeProto { dim }) });
+            ValueInfoProto { name: Some(name.to_owned()), r#type: Some(TypeProto { tensor_type }) }
+        };
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let first = NodeProto { input: names(&["x"]), output: names(&["z"]), ..node };
+        let last = NodeProto {
+            input: names(&["z"]),
+            output: names(&["y"]),
+            op_type: Some("Unheard".into()),
+            ..NodeProto::default()
+        };
+        let graph = GraphProto {
+            node: vec![first, last],
+            input: vec![info("x", 2)],
+            output: vec![info("y", 3)],
+            value_info: vec![info("z", 7)],
+            ..GraphProto::default()
+        };
+        let opset_import = vec![OperatorSetIdProto { domain: None, version: Some(opset) }];
+        ModelProto { graph: Some(graph), opset_import, ..ModelProto::default() }.encode_to_vec()
+    }
+
+    fn node(op: &str, domain: &str, attribute: Vec<Vec<u8>>) -> NodeProto {
+        NodeProto { op_type: Some(op.into()), domain: Some(domain.into()), attribute, ..NodeProto::default() }
+    }
+
+    fn attribute(name: &str, kind: i32) -> AttributeProto {
+        AttributeProto { name: Some(name.into()), r#type: Some(kind), ..AttributeProto::default() }
+    }
+
+    #[test]
+    fn attributes_without_a_variant_are_written_back() {
+        const GRAPH: i32 = 5;
+        let branch = {
+            let mut bytes = attribute("then_branch", GRAPH).encode_to_vec();
+            let graph = GraphProto { name: Some("branch".into()), ..GraphProto::default() };
+            prost::encoding::message::encode(6, &graph, &mut bytes);
+            bytes
+        };
+        let strings = TensorProto { data_type: Some(8), ..TensorProto::default() };
+        let strings = AttributeProto { t: Some(strings), ..attribute("words", 4) }.encode_to_vec();
+        let bytes_of_no_text = AttributeProto { s: Some(vec![0xff]), ..attribute("blob", 3) }.encode_to_vec();
+        let kept = vec![branch, strings, bytes_of_no_text];
+        let graph = Graph::from_onnx(&file(OPSET, node("If", "", kept.clone()))).unwrap();
+        let names = ["then_branch", "words", "blob"].map(str::to_owned);
+        let expected: Vec<_> = names.into_iter().zip(kept.iter().cloned().map(Attribute::Other)).collect();
+        assert_eq!(graph.nodes[0].attributes, expected);
+        let written = ModelProto::decode(&*graph.to_onnx()).unwrap().graph.unwrap();
+        assert_eq!(written.node[0].attribute, kept);
+        assert_eq!(Graph::from_onnx(&graph.to_onnx()).unwrap(), graph);
+    }
+
+    #[test]
+    fn values_that_proto3_leaves_out_are_zero_or_empty() {
+        let kinds = [("f", 1), ("i", 2), ("s", 3), ("floats", 6), ("ints", 7)];
+        let attributes = kinds.map(|(name, kind)| attribute(name, kind).encode_to_vec()).to_vec();
+        let graph = Graph::from_onnx(&file(OPSET, node("Unheard", "", attributes))).unwrap();
+        let values: Vec<&Attribute> = graph.nodes[0].attributes.iter().map(|(_, value)| value).collect();
+        let expected = [
+            Attribute::Float(0.0),
+            Attribute::Int(0),
+            Attribute::Text(String::new()),
+            Attribute::Floats(vec![]),
+            Attribute::Ints(vec![]),
+        ];
+        assert_eq!(values, expected.iter().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn shape_rules_are_for_their_opset_and_domain_and_stated_types_for_the_rest() {
+        let cases = [
+            (OPSET, "Exp", "", "f32[2]"),
+            (OPSET, "Exp", "ai.onnx", "f32[2]"),
+            (OPSET, "Exp", "elsewhere", "f32[7]"),
+            (OPSET, "Unheard", "", "f32[7]"),
+            (OPSET - 1, "Exp", "", "f32[7]"),
+        ];
+        for (opset, op, domain, expected) in cases {
+            let graph = Graph::from_onnx(&file(opset, node(op, domain, vec![]))).unwrap();
+            let again = Graph::from_onnx(&graph.to_onnx()).unwrap();
+            for graph in [graph, again] {
+                let ty = graph.type_of(graph.find("z").unwrap()).unwrap();
+                assert_eq!(ty.to_string(), expected, "{op} of `{domain}` {opset}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_inferred_is_not_stated() {
+        let written = ModelProto::decode(&*small().to_onnx()).unwrap().graph.unwrap();
+        assert_eq!(written.value_info, []);
     }
 
     #[test]

@@ -74,8 +74,12 @@ impl TextProcessor {
     pub fn open(folder: &Path, form: PromptForm, limits: TextLimits) -> Result<Self> {
         let path = folder.join("tokenizer.json");
         let cannot = || Error::input(format!("cannot read the tokenizer `{}`", path.display()));
-        let bytes =
-            std::fs::read(&path).map_err(|cause| cannot().caused_by(cause).hint("fetch the checkpoint again"))?;
+        let bytes = std::fs::read(&path).map_err(|cause| {
+            cannot().caused_by(cause).hint(
+                "save the tokenizer with transformers (`AutoTokenizer.from_pretrained(...).save_pretrained(...)`), \
+                 which writes tokenizer.json",
+            )
+        })?;
         let mut tokenizer = Tokenizer::from_bytes(&bytes)
             .map_err(|cause| cannot().caused_by(cause).hint("the file is damaged; fetch the checkpoint again"))?;
         // Padding and cutting are this program's own; settings saved from training must not change prompts.

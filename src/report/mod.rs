@@ -1,7 +1,5 @@
 //! Tables from scores. Computes no statistic of its own.
 
-use std::fmt::Write;
-
 use crate::score::{Group, Summary};
 
 /// One measured result.
@@ -24,87 +22,150 @@ pub struct Conditions<'a> {
     pub prompt: &'a str,
     /// Search for the answer.
     pub decoding: &'a str,
+    /// Number of questions that were asked of each dataset, from the first on; none where all were.
+    pub limit: Option<usize>,
 }
 
-const HEAD: [&str; 6] = ["model", "dataset", "answers", "n", "accuracy %", "95 % interval"];
-
-/// A Markdown table with one line for all questions of a row and one per answer type.
+/// A Markdown table with one line for all questions of a row and one per answer type, in percent with two decimals.
+/// It has a column of metrics where they differ.
 pub fn table(rows: &[Row], conditions: Conditions) -> String {
-    let mut lines: Vec<[String; 6]> = vec![HEAD.map(str::to_owned)];
-    for row in rows {
-        lines.extend(lines_of(row));
+    let mut metrics: Vec<&str> = Vec::new();
+    for summary in rows.iter().filter_map(|row| row.summary) {
+        if !metrics.contains(&&*summary.metric) {
+            metrics.push(&summary.metric);
+        }
     }
-    let mut text = aligned(&lines);
-    let mut metrics: Vec<&str> = rows.iter().filter_map(|row| row.summary).map(|summary| &*summary.metric).collect();
-    metrics.dedup();
+    let lines: Vec<Line> = rows.iter().flat_map(lines_of).collect();
+    let columns = [&MODEL, &DATASET]
+        .into_iter()
+        .chain((metrics.len() > 1).then_some(&METRIC))
+        .chain([&ANSWERS])
+        .chain(&NUMBERS)
+        .collect::<Vec<_>>();
     let metric = if metrics.is_empty() { "none (no human answers)".to_owned() } else { metrics.join(", ") };
-    let Conditions { prompt, decoding } = conditions;
-    // Writing to a string does not fail.
-    let _ =
-        writeln!(text, "\nMetric: {metric}. Prompt: `{prompt}`. Decoding: {decoding}. Intervals clustered by image.");
-    text
+    let Conditions { prompt, decoding, limit } = conditions;
+    let limit = limit.map_or_else(String::new, |count| format!("First {count} questions only. "));
+    let table = markdown(&columns, &lines);
+    format!(
+        "{table}\n{limit}Metric: {metric}. Prompt: `{prompt}`. Decoding: {decoding}. Intervals clustered by image.\n"
+    )
 }
 
-fn lines_of(row: &Row) -> Vec<[String; 6]> {
-    let line = |answers: &str, group: Group| {
-        let accuracy = group.accuracy.map_or_else(|| "-".to_owned(), |accuracy| format!("{accuracy:.2}"));
-        let interval = group.interval.map_or_else(|| "-".to_owned(), |[low, high]| format!("{low:.2} to {high:.2}"));
-        let names = [row.model, row.dataset].map(str::to_owned);
-        let [model, dataset] = names;
-        [model, dataset, answers.to_owned(), group.n.to_string(), accuracy, interval]
-    };
+/// A Markdown table of one summary: one line for all questions, one per answer type and one per question type, in
+/// percent with two decimals.
+pub fn breakdown(dataset: &str, summary: &Summary) -> String {
+    let row = Row { model: "", dataset, summary: Some(summary), n: summary.n };
+    let mut lines = lines_of(&row);
+    let types = summary.by_question_type.iter();
+    lines.extend(types.map(|(name, group)| Line { row, answers: ALL, questions: name, group: *group }));
+    let columns = [&DATASET, &ANSWERS]
+        .into_iter()
+        .chain((!summary.by_question_type.is_empty()).then_some(&QUESTIONS))
+        .chain(&NUMBERS)
+        .collect::<Vec<_>>();
+    let Summary { metric, clusters, .. } = summary;
+    let table = markdown(&columns, &lines);
+    let images = if *clusters == 1 { "image" } else { "images" };
+    format!("{table}\nMetric: {metric}. Intervals clustered by image ({clusters} {images}).\n")
+}
+
+/// What stands for every answer type, or question type.
+const ALL: &str = "all";
+
+/// A group of the questions of a row.
+struct Line<'a> {
+    row: Row<'a>,
+    /// Answer type.
+    answers: &'a str,
+    /// Question type.
+    questions: &'a str,
+    group: Group,
+}
+
+struct Column {
+    head: &'static str,
+    number: bool,
+    cell: fn(&Line) -> String,
+}
+
+const MODEL: Column = Column { head: "model", number: false, cell: |line| line.row.model.to_owned() };
+const DATASET: Column = Column { head: "dataset", number: false, cell: |line| line.row.dataset.to_owned() };
+const METRIC: Column = Column {
+    head: "metric",
+    number: false,
+    cell: |line| line.row.summary.map_or_else(unknown, |summary| summary.metric.clone()),
+};
+const ANSWERS: Column = Column { head: "answers", number: false, cell: |line| line.answers.to_owned() };
+const QUESTIONS: Column = Column { head: "questions", number: false, cell: |line| line.questions.to_owned() };
+const NUMBERS: [Column; 3] = [
+    Column { head: "n", number: true, cell: |line| line.group.n.to_string() },
+    Column {
+        head: "accuracy %",
+        number: true,
+        cell: |line| line.group.accuracy.map_or_else(unknown, |accuracy| format!("{accuracy:.2}")),
+    },
+    Column {
+        head: "95 % interval",
+        number: true,
+        cell: |line| line.group.interval.map_or_else(unknown, |[low, high]| format!("{low:.2} to {high:.2}")),
+    },
+];
+
+fn unknown() -> String {
+    "-".to_owned()
+}
+
+/// All questions of a row, then those of each answer type.
+fn lines_of<'a>(row: &Row<'a>) -> Vec<Line<'a>> {
+    let line = |answers, group| Line { row: *row, answers, questions: ALL, group };
     let Some(summary) = row.summary else {
-        return vec![line("all", Group { n: row.n, accuracy: None, interval: None })];
+        return vec![line(ALL, Group { n: row.n, accuracy: None, interval: None })];
     };
     let all = Group { n: summary.n, accuracy: summary.accuracy, interval: summary.interval };
     let types = summary.by_answer_type.iter().map(|(name, group)| line(name, *group));
-    std::iter::once(line("all", all)).chain(types).collect()
+    std::iter::once(line(ALL, all)).chain(types).collect()
 }
 
 /// The lines as Markdown, padded so that the source reads as a table too; numbers to the right.
-fn aligned(lines: &[[String; 6]]) -> String {
-    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
-    let widths: [usize; 6] = std::array::from_fn(width);
-    let number = |column: usize| column >= 3;
-    let mut text = String::new();
-    for (index, line) in lines.iter().enumerate() {
-        for (column, cell) in line.iter().enumerate() {
-            let width = widths[column];
-            // Writing to a string does not fail.
-            let _ = match number(column) {
-                true => write!(text, "| {cell:>width$} "),
-                false => write!(text, "| {cell:<width$} "),
-            };
-        }
-        text.push_str("|\n");
-        if index == 0 {
-            for (column, width) in widths.iter().enumerate() {
-                let (dashes, end) = if number(column) { (width + 1, ":") } else { (width + 2, "") };
-                let _ = write!(text, "|{}{end}", "-".repeat(dashes));
-            }
-            text.push_str("|\n");
-        }
+fn markdown(columns: &[&Column], lines: &[Line]) -> String {
+    let mut text = vec![String::new(); lines.len() + 2];
+    for Column { head, number, cell } in columns {
+        let cells: Vec<String> = lines.iter().map(|line| cell(line).replace('|', "\\|")).collect();
+        let width = cells.iter().map(|cell| cell.chars().count()).fold(head.len(), usize::max);
+        let pad = |cell: &str| if *number { format!("| {cell:>width$} ") } else { format!("| {cell:<width$} ") };
+        let rule = if *number { format!("|{}:", "-".repeat(width + 1)) } else { format!("|{}", "-".repeat(width + 2)) };
+        let column = [pad(head), rule].into_iter().chain(cells.iter().map(|cell| pad(cell)));
+        text.iter_mut().zip(column).for_each(|(line, cell)| line.push_str(&cell));
     }
-    text
+    text.iter().map(|line| format!("{line}|\n")).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_table_is_markdown_and_reads_as_text() {
+    const GREEDY: Conditions = Conditions { prompt: "{q}", decoding: "greedy", limit: None };
+
+    fn summary(metric: &str) -> Summary {
         let group = Group { n: 3, accuracy: Some(66.666), interval: Some([10.0, 99.5]) };
-        let summary = Summary {
-            metric: "official-2021".into(),
+        Summary {
+            metric: metric.into(),
             n: 4,
             accuracy: Some(50.0),
             interval: None,
             clusters: 1,
             by_answer_type: [("yes/no".to_owned(), group)].into(),
             by_question_type: Default::default(),
-        };
-        let row = Row { model: "m", dataset: "easy-vqa", summary: Some(&summary), n: 4 };
+        }
+    }
+
+    fn row<'a>(model: &'a str, summary: Option<&'a Summary>) -> Row<'a> {
+        Row { model, dataset: "easy-vqa", summary, n: 4 }
+    }
+
+    #[test]
+    fn a_table_is_markdown_and_reads_as_text() {
+        let summary = summary("official-2021");
         let expected = "\
 | model | dataset  | answers | n | accuracy % |  95 % interval |
 |-------|----------|---------|--:|-----------:|---------------:|
@@ -113,6 +174,39 @@ mod tests {
 
 Metric: official-2021. Prompt: `{q}`. Decoding: greedy. Intervals clustered by image.
 ";
-        assert_eq!(table(&[row], Conditions { prompt: "{q}", decoding: "greedy" }), expected);
+        assert_eq!(table(&[row("m", Some(&summary))], GREEDY), expected);
+    }
+
+    #[test]
+    fn different_metrics_have_a_column_and_are_named_once() {
+        let (first, second) = (summary("lavis"), summary("simple"));
+        let rows = [Some(&first), Some(&second), Some(&first), None].map(|summary| row("a|b", summary));
+        let text = table(&rows, Conditions { limit: Some(4), ..GREEDY });
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0], "| model | dataset  | metric | answers | n | accuracy % |  95 % interval |");
+        assert_eq!(lines[4], "| a\\|b  | easy-vqa | simple | all     | 4 |      50.00 |              - |");
+        assert_eq!(lines[8], "| a\\|b  | easy-vqa | -      | all     | 4 |          - |              - |");
+        assert!(text.contains("\nFirst 4 questions only. Metric: lavis, simple. Prompt: "), "{text}");
+        assert!(!table(&[row("m", Some(&first)), row("m", Some(&first))], GREEDY).contains("| metric |"));
+        assert!(table(&[row("m", None)], GREEDY).contains("\nMetric: none (no human answers). "));
+    }
+
+    #[test]
+    fn a_breakdown_has_question_types_where_there_are_any() {
+        let mut summary = summary("simple");
+        let group = Group { n: 1, accuracy: Some(100.0), interval: None };
+        summary.by_question_type = [("is it".to_owned(), group)].into();
+        let expected = "\
+| dataset | answers | questions | n | accuracy % |  95 % interval |
+|---------|---------|-----------|--:|-----------:|---------------:|
+| own     | all     | all       | 4 |      50.00 |              - |
+| own     | yes/no  | all       | 3 |      66.67 | 10.00 to 99.50 |
+| own     | all     | is it     | 1 |     100.00 |              - |
+
+Metric: simple. Intervals clustered by image (1 image).
+";
+        assert_eq!(breakdown("own", &summary), expected);
+        summary.by_question_type.clear();
+        assert!(breakdown("own", &summary).starts_with("| dataset | answers | n | accuracy % |"));
     }
 }
