@@ -268,6 +268,7 @@ const ARGUMENTS: &[Case] = &[
     ("unknown decoding", |set| set.option("--decode=sample")),
     ("no beams", |set| set.option("--decode=beam:0")),
     ("too many beams", |set| set.option("--decode=beam:5000")),
+    ("beams beyond counting", |set| set.option("--decode=beam:18446744073709551615")),
     ("no batch", |set| set.option("--batch-size=0")),
     ("batch of words", |set| set.option("--batch-size=many")),
     ("model twice", |set| set.arguments.push("--model=images/../model".into())),
@@ -408,6 +409,17 @@ const MODELS: &[Case] = &[
     ("header garbage", |set| set.write("model/model.safetensors", [0x55; 4096])),
     ("tensor missing", |set| set.header("multi_modal_projector.linear.bias", "multi_modal_projector.linear.base")),
     ("tensor of another shape", |set| set.header("[36,3,14,14]", "[3,36,14,14]")),
+    ("tensor of integers", |set| {
+        let (floats, integers) =
+            ("\"dtype\":\"F32\",\"shape\":[36,3,14,14]", "\"dtype\":\"I32\",\"shape\":[36,3,14,14]");
+        set.header(floats, integers)
+    }),
+    ("images of four channels", |set| {
+        set.json("model/config.json", |file| file["vision_config"]["num_channels"] = json!(4))
+    }),
+    ("images beyond counting", |set| {
+        set.json("model/config.json", |file| file["vision_config"]["image_size"] = json!(1u64 << 40))
+    }),
     ("shard missing", |set| {
         set.model("paligemma-tiny-b");
         set.remove("model/model-00003-of-00004.safetensors")
