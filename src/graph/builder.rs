@@ -23,12 +23,14 @@ impl Builder {
         Self { graph: Graph::new(name), scope: Vec::new(), names: HashSet::new(), parameters: HashMap::new() }
     }
 
-    /// Emits the nodes of `body` under `scope` in node names.
-    pub fn scoped<T>(&mut self, scope: &str, body: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+    /// Emits the nodes that follow under `scope` in node names, until [`Builder::leave`].
+    pub fn enter(&mut self, scope: &str) {
         self.scope.push(scope.to_owned());
-        let result = body(self);
+    }
+
+    /// Ends the innermost scope.
+    pub fn leave(&mut self) {
         self.scope.pop();
-        result
     }
 
     /// Declares an input of the graph.

@@ -538,7 +538,8 @@ mod tests {
     fn wrong_shapes_fail_where_they_are_written() {
         let mut builder = Builder::new("wrong");
         let x = builder.input("x", Type::new(DType::F32, [Dim::from(2), Dim::from(4)])).unwrap();
-        let error = builder.scoped("layer", |builder| builder.matmul(x, x)).unwrap_err();
+        builder.enter("layer");
+        let error = builder.matmul(x, x).unwrap_err();
         assert!(error.to_string().starts_with("cannot emit `MatMul` (node `layer/MatMul_"), "{error}");
     }
 

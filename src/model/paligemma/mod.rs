@@ -8,6 +8,8 @@ mod decoder;
 mod names;
 mod vision;
 
+use std::ops::{Deref, DerefMut};
+
 use crate::error::{Error, Result};
 use crate::graph::{Builder, Dim, Graph, Type, Value};
 use crate::model::weights::Placement;
@@ -34,11 +36,10 @@ fn blueprint(checkpoint: &Checkpoint, placement: &mut Placement) -> Result<Bluep
     config.vision_config.check().map_err(within)?;
     let grid = config.vision_config.image_size / config.vision_config.patch_size;
     let names = Names::of(placement.weights());
-    let mut parameters = Parameters { placement, names: &names };
     Ok(Blueprint {
-        vision: vision::graph(&config.vision_config, text.hidden, &mut parameters)?,
-        prefill: decoder::prefill(&text, grid * grid, &mut parameters)?,
-        decode: decoder::decode(&text, &mut parameters)?,
+        vision: vision::graph(&config.vision_config, text.hidden, Emitter::new("vision", placement, &names))?,
+        prefill: decoder::prefill(&text, grid * grid, Emitter::new("prefill", placement, &names))?,
+        decode: decoder::decode(&text, Emitter::new("decode", placement, &names))?,
         layers: text.layers,
         image_size: config.vision_config.image_size,
         image_tokens: grid * grid,
@@ -54,43 +55,75 @@ fn blueprint(checkpoint: &Checkpoint, placement: &mut Placement) -> Result<Bluep
     })
 }
 
-/// Hands the parameters of a checkpoint to graphs, under the names they have there.
-pub(super) struct Parameters<'a, 'w> {
+/// Emits one graph over the parameters of a checkpoint, under the names they have there.
+pub(super) struct Emitter<'a, 'w> {
+    builder: Builder,
     placement: &'a mut Placement<'w>,
     names: &'a Names,
 }
 
-impl Parameters<'_, '_> {
+impl<'a, 'w> Emitter<'a, 'w> {
+    fn new(graph: &str, placement: &'a mut Placement<'w>, names: &'a Names) -> Self {
+        Self { builder: Builder::new(graph), placement, names }
+    }
+
     /// The compute dtype.
     fn dtype(&self) -> DType {
         self.placement.dtype()
     }
 
+    /// Conversion to the compute dtype.
+    fn compute(&mut self, x: Value) -> Result<Value> {
+        let dtype = self.dtype();
+        self.cast(x, dtype)
+    }
+
+    /// Emits the nodes of `body` under `scope` in node names.
+    fn scoped<T>(&mut self, scope: &str, body: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        self.builder.enter(scope);
+        let result = body(self);
+        self.builder.leave();
+        result
+    }
+
     /// The parameter whose name is `name` in [`Names`]' spelling.
-    fn get(&mut self, builder: &mut Builder, name: &str, dims: &[usize]) -> Result<Value> {
+    fn get(&mut self, name: &str, dims: &[usize]) -> Result<Value> {
         let ty = Type::new(self.dtype(), dims.iter().copied().map(Dim::Fixed).collect::<Vec<_>>());
         let stored = self.names.stored(name);
-        let placement = &mut *self.placement;
-        builder.parameter(&stored, &ty, || placement.place(&stored, &ty))
+        self.builder.parameter(&stored, &ty, || self.placement.place(&stored, &ty))
     }
 
     /// `x W^T + b` with a weight of shape `[outputs, inputs]`, the bias where there is one.
-    fn linear(&mut self, builder: &mut Builder, x: Value, name: &str, size: [usize; 2], bias: bool) -> Result<Value> {
-        let weight = self.get(builder, &format!("{name}.weight"), &size)?;
-        let transposed = builder.transpose(weight, &[1, 0])?;
-        let product = builder.matmul(x, transposed)?;
+    fn linear(&mut self, x: Value, name: &str, size: [usize; 2], bias: bool) -> Result<Value> {
+        let weight = self.get(&format!("{name}.weight"), &size)?;
+        let transposed = self.transpose(weight, &[1, 0])?;
+        let product = self.matmul(x, transposed)?;
         if !bias {
             return Ok(product);
         }
-        let bias = self.get(builder, &format!("{name}.bias"), &size[..1])?;
-        builder.add(product, bias)
+        let bias = self.get(&format!("{name}.bias"), &size[..1])?;
+        self.add(product, bias)
+    }
+
+    /// The graph with these outputs.
+    fn finish(mut self, outputs: &[(String, Value)]) -> Result<Graph> {
+        for (name, value) in outputs {
+            self.output(name, *value)?;
+        }
+        Ok(self.builder.finish())
     }
 }
 
-fn finish(builder: Builder, outputs: &[(&str, Value)]) -> Result<Graph> {
-    let mut builder = builder;
-    for (name, value) in outputs {
-        builder.output(name, *value)?;
+impl Deref for Emitter<'_, '_> {
+    type Target = Builder;
+
+    fn deref(&self) -> &Builder {
+        &self.builder
     }
-    Ok(builder.finish())
+}
+
+impl DerefMut for Emitter<'_, '_> {
+    fn deref_mut(&mut self) -> &mut Builder {
+        &mut self.builder
+    }
 }
