@@ -59,6 +59,13 @@ pub struct Question {
     pub text: Box<str>,
 }
 
+impl Question {
+    /// The JSON texts of the question's and the image's identifier, under which its answer is stored.
+    pub fn key(&self) -> (String, String) {
+        (self.question_id.to_json(), self.image_id.to_json())
+    }
+}
+
 /// A loaded set of questions about images.
 #[derive(Debug, Clone)]
 pub struct Dataset {

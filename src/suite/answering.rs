@@ -165,17 +165,18 @@ pub(super) fn answer_all(
     Ok(writer.pace(count, calls))
 }
 
-/// Which questions have no answer in the store, or one to another text or image.
-fn open_questions(plan: &Answering, schedule: &Schedule, store: &Store) -> Result<Vec<bool>> {
+/// The fingerprints of the questions that have no answer in the store, or one to another text or image; none of the
+/// others. Taken before anything is computed: an image that changes later makes its answers out of date.
+fn open_questions(plan: &Answering, schedule: &Schedule, store: &Store) -> Result<Vec<Option<u64>>> {
     let questions = &plan.dataset.questions;
-    let mut open = vec![true; questions.len()];
+    let mut open = vec![None; questions.len()];
     let mut fingerprint = Fingerprint::default();
     for index in schedule.order.iter().map(|index| *index as usize) {
         let question = &questions[index];
         let content = fingerprint.of(plan.dataset, question)?;
-        let (question_id, image_id) = (question.question_id.to_json(), question.image_id.to_json());
+        let (question_id, image_id) = question.key();
         let known = store.answer(plan.settings, &plan.dataset.name, &question_id, &image_id)?;
-        open[index] = known.is_none_or(|(stored, _)| stored != content);
+        open[index] = Some(content).filter(|content| known.is_none_or(|(stored, _)| stored != *content));
     }
     Ok(open)
 }
@@ -232,7 +233,7 @@ struct PreparedQuestion {
 struct Preparation<'a> {
     plan: &'a Answering<'a>,
     schedule: &'a Schedule,
-    open: &'a [bool],
+    open: &'a [Option<u64>],
     text: &'a TextProcessor,
     images: &'a ImageProcessor,
     /// The window that is prepared next.
@@ -243,7 +244,7 @@ impl Preparation<'_> {
     /// Prepares one window after the other until none is left or nobody listens.
     fn send_windows(&self, windows: &SyncSender<Result<PreparedWindow>>) {
         while let Some(window) = self.schedule.windows.get(self.next.fetch_add(1, Ordering::Relaxed)) {
-            let open = self.schedule.questions(window).any(|question| self.open[question]);
+            let open = self.schedule.questions(window).any(|question| self.open[question].is_some());
             if open && windows.send(self.prepare(window)).is_err() {
                 return;
             }
@@ -254,7 +255,6 @@ impl Preparation<'_> {
         let dataset = self.plan.dataset;
         let size = self.images.output_len();
         let (mut pixels, mut count) = (Vec::new(), 0);
-        let mut fingerprint = Fingerprint::default();
         let mut last_image = None;
         let mut questions = Vec::with_capacity(window.len());
         for index in self.schedule.questions(window) {
@@ -269,8 +269,7 @@ impl Preparation<'_> {
                 last_image = Some(&question.image_id);
                 count += 1;
             }
-            if self.open[index] {
-                let content = fingerprint.of(dataset, question)?;
+            if let Some(content) = self.open[index] {
                 let tokens = self.text.encode(&self.plan.prompt.fill(&question.text)).map_err(within)?;
                 questions.push(PreparedQuestion { index, content, request: Request { tokens, image: count - 1 } });
             }
@@ -342,8 +341,8 @@ struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    fn new(plan: &'a Answering, text: &'a TextProcessor, store: &'a mut Store, open: &[bool]) -> Self {
-        let reused = open.iter().filter(|open| !**open).count();
+    fn new(plan: &'a Answering, text: &'a TextProcessor, store: &'a mut Store, open: &[Option<u64>]) -> Self {
+        let reused = open.iter().filter(|open| open.is_none()).count();
         Self { plan, text, store, pace: Pace { reused, ..Pace::default() }, span: None }
     }
 
@@ -351,13 +350,8 @@ impl<'a> Writer<'a> {
         let dataset = self.plan.dataset;
         let mut answers = Vec::with_capacity(batch.answers.len());
         for (index, content, tokens) in &batch.answers {
-            let question = &dataset.questions[*index];
-            answers.push(StoredAnswer {
-                question_id: question.question_id.to_json(),
-                image_id: question.image_id.to_json(),
-                content: *content,
-                answer: self.text.decode(tokens)?,
-            });
+            let (question_id, image_id) = dataset.questions[*index].key();
+            answers.push(StoredAnswer { question_id, image_id, content: *content, answer: self.text.decode(tokens)? });
         }
         self.store.commit(self.plan.settings, &dataset.name, &answers)?;
         self.pace.answered += answers.len();

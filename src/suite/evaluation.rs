@@ -3,9 +3,9 @@
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use super::answering::{Answering, Event, Pace, answer_all};
 use sha2::{Digest, Sha256};
 
+use super::answering::{Answering, Event, Pace, answer_all};
 use crate::data::image::stamp;
 use crate::data::{Dataset, results};
 use crate::error::{Error, Result};
@@ -90,13 +90,14 @@ pub struct Evaluation {
 pub fn evaluate(plan: &Plan, runtime: &Runtime, on_event: &mut dyn FnMut(&str, Event)) -> Result<Vec<Evaluation>> {
     check_names(plan)?;
     let checkpoints = plan.models.iter().map(|folder| Checkpoint::open(folder)).collect::<Result<Vec<_>>>()?;
+    let mut folders = Vec::new();
     for checkpoint in &checkpoints {
-        check_dtype(plan, &dtype_of(plan, checkpoint))?;
-        output_folder(plan, checkpoint)?;
+        check_dtype(plan.device, dtype_of(plan, checkpoint))?;
+        folders.push(output_folder(plan, checkpoint)?);
     }
     let mut store = Store::open(&plan.store)?;
     let mut evaluations = Vec::new();
-    for checkpoint in &checkpoints {
+    for (checkpoint, folder) in checkpoints.iter().zip(&folders) {
         let name = model_name(&checkpoint.folder);
         let mut loaded =
             LoadedModel::new(plan, runtime, checkpoint, &mut store, &mut |event| on_event(&name, event))
@@ -105,8 +106,9 @@ pub fn evaluate(plan: &Plan, runtime: &Runtime, on_event: &mut dyn FnMut(&str, E
             let mut report = |event: Event| on_event(&name, event);
             let pace = loaded.answer(plan, runtime, &planned.dataset, &mut store, &mut report)?;
             let answers = collect(&store, loaded.id, &planned.dataset)?;
-            if let Some(folder) = output_folder(plan, checkpoint)? {
-                write_results(&folder, &planned.dataset, &answers)?;
+            let answers = answers.texts();
+            if let Some(folder) = folder {
+                write_results(folder, &planned.dataset, &answers)?;
             }
             evaluations.push(Evaluation {
                 model: name.clone(),
@@ -248,7 +250,7 @@ fn collect(store: &Store, settings: SettingsId, dataset: &Dataset) -> Result<Ans
     let mut known: HashMap<Box<str>, u32> = HashMap::new();
     let mut answers = Answers { texts: Vec::new(), of_question: Vec::with_capacity(dataset.questions.len()) };
     for question in &dataset.questions {
-        let (question_id, image_id) = (question.question_id.to_json(), question.image_id.to_json());
+        let (question_id, image_id) = question.key();
         let (_, text) = store.answer(settings, &dataset.name, &question_id, &image_id)?.ok_or_else(|| {
             Error::incomplete(format!(
                 "question {question_id} about image {image_id} of `{}` has no answer",
@@ -270,15 +272,15 @@ fn collect(store: &Store, settings: SettingsId, dataset: &Dataset) -> Result<Ans
     Ok(answers)
 }
 
-fn summary(planned: &PlannedDataset, answers: &Answers) -> Result<Option<Summary>> {
+fn summary(planned: &PlannedDataset, answers: &[&str]) -> Result<Option<Summary>> {
     let Some(references) = &planned.dataset.references else { return Ok(None) };
-    let scores = score(planned.metric, ScoreOptions::default(), &answers.texts(), references)?;
+    let scores = score(planned.metric, ScoreOptions::default(), answers, references)?;
     summarise(planned.metric, &scores, references, &planned.dataset.clusters()).map(Some)
 }
 
-fn write_results(folder: &Path, dataset: &Dataset, answers: &Answers) -> Result<()> {
+fn write_results(folder: &Path, dataset: &Dataset, answers: &[&str]) -> Result<()> {
     let mut writer = results::Writer::create(&folder.join(format!("{}.results.json", dataset.name)), dataset)?;
-    for (question, answer) in dataset.questions.iter().zip(answers.texts()) {
+    for (question, answer) in dataset.questions.iter().zip(answers) {
         writer.write(question, answer)?;
     }
     writer.finish()
@@ -324,8 +326,8 @@ fn dtype_of(plan: &Plan, checkpoint: &Checkpoint) -> DType {
     plan.dtype.unwrap_or(if plan.device == Device::Cpu { DType::F32 } else { stored })
 }
 
-fn check_dtype(plan: &Plan, dtype: &DType) -> Result<()> {
-    match (plan.device, dtype) {
+fn check_dtype(device: Device, dtype: DType) -> Result<()> {
+    match (device, dtype) {
         (Device::Cpu, DType::BF16) => Err(Error::input("ONNX Runtime has no bf16 matrix product on the CPU")
             .hint("use --dtype f32, or --device cuda")),
         _ => Ok(()),

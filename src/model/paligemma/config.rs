@@ -158,7 +158,7 @@ pub(super) struct Decoder {
     pub scale: f32,
     pub attention_cap: Option<f32>,
     pub logit_cap: Option<f32>,
-    /// Per layer the window of keys that a generated token sees, if limited.
+    /// Per layer the window of keys that a generated token sees, if limited; one size for all that are.
     pub windows: Vec<Option<usize>>,
 }
 

@@ -17,8 +17,7 @@ use crate::tensor::{DType, Tensor};
 /// Outputs: `tokens` i64 and `scores` f32 `[batch, top_k]` (most probable next tokens and their log-probabilities),
 /// `logits` f32 `[batch, vocabulary]`, `present_key_i` and `present_value_i` `[batch, kv heads, tokens, head size]`.
 pub(super) fn prefill(config: &Decoder, image_tokens: usize, mut emitter: Emitter) -> Result<Graph> {
-    let dtype = emitter.dtype();
-    let features = Type::new(dtype, [Dim::from("images"), image_tokens.into(), config.hidden.into()]);
+    let features = Type::new(emitter.dtype(), [Dim::from("images"), image_tokens.into(), config.hidden.into()]);
     let features = emitter.input("image_features", features)?;
     let rows = emitter.input("image_rows", Type::new(DType::I64, [Dim::from("batch")]))?;
     let text = Type::new(DType::I64, [Dim::from("batch"), Dim::from("text")]);
@@ -30,8 +29,8 @@ pub(super) fn prefill(config: &Decoder, image_tokens: usize, mut emitter: Emitte
     let text = embed(&mut emitter, config, input_ids)?;
     let x = emitter.concat(&[image, text], 1)?;
     let positions = with_image_positions(&mut emitter, text_positions, image_tokens)?;
-    let rotary = rotary(&mut emitter, config, positions, dtype)?;
-    let mask = prefix_mask(&mut emitter, positions, dtype)?;
+    let rotary = rotary(&mut emitter, config, positions)?;
+    let mask = prefix_mask(&mut emitter, positions)?;
     let run = Run { config, past: None, rotary, masks: vec![mask; config.layers] };
     let (last, cache) = layers(&mut emitter, &run, x)?;
     let next = head(&mut emitter, config, last, top_k)?;
@@ -44,14 +43,13 @@ pub(super) fn prefill(config: &Decoder, image_tokens: usize, mut emitter: Emitte
 /// beams), `token_ids` i64 `[batch]`, `key_positions` i64 `[batch, past + 1]` with the new token last, `top_k` i64 `[1]`,
 /// `past_key_i`, `past_value_i`. Outputs as in [`prefill`].
 pub(super) fn decode(config: &Decoder, mut emitter: Emitter) -> Result<Graph> {
-    let dtype = emitter.dtype();
     let rows = emitter.input("rows", Type::new(DType::I64, [Dim::from("batch")]))?;
     let tokens = emitter.input("token_ids", Type::new(DType::I64, [Dim::from("batch")]))?;
     let key_positions = Type::new(DType::I64, [Dim::from("batch"), Dim::from("past+1")]);
     let key_positions = emitter.input("key_positions", key_positions)?;
     let top_k = emitter.input("top_k", Type::new(DType::I64, [Dim::from(1)]))?;
     let cache = Type::new(
-        dtype,
+        emitter.dtype(),
         [Dim::from("rows"), config.key_value_heads.into(), Dim::from("past"), config.head_size.into()],
     );
     let mut past = Vec::with_capacity(config.layers);
@@ -64,8 +62,8 @@ pub(super) fn decode(config: &Decoder, mut emitter: Emitter) -> Result<Graph> {
     let tokens = emitter.unsqueeze(tokens, &[1])?;
     let x = embed(&mut emitter, config, tokens)?;
     let position = emitter.slice(key_positions, 1, -1, i64::MAX)?;
-    let rotary = rotary(&mut emitter, config, position, dtype)?;
-    let masks = decode_masks(&mut emitter, config, key_positions, position, dtype)?;
+    let rotary = rotary(&mut emitter, config, position)?;
+    let masks = decode_masks(&mut emitter, config, key_positions, position)?;
     let run = Run { config, past: Some(past), rotary, masks };
     let (last, cache) = layers(&mut emitter, &run, x)?;
     let next = head(&mut emitter, config, last, top_k)?;
@@ -255,7 +253,7 @@ fn soft_cap(emitter: &mut Emitter, x: Value, cap: Option<f32>) -> Result<Value> 
     emitter.scale(x, cap)
 }
 
-fn rotary(emitter: &mut Emitter, config: &Decoder, positions: Value, dtype: DType) -> Result<Rotary> {
+fn rotary(emitter: &mut Emitter, config: &Decoder, positions: Value) -> Result<Rotary> {
     let half = config.head_size / 2;
     let frequency = |index: usize| 1.0 / (config.rope_theta as f32).powf((2 * index) as f32 / config.head_size as f32);
     let frequencies = emitter.constant(Tensor::vector((0..half).map(frequency).collect::<Vec<f32>>()))?;
@@ -264,7 +262,7 @@ fn rotary(emitter: &mut Emitter, config: &Decoder, positions: Value, dtype: DTyp
     let angles = emitter.mul(positions, frequencies)?;
     let cosines = emitter.op("Cos", &[angles], &[])?;
     let sines = emitter.op("Sin", &[angles], &[])?;
-    Ok(Rotary { cosines: emitter.cast(cosines, dtype)?, sines: emitter.cast(sines, dtype)? })
+    Ok(Rotary { cosines: emitter.compute(cosines)?, sines: emitter.compute(sines)? })
 }
 
 fn rotate(emitter: &mut Emitter, x: Value, rotary: Rotary) -> Result<Value> {
@@ -283,47 +281,31 @@ fn with_image_positions(emitter: &mut Emitter, text: Value, image_tokens: usize)
     emitter.concat(&[image, text], 1)
 }
 
-fn prefix_mask(emitter: &mut Emitter, positions: Value, dtype: DType) -> Result<Value> {
+fn prefix_mask(emitter: &mut Emitter, positions: Value) -> Result<Value> {
     let one = emitter.scalar(1i64)?;
     let visible = emitter.op("GreaterOrEqual", &[positions, one], &[])?;
-    additive(emitter, visible, dtype)
+    additive(emitter, visible)
 }
 
-/// The masks of a generated token: all that has a position, and within the window of layers that have one.
-fn decode_masks(
-    emitter: &mut Emitter,
-    config: &Decoder,
-    keys: Value,
-    query: Value,
-    dtype: DType,
-) -> Result<Vec<Value>> {
+/// The masks of a generated token: all that has a position, and within the window in the layers that have one.
+fn decode_masks(emitter: &mut Emitter, config: &Decoder, keys: Value, query: Value) -> Result<Vec<Value>> {
     let one = emitter.scalar(1i64)?;
     let visible = emitter.op("GreaterOrEqual", &[keys, one], &[])?;
-    let full = additive(emitter, visible, dtype)?;
-    let mut known: Vec<(usize, Value)> = Vec::new();
-    let mut windows = Vec::with_capacity(config.layers);
-    for window in &config.windows {
-        windows.push(match window {
-            None => full,
-            Some(size) => match known.iter().find(|(other, _)| other == size) {
-                Some((_, mask)) => *mask,
-                None => {
-                    let reach = emitter.scalar(*size as i64)?;
-                    let oldest = emitter.op("Sub", &[query, reach], &[])?;
-                    let near = emitter.op("Greater", &[keys, oldest], &[])?;
-                    let near = emitter.op("And", &[near, visible], &[])?;
-                    let mask = additive(emitter, near, dtype)?;
-                    known.push((*size, mask));
-                    mask
-                }
-            },
-        });
-    }
-    Ok(windows)
+    let full = additive(emitter, visible)?;
+    let Some(size) = config.windows.iter().flatten().next() else {
+        return Ok(vec![full; config.layers]);
+    };
+    let reach = emitter.scalar(*size as i64)?;
+    let oldest = emitter.op("Sub", &[query, reach], &[])?;
+    let near = emitter.op("Greater", &[keys, oldest], &[])?;
+    let near = emitter.op("And", &[near, visible], &[])?;
+    let windowed = additive(emitter, near)?;
+    Ok(config.windows.iter().map(|window| if window.is_some() { windowed } else { full }).collect())
 }
 
 /// 0 where visible, the lowest number of the dtype elsewhere, `[batch, 1, 1, keys]`.
-fn additive(emitter: &mut Emitter, visible: Value, dtype: DType) -> Result<Value> {
+fn additive(emitter: &mut Emitter, visible: Value) -> Result<Value> {
+    let dtype = emitter.dtype();
     let lowest = match dtype {
         DType::F16 => f32::from(half::f16::MIN),
         DType::BF16 => f32::from(half::bf16::MIN),
