@@ -74,19 +74,26 @@ impl Runtime {
     pub fn tensor(&self, tensor: Tensor) -> Result<DeviceTensor> {
         let shape = tensor.shape().to_vec();
         let value = match tensor.into_data() {
-            Data::F64(values) => ort::value::Tensor::from_array((shape, values)).map(|tensor| tensor.upcast()),
-            Data::F32(values) => ort::value::Tensor::from_array((shape, values)).map(|tensor| tensor.upcast()),
-            Data::F16(values) => ort::value::Tensor::from_array((shape, values)).map(|tensor| tensor.upcast()),
-            Data::BF16(values) => ort::value::Tensor::from_array((shape, values)).map(|tensor| tensor.upcast()),
-            Data::I64(values) => ort::value::Tensor::from_array((shape, values)).map(|tensor| tensor.upcast()),
-            Data::I32(values) => ort::value::Tensor::from_array((shape, values)).map(|tensor| tensor.upcast()),
-            Data::U8(values) => ort::value::Tensor::from_array((shape, values)).map(|tensor| tensor.upcast()),
-            Data::Bool(values) => ort::value::Tensor::from_array((shape, values)).map(|tensor| tensor.upcast()),
+            Data::F64(values) => owned(shape, values),
+            Data::F32(values) => owned(shape, values),
+            Data::F16(values) => owned(shape, values),
+            Data::BF16(values) => owned(shape, values),
+            Data::I64(values) => owned(shape, values),
+            Data::I32(values) => owned(shape, values),
+            Data::U8(values) => owned(shape, values),
+            Data::Bool(values) => owned(shape, values),
         };
         value
             .map(DeviceTensor)
             .map_err(|cause| Error::internal("cannot hand a tensor to ONNX Runtime").caused_by(cause))
     }
+}
+
+fn owned<T: PrimitiveTensorElementType + Clone + fmt::Debug + 'static>(
+    shape: Vec<usize>,
+    values: Vec<T>,
+) -> ort::Result<DynTensor> {
+    ort::value::Tensor::from_array((shape, values)).map(|tensor| tensor.upcast())
 }
 
 /// A tensor in the memory of the device (or of the host, which is the same for the CPU).
