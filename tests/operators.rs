@@ -1,145 +1,37 @@
-//! Every operator row against ONNX Runtime: the inferred shape is the shape it computes.
+//! Every operator row against ONNX Runtime: the inferred shape is the shape it computes, and the gradient is the central
+//! difference of what it computes.
 
 use std::collections::HashMap;
+use std::path::Path;
 
 use digrap_bench::error::Result;
-use digrap_bench::graph::ops::OPS;
-use digrap_bench::graph::{Attribute, Builder, Dim, Type, Value};
+use digrap_bench::graph::ops::{Case, CaseInput, Filling, Gradient, OPS, Op};
+use digrap_bench::graph::{Attribute, Builder, Dim, Graph, Type, Value, gradients};
 use digrap_bench::runtime::{DeviceTensor, Session};
 use digrap_bench::tensor::{DType, Tensor};
 
-use crate::support::{runtime, session_options};
+use crate::support::{Random, runtime, session_options, shared_operators};
 
 /// Sizes of the symbols that inputs are declared with.
-const SIZES: [(&str, usize); 3] = [("batch", 2), ("tokens", 5), ("past", 3)];
+const SMALL: [(&str, usize); 3] = [("batch", 2), ("tokens", 5), ("past", 3)];
+/// Large enough for the runtime to split the work between threads.
+const LARGE: [(&str, usize); 3] = [("batch", 48), ("tokens", 130), ("past", 67)];
+/// Elements of the largest input that counts as large.
+const LARGE_ELEMENTS: usize = 20_000;
+/// Runs whose bytes are compared.
+const REPETITIONS: usize = 20;
 
-type Build = fn(&mut Builder, &[Value]) -> Result<Vec<Value>>;
+fn rows() -> impl Iterator<Item = &'static Op> {
+    OPS.iter().flat_map(|rows| rows.iter())
+}
 
-struct Case {
+/// A case with sizes and values, in one precision.
+struct Trial<'a> {
     op: &'static str,
-    /// Dimensions of the inputs as `batch,4`; floats unless the text starts with `i:` or `b:`.
-    inputs: &'static [&'static str],
-    build: Build,
-}
-
-fn one(value: Result<Value>) -> Result<Vec<Value>> {
-    value.map(|value| vec![value])
-}
-
-macro_rules! plain {
-    ($op:literal, $($input:literal),+) => {
-        Case { op: $op, inputs: &[$($input),+], build: |builder, x| one(builder.op($op, x, &[])) }
-    };
-}
-
-macro_rules! case {
-    ($op:literal, [$($input:literal),+], $build:expr) => {
-        Case { op: $op, inputs: &[$($input),+], build: $build }
-    };
-}
-
-fn ints(values: &[i64]) -> Attribute {
-    Attribute::Ints(values.to_vec())
-}
-
-fn cases() -> Vec<Case> {
-    vec![
-        plain!("Add", "batch,1,4", "tokens,4"),
-        plain!("Sub", "batch,4", "4"),
-        plain!("Mul", "batch,tokens", "1,tokens"),
-        plain!("Div", "batch,4", "batch,1"),
-        plain!("Pow", "batch,4", "1"),
-        plain!("Max", "batch,4", "4"),
-        plain!("Min", "batch,4", "4"),
-        plain!("And", "b:batch,4", "b:4"),
-        plain!("Or", "b:batch,4", "b:4"),
-        plain!("Equal", "i:batch,4", "i:4"),
-        plain!("Less", "batch,1", "1,tokens"),
-        plain!("LessOrEqual", "batch,4", "4"),
-        plain!("Greater", "i:batch,1", "i:1,tokens"),
-        plain!("GreaterOrEqual", "batch,4", "4"),
-        plain!("Where", "b:batch,1,tokens", "4,1", "1"),
-        plain!("Identity", "batch,4"),
-        plain!("Neg", "batch,4"),
-        plain!("Not", "b:batch,4"),
-        plain!("Exp", "batch,4"),
-        plain!("Log", "batch,4"),
-        plain!("Sqrt", "batch,4"),
-        plain!("Reciprocal", "batch,4"),
-        plain!("Sin", "batch,4"),
-        plain!("Cos", "batch,4"),
-        plain!("Tanh", "batch,4"),
-        plain!("Sigmoid", "batch,4"),
-        plain!("Erf", "batch,4"),
-        plain!("Relu", "batch,4"),
-        plain!("Gelu", "batch,4"),
-        plain!("Softmax", "batch,tokens"),
-        plain!("LogSoftmax", "batch,tokens"),
-        plain!("RMSNormalization", "batch,tokens,4", "4"),
-        plain!("LayerNormalization", "batch,tokens,4", "4", "4"),
-        plain!("RotaryEmbedding", "batch,3,tokens,4", "batch,tokens,2", "batch,tokens,2"),
-        case!("Cast", ["batch,4"], |builder, x| one(builder.cast(x[0], DType::F16))),
-        plain!("MatMul", "batch,3,tokens,4", "4,6"),
-        plain!("MatMul", "batch,3,tokens,4", "batch,1,4,past"),
-        case!("Conv", ["batch,3,9,10", "4,3,3,2", "4"], |builder, x| one(builder.op(
-            "Conv",
-            x,
-            &[("strides", ints(&[2, 3])), ("pads", ints(&[1, 0, 2, 1])), ("dilations", ints(&[2, 1])),]
-        ))),
-        case!("ReduceSum", ["batch,tokens,4"], |builder, x| reduce(builder, "ReduceSum", x[0], &[1, -1], 1)),
-        case!("ReduceMean", ["batch,tokens,4"], |builder, x| reduce(builder, "ReduceMean", x[0], &[0], 0)),
-        case!("ReduceMax", ["batch,tokens,4"], |builder, x| reduce(builder, "ReduceMax", x[0], &[-1], 0)),
-        case!("ReduceLogSumExp", ["batch,4"], |builder, x| reduce(builder, "ReduceLogSumExp", x[0], &[-1], 1)),
-        plain!("ReduceSum", "batch,4"),
-        case!("ArgMax", ["batch,tokens"], |builder, x| one(builder.op(
-            "ArgMax",
-            x,
-            &[("axis", Attribute::Int(-1)), ("keepdims", Attribute::Int(0)),]
-        ))),
-        case!("TopK", ["batch,tokens"], |builder, x| {
-            let count = builder.ints(&[2])?;
-            builder.node("TopK", &[Some(x[0]), Some(count)], &[("axis", Attribute::Int(1))])
-        }),
-        case!("Transpose", ["batch,tokens,4"], |builder, x| one(builder.transpose(x[0], &[2, 0, 1]))),
-        plain!("Transpose", "batch,tokens,4"),
-        case!("Reshape", ["batch,tokens,6"], |builder, x| one(builder.reshape(x[0], &[0, 0, 2, 3]))),
-        case!("Reshape", ["batch,2,tokens,3"], |builder, x| {
-            // Two unknown sizes, taken apart again: the factor must survive the way there and back.
-            let joined = builder.reshape(x[0], &[0, -1, 3])?;
-            one(builder.reshape(joined, &[0, 2, -1, 3]))
-        }),
-        case!("Reshape", ["batch,tokens,6"], |builder, x| one(builder.reshape(x[0], &[-1]))),
-        case!("Squeeze", ["batch,1,4,1"], |builder, x| {
-            let axes = builder.ints(&[1, -1])?;
-            one(builder.op("Squeeze", &[x[0], axes], &[]))
-        }),
-        case!("Unsqueeze", ["batch,4"], |builder, x| one(builder.unsqueeze(x[0], &[0, -1]))),
-        case!("Concat", ["batch,past,4", "batch,2,4"], |builder, x| one(builder.concat(x, 1))),
-        case!("Slice", ["batch,tokens,8"], |builder, x| {
-            let last = builder.slice(x[0], 1, -1, i64::MAX)?;
-            one(builder.slice(last, 2, 1, -2))
-        }),
-        case!("Gather", ["batch,tokens,4"], |builder, x| {
-            let rows = builder.constant(Tensor::new([1, 3], vec![1i64, 0, 1])?)?;
-            one(builder.gather(x[0], rows, 0))
-        }),
-        plain!("Shape", "batch,tokens,4"),
-    ]
-}
-
-fn reduce(builder: &mut Builder, op: &str, x: Value, axes: &[i64], keep: i64) -> Result<Vec<Value>> {
-    let axes = builder.ints(axes)?;
-    one(builder.op(op, &[x, axes], &[("keepdims", Attribute::Int(keep))]))
-}
-
-fn declared(text: &str) -> (DType, Vec<Dim>) {
-    let (dtype, dims) = match text.split_once(':') {
-        Some(("i", dims)) => (DType::I64, dims),
-        Some((_, dims)) => (DType::Bool, dims),
-        None => (DType::F32, text),
-    };
-    let dim = |part: &str| part.parse::<usize>().map_or_else(|_| Dim::from(part), Dim::from);
-    (dtype, dims.split(',').map(dim).collect())
+    case: &'a Case,
+    dtype: DType,
+    /// Values of the fed inputs, in double precision if they are floats.
+    fed: Vec<Tensor>,
 }
 
 /// The number that a dimension stands for, derived ones such as `2*tokens` and `past+2` included.
@@ -148,51 +40,286 @@ fn size(dim: &Dim, sizes: &HashMap<&str, usize>) -> usize {
     dim.to_string().split('+').map(|term| term.split('*').map(factor).product::<usize>()).sum()
 }
 
-fn filled(dtype: DType, shape: Vec<usize>) -> Tensor {
-    let count = shape.iter().product();
-    match dtype {
-        DType::I64 => Tensor::new(shape, (0..count).map(|index| index as i64).collect()),
-        DType::Bool => Tensor::new(shape, (0..count).map(|index| index % 2 == 0).collect()),
-        _ => Tensor::new(shape, (0..count).map(|index| 0.5 + index as f32 / 8.0).collect()),
+fn filled(values: Filling, shape: Vec<usize>, random: &mut Random) -> Tensor {
+    let count: usize = shape.iter().product();
+    match values {
+        Filling::Below(bound) => Tensor::new(shape, (0..count).map(|_| random.below(bound) as i64).collect::<Vec<_>>()),
+        Filling::Truth => Tensor::new(shape, (0..count).map(|_| random.below(2) == 0).collect::<Vec<_>>()),
+        Filling::Normal => Tensor::new(shape, (0..count).map(|_| random.normal()).collect::<Vec<f64>>()),
+        Filling::Positive => Tensor::new(shape, (0..count).map(|_| 0.5 + 1.5 * random.uniform()).collect::<Vec<f64>>()),
+        Filling::Distinct => {
+            let mut values: Vec<f64> =
+                (0..count).map(|index| (index as f64 + 0.5) / count as f64 * 4.0 - 2.0).collect();
+            random.shuffle(&mut values);
+            Tensor::new(shape, values)
+        }
     }
     .unwrap()
 }
 
-fn check(case: &Case, sizes: &HashMap<&str, usize>) {
-    let mut builder = Builder::new(case.op);
-    let (mut values, mut fed) = (Vec::new(), Vec::new());
-    for (index, text) in case.inputs.iter().enumerate() {
-        let (dtype, dims) = declared(text);
-        let shape = dims.iter().map(|dim| size(dim, sizes)).collect();
-        let name = format!("x{index}");
-        values.push(builder.input(&name, Type::new(dtype, dims)).unwrap());
-        fed.push((name, runtime().tensor(filled(dtype, shape)).unwrap()));
+impl<'a> Trial<'a> {
+    fn new(op: &'static str, case: &'a Case, dtype: DType, sizes: &HashMap<&str, usize>) -> Self {
+        let mut random = Random::new(7);
+        let mut fed = Vec::new();
+        for input in case.inputs.iter().flatten() {
+            if let CaseInput::Fed { ty, values } = input {
+                let shape = ty.dims.iter().map(|dim| size(dim, sizes)).collect();
+                fed.push(filled(*values, shape, &mut random));
+            }
+        }
+        Self { op, case, dtype, fed }
     }
-    let results = (case.build)(&mut builder, &values).unwrap();
-    let mut expected = Vec::new();
-    for (index, result) in results.iter().enumerate() {
-        let dims = &builder.ty(*result).unwrap().dims;
-        expected.push(dims.iter().map(|dim| size(dim, sizes)).collect::<Vec<_>>());
-        builder.output(&format!("y{index}"), *result).unwrap();
+
+    /// The node over inputs `x0`, `x1`, ...; returns its results and the floating-point inputs.
+    fn emit(&self, builder: &mut Builder) -> Result<(Vec<Value>, Vec<Value>)> {
+        let (mut inputs, mut floats, mut number) = (Vec::new(), Vec::new(), 0);
+        for input in &self.case.inputs {
+            inputs.push(match input {
+                None => None,
+                Some(CaseInput::Constant(tensor)) => Some(builder.constant(self.cast(tensor))?),
+                Some(CaseInput::Fed { ty, .. }) => {
+                    let dtype = if ty.dtype.is_float() { self.dtype } else { ty.dtype };
+                    let dims = match self.case.unknown {
+                        true => vec![Dim::Unknown; ty.dims.len()],
+                        false => ty.dims.clone(),
+                    };
+                    let value = builder.input(&format!("x{number}"), Type::new(dtype, dims))?;
+                    number += 1;
+                    if dtype.is_float() {
+                        floats.push(value);
+                    }
+                    Some(value)
+                }
+            });
+        }
+        let attributes: Vec<(&str, Attribute)> =
+            self.case.attributes.iter().map(|(name, value)| (*name, value.clone())).collect();
+        Ok((builder.node(self.op, &inputs, &attributes)?, floats))
     }
-    let graph = builder.finish();
-    let mut session = Session::new(&runtime(), &graph, std::path::Path::new("."), &session_options()).unwrap();
-    let inputs: Vec<(&str, &DeviceTensor)> = fed.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
-    let names: Vec<String> = (0..results.len()).map(|index| format!("y{index}")).collect();
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let outputs = session.run(&inputs, &[], &names).unwrap();
-    let found: Vec<Vec<usize>> = outputs.iter().map(DeviceTensor::shape).collect();
-    assert_eq!(found, expected, "{} over {:?}", case.op, case.inputs);
+
+    fn cast(&self, tensor: &Tensor) -> Tensor {
+        match (tensor.values::<f64>(), self.dtype) {
+            (Ok(values), DType::F32) => {
+                Tensor::new(tensor.shape(), values.iter().map(|value| *value as f32).collect()).unwrap()
+            }
+            _ => match (tensor.values::<f32>(), self.dtype) {
+                (Ok(values), DType::F64) => {
+                    Tensor::new(tensor.shape(), values.iter().map(|value| f64::from(*value)).collect()).unwrap()
+                }
+                _ => tensor.clone(),
+            },
+        }
+    }
+
+    /// The inputs of a graph by name: `x0`, `x1`, ... from `fed`, `w0`, `w1`, ... from `weights`.
+    fn device_inputs(&self, fed: &[Tensor], weights: &[Tensor]) -> Vec<(String, DeviceTensor)> {
+        let named =
+            names('x', fed.len()).into_iter().zip(fed).chain(names('w', weights.len()).into_iter().zip(weights));
+        named.map(|(name, tensor)| (name, runtime().tensor(self.cast(tensor)).unwrap())).collect()
+    }
+
+    /// Random weights of the floating-point results.
+    fn weights(&self, random: &mut Random) -> Result<Vec<Tensor>> {
+        let mut builder = Builder::new(self.op);
+        let (results, _) = self.emit(&mut builder)?;
+        let outputs = names('y', results.len());
+        let float: Vec<bool> = results.iter().map(|result| builder.ty(*result).unwrap().dtype.is_float()).collect();
+        for (name, result) in outputs.iter().zip(&results) {
+            builder.output(name, *result)?;
+        }
+        let found = run(&mut session(&builder.finish())?, &self.device_inputs(&self.fed, &[]), &outputs)?;
+        let weighted = found.iter().zip(float).filter(|(_, float)| *float);
+        Ok(weighted.map(|(result, _)| filled(Filling::Normal, result.shape(), random)).collect())
+    }
+}
+
+fn session(graph: &Graph) -> Result<Session> {
+    Session::new(&runtime(), graph, Path::new("."), &session_options())
+}
+
+fn run(session: &mut Session, inputs: &[(String, DeviceTensor)], outputs: &[String]) -> Result<Vec<DeviceTensor>> {
+    let inputs: Vec<(&str, &DeviceTensor)> = inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+    session.run(&inputs, &[], &outputs.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+fn doubles(tensor: &DeviceTensor) -> Vec<f64> {
+    tensor
+        .values::<f64>()
+        .map(<[f64]>::to_vec)
+        .unwrap_or_else(|_| tensor.values::<f32>().unwrap().iter().map(|value| f64::from(*value)).collect())
+}
+
+fn names(letter: char, count: usize) -> Vec<String> {
+    (0..count).map(|index| format!("{letter}{index}")).collect()
+}
+
+fn check_shapes(row: &'static Op, case: &Case, sizes: &HashMap<&str, usize>) {
+    let trial = Trial::new(row.name, case, DType::F32, sizes);
+    let mut builder = Builder::new(row.name);
+    let (results, _) = trial.emit(&mut builder).unwrap();
+    let types: Vec<Type> = results.iter().map(|result| builder.ty(*result).unwrap().clone()).collect();
+    for (name, result) in names('y', results.len()).iter().zip(&results) {
+        builder.output(name, *result).unwrap();
+    }
+    let outputs = names('y', results.len());
+    let found = run(&mut session(&builder.finish()).unwrap(), &trial.device_inputs(&trial.fed, &[]), &outputs);
+    let found = found.unwrap_or_else(|error| panic!("{} over {:?}: {error:?}", row.name, case.inputs));
+    for (found, ty) in found.iter().zip(types) {
+        assert_eq!(found.shape().len(), ty.dims.len(), "{} over {:?}: {ty}", row.name, case.inputs);
+        for (found, dim) in found.shape().into_iter().zip(&ty.dims) {
+            let expected = if *dim == Dim::Unknown { found } else { size(dim, sizes) };
+            assert_eq!(found, expected, "{} over {:?}: {ty}", row.name, case.inputs);
+        }
+    }
 }
 
 #[test]
 fn inferred_shapes_are_what_onnx_runtime_computes() {
-    let sizes = HashMap::from(SIZES);
-    let cases = cases();
-    for row in OPS {
-        assert!(cases.iter().any(|case| case.op == row.name), "`{}` has no case", row.name);
+    let sizes = HashMap::from(SMALL);
+    for row in rows() {
+        let cases = (row.cases)();
+        assert!(!cases.is_empty(), "`{}` has no case", row.name);
+        for case in &cases {
+            check_shapes(row, case, &sizes);
+        }
     }
-    for case in &cases {
-        check(case, &sizes);
+}
+
+/// The loss, which is the sum over all floating-point results times the inputs `w0`, `w1`, ..., and the gradients `g0`,
+/// `g1`, ...; also the names of the gradients.
+fn differentiated(trial: &Trial) -> Result<(Graph, Vec<String>)> {
+    let mut builder = Builder::new(trial.op);
+    let (results, floats) = trial.emit(&mut builder)?;
+    let (mut loss, mut number) = (None, 0);
+    for result in results {
+        let ty = builder.ty(result)?.clone();
+        if ty.dtype.is_float() {
+            let weights = builder.input(&format!("w{number}"), ty)?;
+            let weighted = builder.mul(result, weights)?;
+            let part = builder.op("ReduceSum", &[weighted], &[("keepdims", Attribute::Int(0))])?;
+            loss = Some(loss.map_or(Ok(part), |loss| builder.add(loss, part))?);
+            number += 1;
+        }
     }
+    let loss = loss.unwrap();
+    let found = gradients(&mut builder, loss, &floats, &[])?;
+    let outputs = names('g', found.len());
+    for (name, gradient) in outputs.iter().zip(found) {
+        let gradient = gradient.unwrap_or_else(|| panic!("{}: `{name}` is missing", trial.op));
+        builder.output(name, gradient)?;
+    }
+    builder.output("loss", loss)?;
+    Ok((builder.finish(), outputs))
+}
+
+/// The derivative of the loss along one random direction, by the gradients and by a central difference.
+fn directional(trial: &Trial) -> Result<(f64, f64)> {
+    let mut random = Random::new(11);
+    let weights = trial.weights(&mut random)?;
+    let (graph, mut outputs) = differentiated(trial)?;
+    let mut session = session(&graph)?;
+    let found = run(&mut session, &trial.device_inputs(&trial.fed, &weights), &outputs)?;
+    let is_float = |tensor: &&Tensor| tensor.dtype().is_float();
+    let directions: Vec<Vec<f64>> = trial
+        .fed
+        .iter()
+        .filter(is_float)
+        .map(|tensor| (0..tensor.shape().iter().product()).map(|_| random.normal()).collect())
+        .collect();
+    for (gradient, tensor) in found.iter().zip(trial.fed.iter().filter(is_float)) {
+        assert_eq!(gradient.shape(), tensor.shape(), "{}: shape of a gradient", trial.op);
+    }
+    let product = |(gradient, direction): (&DeviceTensor, &Vec<f64>)| {
+        doubles(gradient).iter().zip(direction).map(|(a, b)| a * b).sum::<f64>()
+    };
+    let analytic = found.iter().zip(&directions).map(product).sum();
+    let step = if trial.dtype == DType::F64 { 1e-5 } else { 2e-3 };
+    outputs = vec!["loss".to_owned()];
+    let mut loss_at = |sign: f64| -> Result<f64> {
+        let mut direction = directions.iter();
+        let moved: Vec<Tensor> = trial
+            .fed
+            .iter()
+            .map(|tensor| match tensor.values::<f64>() {
+                Ok(values) => {
+                    let moves = direction.next().unwrap();
+                    let values = values.iter().zip(moves).map(|(value, by)| value + sign * step * by).collect();
+                    Tensor::new(tensor.shape(), values).unwrap()
+                }
+                Err(_) => tensor.clone(),
+            })
+            .collect();
+        Ok(doubles(&run(&mut session, &trial.device_inputs(&moved, &weights), &outputs)?[0])[0])
+    };
+    Ok((analytic, (loss_at(1.0)? - loss_at(-1.0)?) / (2.0 * step)))
+}
+
+/// In double precision where ONNX Runtime has the kernels, else in single precision.
+fn check_gradient(op: &'static str, case: &Case) -> std::result::Result<(), String> {
+    let sizes = HashMap::from(SMALL);
+    let attempt = directional(&Trial::new(op, case, DType::F64, &sizes)).map(|found| (found, 1e-6));
+    let attempt = attempt
+        .or_else(|_| directional(&Trial::new(op, case, DType::F32, &sizes)).map(|found| (found, 2e-2)))
+        .map_err(|error| format!("{op} over {:?}: {error:?}", case.inputs))?;
+    let ((analytic, numeric), tolerance) = attempt;
+    if (analytic - numeric).abs() <= tolerance * numeric.abs().max(1.0) {
+        return Ok(());
+    }
+    Err(format!("{op} over {:?}: {analytic} by the rule, {numeric} by differences", case.inputs))
+}
+
+#[test]
+fn gradients_are_central_differences() {
+    for row in rows().filter(|row| matches!(row.gradient, Gradient::Rule(_))) {
+        for case in (row.cases)() {
+            check_gradient(row.name, &case).unwrap();
+        }
+    }
+}
+
+/// What a test on tiny tensors cannot see: work that is split between threads gives the same bytes on each run, and they
+/// are those of one thread to rounding.
+#[test]
+fn large_gradients_are_the_same_on_every_run() {
+    let sizes = HashMap::from(LARGE);
+    for row in rows().filter(|row| matches!(row.gradient, Gradient::Rule(_))) {
+        let cases = (row.cases)();
+        let elements = cases.iter().map(|case| check_large(&Trial::new(row.name, case, DType::F32, &sizes))).max();
+        assert!(elements >= Some(LARGE_ELEMENTS), "{}: the largest case has {elements:?} elements", row.name);
+    }
+}
+
+/// Returns the elements of the largest input or result; runs the case only if they are many.
+fn check_large(trial: &Trial) -> usize {
+    let weights = trial.weights(&mut Random::new(11)).unwrap();
+    let tensors = trial.fed.iter().chain(&weights);
+    let elements = tensors.map(|tensor| tensor.shape().iter().product::<usize>()).max().unwrap_or(0);
+    if elements < LARGE_ELEMENTS {
+        return elements;
+    }
+    let (graph, outputs) = differentiated(trial).unwrap();
+    let inputs = trial.device_inputs(&trial.fed, &weights);
+    let alone = run(&mut session(&graph).unwrap(), &inputs, &outputs).unwrap();
+    let mut shared = Session::new(&runtime(), &graph, Path::new("."), &shared_operators()).unwrap();
+    let first: Vec<Vec<f64>> = run(&mut shared, &inputs, &outputs).unwrap().iter().map(doubles).collect();
+    for (one, many) in alone.iter().map(doubles).zip(&first) {
+        let norm = |values: &[f64]| values.iter().map(|value| value * value).sum::<f64>().sqrt();
+        let difference: Vec<f64> = one.iter().zip(many).map(|(a, b)| a - b).collect();
+        assert!(norm(&difference) <= 1e-4 * norm(&one), "{}: threads change the gradient", trial.op);
+    }
+    for _ in 1..REPETITIONS {
+        let again: Vec<Vec<f64>> = run(&mut shared, &inputs, &outputs).unwrap().iter().map(doubles).collect();
+        assert!(again == first, "{}: two runs differ", trial.op);
+    }
+    elements
+}
+
+/// A rule that is wrong is caught: twice the gradient of every row but those of zero.
+#[test]
+fn a_wrong_rule_is_caught() {
+    let case = Case::new().input("batch,4").input("4");
+    let trial = Trial::new("Mul", &case, DType::F64, &HashMap::from(SMALL));
+    let (analytic, numeric) = directional(&trial).unwrap();
+    assert!((analytic - numeric).abs() < 1e-6 * numeric.abs().max(1.0));
+    assert!((2.0 * analytic - numeric).abs() > 1e-2 * numeric.abs().max(1.0));
 }

@@ -23,6 +23,14 @@ impl Builder {
         Self { graph: Graph::new(name), scope: Vec::new(), names: HashSet::new(), parameters: HashMap::new() }
     }
 
+    /// Goes on with a finished graph.
+    pub fn resume(graph: Graph) -> Self {
+        let names = graph.values.iter().map(|value| value.name.clone()).collect();
+        let stored = graph.initializers.iter().map(|(value, _)| (graph.name_of(*value).to_owned(), *value));
+        let parameters = stored.collect();
+        Self { graph, scope: Vec::new(), names, parameters }
+    }
+
     /// Emits the nodes that follow under `scope` in node names, until [`Builder::leave`].
     pub fn enter(&mut self, scope: &str) {
         self.scope.push(scope.to_owned());
@@ -86,25 +94,47 @@ impl Builder {
         Ok(self.node(op, &inputs, attributes)?[0])
     }
 
-    /// Emits a node of an operator; returns all its results.
+    /// Emits a node of an operator; returns all its results but those that are optional.
     pub fn node(&mut self, op: &str, inputs: &[Option<Value>], attributes: &[(&str, Attribute)]) -> Result<Vec<Value>> {
-        let name = self.fresh(op);
-        let attributes: Vec<(String, Attribute)> =
-            attributes.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
-        let types = self.infer(op, &name, inputs, &attributes)?;
-        let mut outputs = Vec::with_capacity(types.len());
-        for (index, ty) in types.into_iter().enumerate() {
-            let output = if index == 0 { name.clone() } else { format!("{name}.{index}") };
-            outputs.push(self.named(&output, Some(ty))?);
+        let attributes = attributes.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        let (name, op, domain) = (self.fresh(op), op.to_owned(), String::new());
+        self.push(Node { name, op, domain, inputs: inputs.to_vec(), outputs: Vec::new(), attributes }, 1)
+    }
+
+    /// Emits a node like an earlier one over other inputs; returns as many results as that one has.
+    pub fn repeat(&mut self, node: &Node, inputs: &[Option<Value>]) -> Result<Vec<Value>> {
+        let name = self.fresh(&format!("again/{}", node.name));
+        let count = node.outputs.len();
+        self.push(Node { name, inputs: inputs.to_vec(), outputs: Vec::new(), ..node.clone() }, count)
+    }
+
+    /// The result number `index` of a node of this graph, which is asked for from now on if it is optional and was not
+    /// so far.
+    pub fn optional_output(&mut self, node: &Node, index: usize) -> Result<Value> {
+        let found = self.graph.nodes.iter().rposition(|other| other.outputs.first() == node.outputs.first());
+        let at = found.ok_or_else(|| Error::internal(format!("node `{}` is not in the graph", node.name)))?;
+        if let Some(output) = self.graph.nodes[at].outputs.get(index) {
+            return Ok(*output);
         }
-        self.graph.nodes.push(Node {
-            name,
-            op: op.to_owned(),
-            domain: String::new(),
-            inputs: inputs.to_vec(),
-            outputs: outputs.clone(),
-            attributes,
-        });
+        let node = self.graph.nodes[at].clone();
+        let types = self.infer(&node, index + 1)?;
+        for (number, ty) in types.into_iter().enumerate().skip(node.outputs.len()) {
+            let output = self.named(&format!("{}.{number}", node.name), Some(ty))?;
+            self.graph.nodes[at].outputs.push(output);
+        }
+        let output = self.graph.nodes[at].outputs.get(index).copied();
+        output.ok_or_else(|| Error::internal(format!("`{}` has no output {index}", node.op)))
+    }
+
+    /// Emits a node whose outputs are still to be named; `count` is the least number of them.
+    fn push(&mut self, mut node: Node, count: usize) -> Result<Vec<Value>> {
+        for (index, ty) in self.infer(&node, count)?.into_iter().enumerate() {
+            let output = if index == 0 { node.name.clone() } else { format!("{}.{index}", node.name) };
+            let output = self.named(&output, Some(ty))?;
+            node.outputs.push(output);
+        }
+        let outputs = node.outputs.clone();
+        self.graph.nodes.push(node);
         Ok(outputs)
     }
 
@@ -128,23 +158,34 @@ impl Builder {
             .ok_or_else(|| Error::internal(format!("the type of `{}` is not known", self.graph.name_of(value))))
     }
 
-    /// The finished graph.
-    pub fn finish(self) -> Graph {
+    /// Name of a value.
+    pub fn name_of(&self, value: Value) -> &str {
+        self.graph.name_of(value)
+    }
+
+    /// The nodes so far.
+    pub fn nodes(&self) -> &[Node] {
+        &self.graph.nodes
+    }
+
+    /// The finished graph, without the nodes that no output depends on.
+    pub fn finish(mut self) -> Graph {
+        self.graph.prune();
         self.graph
     }
 
-    fn infer(
-        &self,
-        op: &str,
-        name: &str,
-        inputs: &[Option<Value>],
-        attributes: &[(String, Attribute)],
-    ) -> Result<Vec<Type>> {
+    /// States the type of a value where its author knows more than the shape rule.
+    pub(super) fn assume(&mut self, value: Value, ty: Type) {
+        self.graph.values[value.index()].ty = Some(ty);
+    }
+
+    fn infer(&self, node: &Node, outputs: usize) -> Result<Vec<Type>> {
+        let Node { op, name, inputs, .. } = node;
         let row = ops::find(op).ok_or_else(|| Error::internal(format!("no row for operator `{op}` in graph::ops")))?;
         let types =
             inputs.iter().map(|input| input.map(|value| self.ty(value)).transpose()).collect::<Result<Vec<_>>>()?;
         let constants = inputs.iter().map(|input| input.and_then(|value| self.inline(value))).collect();
-        let site = Site { op, inputs: types, constants, attributes };
+        let site = Site { op, inputs: types, constants, attributes: node.attributes(), outputs };
         (row.shape)(&site).map_err(|error| error.within(format!("cannot emit `{op}` (node `{name}`)")))
     }
 

@@ -3,17 +3,21 @@
 //! Parameters carry the names of the checkpoint. A frozen parameter is an initialiser that may lie in another
 //! file ([`Initializer::External`]), so that a graph over gigabytes of weights stays a few kilobytes.
 
+mod backward;
 mod builder;
 mod messages;
 pub mod ops;
 mod protobuf;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
+pub use backward::gradients;
 pub use builder::Builder;
 
 use crate::tensor::{DType, Tensor};
+use ops::Attributes;
 
 /// The ONNX opset that [`Builder`] emits: the first with `RMSNormalization` and `RotaryEmbedding`.
 pub const OPSET: i64 = 23;
@@ -28,13 +32,17 @@ impl Value {
     }
 }
 
-/// One dimension: known, or a named unknown that is the same wherever the name appears.
+/// One dimension: known, a named unknown that is the same wherever the name appears, or unknown.
+///
+/// Two unknown dimensions compare as equal, which says nothing about their sizes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Dim {
     /// A known size.
     Fixed(usize),
-    /// An unknown size.
+    /// An unknown size with a name.
     Symbol(Arc<str>),
+    /// A size of which nothing is known.
+    Unknown,
 }
 
 impl From<usize> for Dim {
@@ -54,6 +62,7 @@ impl fmt::Display for Dim {
         match self {
             Self::Fixed(size) => write!(f, "{size}"),
             Self::Symbol(name) => f.write_str(name),
+            Self::Unknown => f.write_str("?"),
         }
     }
 }
@@ -123,6 +132,13 @@ pub struct Node {
     pub attributes: Vec<(String, Attribute)>,
 }
 
+impl Node {
+    /// Its attributes, read by name.
+    pub fn attributes(&self) -> Attributes<'_> {
+        Attributes(&self.attributes)
+    }
+}
+
 /// Where the elements of an initialiser are.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Initializer {
@@ -178,6 +194,21 @@ impl Graph {
     fn add_value(&mut self, name: String, ty: Option<Type>) -> Value {
         self.values.push(ValueInfo { name, ty });
         Value((self.values.len() - 1) as u32)
+    }
+
+    /// Removes nodes and initialisers that no output depends on. Inputs stay.
+    pub fn prune(&mut self) {
+        let mut needed: HashSet<Value> = self.outputs.iter().copied().collect();
+        let mut kept = Vec::with_capacity(self.nodes.len());
+        for node in std::mem::take(&mut self.nodes).into_iter().rev() {
+            if node.outputs.iter().any(|output| needed.contains(output)) {
+                needed.extend(node.inputs.iter().flatten());
+                kept.push(node);
+            }
+        }
+        kept.reverse();
+        self.nodes = kept;
+        self.initializers.retain(|(value, _)| needed.contains(value));
     }
 
     /// Name of a value.

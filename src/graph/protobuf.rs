@@ -106,7 +106,7 @@ impl Graph {
     fn stated_values(&self) -> Vec<ValueInfoProto> {
         let mut stated = Vec::new();
         for node in &self.nodes {
-            let inferred = self.infer(&node.domain, &node.op, &node.inputs, &node.attributes).unwrap_or_default();
+            let inferred = self.infer(node).unwrap_or_default();
             for (at, output) in node.outputs.iter().enumerate() {
                 let ty = self.type_of(*output);
                 if ty.is_some() && ty != inferred.get(at) && !self.outputs.contains(output) {
@@ -119,13 +119,8 @@ impl Graph {
 
     /// Types of a node's results, where its operator has a row for the opset of this graph and the types of its
     /// inputs are known.
-    fn infer(
-        &self,
-        domain: &str,
-        op: &str,
-        inputs: &[Option<Value>],
-        attributes: &[(String, Attribute)],
-    ) -> Option<Vec<Type>> {
+    fn infer(&self, node: &Node) -> Option<Vec<Type>> {
+        let Node { domain, op, inputs, .. } = node;
         let ruled = |(domain, version): &(String, i64)| is_standard(domain) && *version == OPSET;
         if !is_standard(domain) || !self.opsets.iter().any(ruled) {
             return None;
@@ -145,7 +140,8 @@ impl Graph {
                 Initializer::External { .. } => None,
             }
         });
-        (row.shape)(&Site { op, inputs: types, constants: constants.collect(), attributes }).ok()
+        let (constants, outputs) = (constants.collect(), node.outputs.len());
+        (row.shape)(&Site { op, inputs: types, constants, attributes: node.attributes(), outputs }).ok()
     }
 
     fn encode_initializer(&self, value: Value, initializer: &Initializer) -> TensorProto {
@@ -195,6 +191,7 @@ fn encode_dim(dim: &Dim) -> DimensionProto {
     match dim {
         Dim::Fixed(size) => DimensionProto { dim_value: Some(*size as i64), dim_param: None },
         Dim::Symbol(name) => DimensionProto { dim_value: None, dim_param: Some(name.to_string()) },
+        Dim::Unknown => DimensionProto { dim_value: None, dim_param: None },
     }
 }
 
@@ -306,14 +303,14 @@ impl Reader {
             .collect::<Result<Vec<_>>>()
             .map_err(|error| error.within(format!("cannot read the attributes of node `{name}`")))?;
         let domain = proto.domain.unwrap_or_default();
-        let inferred = self.graph.infer(&domain, &op, &inputs, &attributes);
-        let outputs = proto.output.into_iter().enumerate().map(|(at, output)| {
-            let ty =
-                inferred.as_ref().and_then(|types| types.get(at).cloned()).or_else(|| stated.get(&output).cloned());
-            self.declare(output, ty)
-        });
-        let outputs = outputs.collect();
-        self.graph.nodes.push(Node { name, op, domain, inputs, outputs, attributes });
+        let outputs = proto.output.into_iter().map(|output| self.declare(output, None)).collect();
+        let node = Node { name, op, domain, inputs, outputs, attributes };
+        let inferred = self.graph.infer(&node).unwrap_or_default();
+        for (at, output) in node.outputs.iter().enumerate() {
+            let ty = inferred.get(at).or_else(|| stated.get(self.graph.name_of(*output))).cloned();
+            self.graph.values[output.index()].ty = ty;
+        }
+        self.graph.nodes.push(node);
         Ok(())
     }
 }
@@ -321,13 +318,11 @@ impl Reader {
 fn decode_type(info: &ValueInfoProto) -> Option<Type> {
     let tensor = info.r#type.as_ref()?.tensor_type.as_ref()?;
     let dtype = dtype_from_onnx(i64::from(tensor.elem_type?)).ok()?;
-    let name = info.name.as_deref().unwrap_or_default();
-    let dims =
-        tensor.shape.as_ref()?.dim.iter().enumerate().map(|(index, dim)| match (dim.dim_value, &dim.dim_param) {
-            (Some(size), _) => Dim::Fixed(size.max(0) as usize),
-            (None, Some(symbol)) => Dim::from(symbol.as_str()),
-            (None, None) => Dim::from(format!("{name}.{index}").as_str()),
-        });
+    let dims = tensor.shape.as_ref()?.dim.iter().map(|dim| match (dim.dim_value, &dim.dim_param) {
+        (Some(size), _) => Dim::Fixed(size.max(0) as usize),
+        (None, Some(symbol)) => Dim::from(symbol.as_str()),
+        (None, None) => Dim::Unknown,
+    });
     Some(Type { dtype, dims: dims.collect() })
 }
 

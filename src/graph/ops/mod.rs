@@ -1,10 +1,29 @@
-//! The operators that models are built from: one row per operator with its shape rule.
+//! The operators that models are built from: one row per operator with its shape rule, its gradient and the cases that
+//! check both.
 //!
-//! Source of every rule: the ONNX operator specification at opset 23.
+//! Source of every rule: the ONNX operator specification at opset 23. A gradient rule emits ordinary nodes; that the
+//! gradient of a broadcast input is summed back to its size, that contributions add up and that nodes nobody needs go
+//! away is the driver's business ([`super::backward`]), so no rule mentions it.
 
-mod shapes;
+mod activation;
+mod arithmetic;
+mod attention;
+mod case;
+mod comparison;
+mod convolution;
+mod dims;
+mod indexing;
+mod layout;
+mod normalisation;
+mod product;
+mod reduction;
 
-use super::{Attribute, Dim, Type};
+use std::ops::Deref;
+
+pub use case::{Case, CaseInput, Filling};
+pub(super) use dims::normalise_axis;
+
+use super::{Attribute, Builder, Dim, Node, Type, Value};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 
@@ -14,9 +33,129 @@ pub struct Op {
     pub name: &'static str,
     /// Types of its results, from a use of it.
     pub shape: fn(&Site) -> Result<Vec<Type>>,
+    /// How a gradient crosses it.
+    pub gradient: Gradient,
+    /// Uses of it that tests check both rules with.
+    pub cases: fn() -> Vec<Case>,
 }
 
-/// A use of an operator: the types of its inputs, those inputs that are constants, and its attributes.
+/// How a gradient crosses an operator.
+#[derive(Clone, Copy)]
+pub enum Gradient {
+    /// The vector-Jacobian product as nodes.
+    Rule(Rule),
+    /// No gradient crosses it.
+    Zero {
+        /// Why that is right.
+        why: &'static str,
+    },
+}
+
+/// Emits the gradients of an operator's inputs, one per input; `None` where an input has none, such as an index. A
+/// gradient has the dtype of its input, and its shape or one that its input was broadcast to.
+pub type Rule = fn(&mut Builder, &Use) -> Result<Vec<Option<Value>>>;
+
+/// A node that a gradient has to cross. Its attributes and values are those of the forward pass.
+pub struct Use<'a> {
+    /// The node.
+    pub node: &'a Node,
+    /// Gradients of its outputs, in their order; `None` where the loss does not depend on one.
+    pub gradients: &'a [Option<Value>],
+}
+
+impl Use<'_> {
+    /// A required input.
+    pub fn input(&self, index: usize) -> Result<Value> {
+        self.optional(index).ok_or_else(|| {
+            Error::internal(format!("`{}` (node `{}`) lacks input {index}", self.node.op, self.node.name))
+        })
+    }
+
+    /// An optional input.
+    pub fn optional(&self, index: usize) -> Option<Value> {
+        self.node.inputs.get(index).copied().flatten()
+    }
+
+    /// An output.
+    pub fn output(&self, index: usize) -> Result<Value> {
+        let output = self.node.outputs.get(index).copied();
+        output.ok_or_else(|| {
+            Error::internal(format!("`{}` (node `{}`) lacks output {index}", self.node.op, self.node.name))
+        })
+    }
+
+    /// The gradient of the first output.
+    pub fn gradient(&self) -> Result<Value> {
+        self.gradients.first().copied().flatten().ok_or_else(|| {
+            Error::internal(format!(
+                "only a later output of `{}` (node `{}`) has a gradient",
+                self.node.op, self.node.name
+            ))
+        })
+    }
+
+    /// Its attributes.
+    pub fn attributes(&self) -> Attributes<'_> {
+        Attributes(&self.node.attributes)
+    }
+}
+
+/// Attributes of a node, read by name.
+#[derive(Debug, Clone, Copy)]
+pub struct Attributes<'a>(pub &'a [(String, Attribute)]);
+
+impl<'a> Attributes<'a> {
+    fn get(&self, name: &str) -> Option<&'a Attribute> {
+        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value)
+    }
+
+    /// An integer attribute.
+    pub fn int(&self, name: &str) -> Option<i64> {
+        match self.get(name) {
+            Some(Attribute::Int(value)) => Some(*value),
+            _ => None,
+        }
+    }
+
+    /// A floating-point attribute.
+    pub fn float(&self, name: &str) -> Option<f32> {
+        match self.get(name) {
+            Some(Attribute::Float(value)) => Some(*value),
+            _ => None,
+        }
+    }
+
+    /// A textual attribute.
+    pub fn text(&self, name: &str) -> Option<&'a str> {
+        match self.get(name) {
+            Some(Attribute::Text(value)) => Some(value),
+            _ => None,
+        }
+    }
+
+    /// An attribute that is a list of integers.
+    pub fn int_list(&self, name: &str) -> Option<&'a [i64]> {
+        match self.get(name) {
+            Some(Attribute::Ints(values)) => Some(values),
+            _ => None,
+        }
+    }
+
+    /// An attribute that is a tensor.
+    pub fn tensor(&self, name: &str) -> Option<&'a Tensor> {
+        match self.get(name) {
+            Some(Attribute::Tensor(value)) => Some(value),
+            _ => None,
+        }
+    }
+
+    /// The `axis` attribute, counted from the front of `rank` dimensions.
+    pub fn axis(&self, rank: usize, default: i64) -> Result<usize> {
+        normalise_axis(self.int("axis").unwrap_or(default), rank)
+    }
+}
+
+/// A use of an operator as its shape rule sees it: types of inputs, inputs that are constants, attributes.
 pub struct Site<'a> {
     /// Name of the operator.
     pub op: &'a str,
@@ -24,125 +163,81 @@ pub struct Site<'a> {
     pub inputs: Vec<Option<&'a Type>>,
     /// Values of the inputs that are constants inside the graph.
     pub constants: Vec<Option<&'a Tensor>>,
-    /// Attributes by name.
-    pub attributes: &'a [(String, Attribute)],
+    /// Its attributes.
+    pub attributes: Attributes<'a>,
+    /// Number of results that the use asks for.
+    pub outputs: usize,
+}
+
+impl<'a> Deref for Site<'a> {
+    type Target = Attributes<'a>;
+
+    fn deref(&self) -> &Attributes<'a> {
+        &self.attributes
+    }
 }
 
 impl<'a> Site<'a> {
     /// Type of a required input.
     pub fn input(&self, index: usize) -> Result<&'a Type> {
-        self.inputs
-            .get(index)
-            .copied()
-            .flatten()
-            .ok_or_else(|| Error::internal(format!("`{}` lacks input {index}", self.op)))
+        self.optional(index).ok_or_else(|| Error::internal(format!("`{}` lacks input {index}", self.op)))
+    }
+
+    /// Type of an optional input.
+    pub fn optional(&self, index: usize) -> Option<&'a Type> {
+        self.inputs.get(index).copied().flatten()
     }
 
     /// Values of an integer input that must be a constant.
     pub fn ints(&self, index: usize) -> Result<&'a [i64]> {
-        let constant = self.constants.get(index).copied().flatten();
-        constant
+        self.constant(index)
             .ok_or_else(|| Error::internal(format!("input {index} of `{}` is not a constant", self.op)))?
             .values::<i64>()
     }
 
-    /// An integer attribute.
-    pub fn int(&self, name: &str) -> Option<i64> {
-        self.attributes.iter().find(|(key, _)| key == name).and_then(|(_, value)| match value {
-            Attribute::Int(value) => Some(*value),
-            _ => None,
-        })
-    }
-
-    /// An attribute that is a list of integers.
-    pub fn int_list(&self, name: &str) -> Option<&'a [i64]> {
-        self.attributes.iter().find(|(key, _)| key == name).and_then(|(_, value)| match value {
-            Attribute::Ints(values) => Some(values.as_slice()),
-            _ => None,
-        })
-    }
-
-    /// The axis attribute, counted from the front of `rank` dimensions.
-    pub fn axis(&self, rank: usize, default: i64) -> Result<usize> {
-        normalise_axis(self.int("axis").unwrap_or(default), rank)
-    }
-}
-
-/// An axis counted from the front; negative ones count from the back.
-pub(super) fn normalise_axis(axis: i64, rank: usize) -> Result<usize> {
-    let from_front = if axis < 0 { axis + rank as i64 } else { axis };
-    match usize::try_from(from_front) {
-        Ok(index) if index < rank => Ok(index),
-        _ => Err(Error::internal(format!("axis {axis} is outside of {rank} dimensions"))),
+    /// Value of an input that is a constant.
+    pub fn constant(&self, index: usize) -> Option<&'a Tensor> {
+        self.constants.get(index).copied().flatten()
     }
 }
 
 /// The row of an operator.
 pub fn find(name: &str) -> Option<&'static Op> {
-    OPS.iter().find(|op| op.name == name)
+    OPS.iter().flat_map(|rows| rows.iter()).find(|op| op.name == name)
 }
 
-/// Every operator with a shape rule, by kind and name.
-pub static OPS: &[Op] = &[
-    Op { name: "Add", shape: shapes::broadcast },
-    Op { name: "Sub", shape: shapes::broadcast },
-    Op { name: "Mul", shape: shapes::broadcast },
-    Op { name: "Div", shape: shapes::broadcast },
-    Op { name: "Pow", shape: shapes::broadcast },
-    Op { name: "Max", shape: shapes::broadcast },
-    Op { name: "Min", shape: shapes::broadcast },
-    Op { name: "And", shape: shapes::broadcast },
-    Op { name: "Or", shape: shapes::broadcast },
-    Op { name: "Equal", shape: shapes::comparison },
-    Op { name: "Less", shape: shapes::comparison },
-    Op { name: "LessOrEqual", shape: shapes::comparison },
-    Op { name: "Greater", shape: shapes::comparison },
-    Op { name: "GreaterOrEqual", shape: shapes::comparison },
-    Op { name: "Where", shape: shapes::select },
-    Op { name: "Identity", shape: shapes::same },
-    Op { name: "Neg", shape: shapes::same },
-    Op { name: "Not", shape: shapes::same },
-    Op { name: "Exp", shape: shapes::same },
-    Op { name: "Log", shape: shapes::same },
-    Op { name: "Sqrt", shape: shapes::same },
-    Op { name: "Reciprocal", shape: shapes::same },
-    Op { name: "Sin", shape: shapes::same },
-    Op { name: "Cos", shape: shapes::same },
-    Op { name: "Tanh", shape: shapes::same },
-    Op { name: "Sigmoid", shape: shapes::same },
-    Op { name: "Erf", shape: shapes::same },
-    Op { name: "Relu", shape: shapes::same },
-    Op { name: "Gelu", shape: shapes::same },
-    Op { name: "Softmax", shape: shapes::same },
-    Op { name: "LogSoftmax", shape: shapes::same },
-    Op { name: "RMSNormalization", shape: shapes::same },
-    Op { name: "LayerNormalization", shape: shapes::same },
-    Op { name: "RotaryEmbedding", shape: shapes::same },
-    Op { name: "Cast", shape: shapes::cast },
-    Op { name: "MatMul", shape: shapes::matmul },
-    Op { name: "Conv", shape: shapes::conv },
-    Op { name: "ReduceSum", shape: shapes::reduce },
-    Op { name: "ReduceMean", shape: shapes::reduce },
-    Op { name: "ReduceMax", shape: shapes::reduce },
-    Op { name: "ReduceLogSumExp", shape: shapes::reduce },
-    Op { name: "ArgMax", shape: shapes::arg_max },
-    Op { name: "TopK", shape: shapes::top_k },
-    Op { name: "Transpose", shape: shapes::transpose },
-    Op { name: "Reshape", shape: shapes::reshape },
-    Op { name: "Squeeze", shape: shapes::squeeze },
-    Op { name: "Unsqueeze", shape: shapes::unsqueeze },
-    Op { name: "Concat", shape: shapes::concat },
-    Op { name: "Slice", shape: shapes::slice },
-    Op { name: "Gather", shape: shapes::gather },
-    Op { name: "Shape", shape: shapes::shape_of },
+/// Every operator with a row, by kind.
+pub static OPS: &[&[Op]] = &[
+    arithmetic::ROWS,
+    comparison::ROWS,
+    activation::ROWS,
+    reduction::ROWS,
+    product::ROWS,
+    normalisation::ROWS,
+    attention::ROWS,
+    convolution::ROWS,
+    layout::ROWS,
+    indexing::ROWS,
 ];
 
-/// A symbol for a size that is computed from others.
-fn derived(text: String) -> Dim {
-    Dim::from(text.as_str())
-}
+/// Placeholder while a rule is being written.
+pub(crate) const OPEN: Gradient = Gradient::Zero { why: "OPEN" };
 
 /// The type with dtype `dtype` and these dimensions, as the only result.
 fn one(dtype: DType, dims: Vec<Dim>) -> Result<Vec<Type>> {
     Ok(vec![Type { dtype, dims }])
+}
+
+/// The shape rule of operators whose result is like their first input.
+fn same(site: &Site) -> Result<Vec<Type>> {
+    Ok(vec![site.input(0)?.clone()])
+}
+
+/// `value` repeated to the shape of `like`.
+fn expand_like(builder: &mut Builder, value: Value, like: Value) -> Result<Value> {
+    let ty = Type { dtype: builder.ty(value)?.dtype, dims: builder.ty(like)?.dims.clone() };
+    let shape = builder.op("Shape", &[like], &[])?;
+    let expanded = builder.op("Expand", &[value, shape], &[])?;
+    builder.assume(expanded, ty);
+    Ok(expanded)
 }
