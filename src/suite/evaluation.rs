@@ -11,6 +11,7 @@ use crate::data::{Dataset, results};
 use crate::error::{Error, Result};
 use crate::model::decoding::Decoding;
 use crate::model::text::Prompt;
+use crate::model::training::Trained;
 use crate::model::weights::Placement;
 use crate::model::{Checkpoint, Model, hex};
 use crate::runtime::{Device, Runtime, SessionOptions, Sharing};
@@ -172,7 +173,7 @@ impl LoadedModel {
         let mut on_converted = |done| tell(Event::Converted { done, total });
         let placement = Placement::new(&checkpoint.weights, execution.dtype, &plan.scratch, &mut on_converted)?;
         let session = SessionOptions { device: plan.device, sharing: execution.sharing };
-        let replicas = Model::load(checkpoint, placement, runtime, &session, execution.replicas)?;
+        let replicas = Model::load(checkpoint, placement, &Trained::default(), runtime, &session, execution.replicas)?;
         let model = replicas.first().ok_or_else(|| Error::internal("no replica of the model was made"))?;
         model.check_decoding(&plan.decoding)?;
         let mut done = 0;
