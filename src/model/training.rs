@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::graph::Graph;
+use crate::random::Random;
 use crate::tensor::Tensor;
 
 /// The label of a position whose next token does not count, as in PyTorch and transformers.
@@ -192,23 +193,13 @@ impl Collation {
             MaskedRows::Answer => vec![layout.batch, layout.answer, mask.width],
             MaskedRows::FlatAnswer => vec![layout.batch * layout.answer, mask.width],
         };
-        let key = mask.name.bytes().fold(seed, |key, byte| scramble(key ^ u64::from(byte)));
+        let random = Random::new(seed).name(&mask.name);
         let limit = (f64::from(self.dropout) * 65_536.0).round() as u64;
         let count: usize = shape.iter().product();
         // Four draws of 16 bits from each number.
-        let kept = |index: usize| {
-            let bits = scramble(key.wrapping_add((index as u64 / 4).wrapping_mul(0x9e37_79b9_7f4a_7c15)));
-            (bits >> (16 * (index % 4))) & 0xffff >= limit
-        };
+        let kept = |index: usize| (random.bits(index as u64 / 4) >> (16 * (index % 4))) & 0xffff >= limit;
         Tensor::new(shape, (0..count).map(kept).collect::<Vec<bool>>())
     }
-}
-
-/// SplitMix64's output function.
-fn scramble(mut z: u64) -> u64 {
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 /// How a batch is laid out: image tokens, padding, prompt, answer; all rows end together, and the last token of an answer

@@ -201,9 +201,8 @@ impl LoadedModel {
             decoding: plan.decoding,
             batch_size: self.batch_size,
             threads: plan.threads,
-            settings: self.id,
         };
-        answer_all(&answering, &mut self.replicas, runtime.activity(), store, on_event)
+        answer_all(&answering, &mut self.replicas, runtime.activity(), (store, self.id), on_event)
     }
 }
 
