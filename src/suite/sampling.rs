@@ -1,5 +1,6 @@
 //! Which questions a training step draws: a pure function of seed and step.
 
+use std::fmt;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -39,6 +40,16 @@ impl FromStr for Sampling {
             phases.push(phase);
         }
         Ok(Self { phases })
+    }
+}
+
+impl fmt::Display for Sampling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let phase = |phase: &Phase| {
+            let weights: Vec<String> = phase.weights.iter().map(|(name, weight)| format!("{name}={weight}")).collect();
+            format!("{}:{}", phase.start, weights.join(","))
+        };
+        f.write_str(&self.phases.iter().map(phase).collect::<Vec<_>>().join(";"))
     }
 }
 
