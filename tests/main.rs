@@ -13,3 +13,4 @@ mod score;
 mod sessions;
 mod store;
 mod support;
+mod train;
