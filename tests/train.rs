@@ -76,6 +76,7 @@ struct Recorded {
     parts: Vec<usize>,
     fails_at: u64,
     poisoned: Option<u64>,
+    supervised: bool,
     made: AtomicU64,
 }
 
@@ -87,6 +88,7 @@ impl Recorded {
             parts: parts.to_vec(),
             fails_at: u64::MAX,
             poisoned: None,
+            supervised: true,
             made: AtomicU64::new(0),
         }
     }
@@ -111,12 +113,17 @@ impl Batches for Recorded {
             ("y".to_owned(), Tensor::vector(y[rows.clone()].to_vec())),
         ];
         let ids = rows.clone().map(|row| format!("q{}", step * SAMPLES + row)).collect();
-        Ok(Batch { inputs: inputs.into(), count: rows.len(), samples: rows.len(), ids })
+        Ok(Batch {
+            inputs: inputs.into(),
+            count: if self.supervised { rows.len() } else { 0 },
+            samples: rows.len(),
+            ids,
+        })
     }
 }
 
 fn options() -> SessionOptions {
-    SessionOptions { device: Device::Cpu, sharing: Sharing::Training(2) }
+    SessionOptions { device: Device::Cpu, sharing: Sharing::Training { threads: 2, mapped: false } }
 }
 
 fn settings(optimizer: Optimizer) -> Settings {
@@ -216,4 +223,386 @@ fn optimisers_take_the_steps_of_pytorch() {
             assert!(off < 2e-6, "{what}: `{name}` {off}");
         }
     }
+}
+
+#[test]
+fn schedules_give_the_rates_of_transformers_and_lavis() {
+    let recorded = fixture_json("train/schedules.json");
+    for case in recorded["cases"].as_array().unwrap() {
+        let (known, number) = (&case["schedule"], |name: &str| case[name].as_u64().unwrap());
+        let (warmup, floor) =
+            (known["warmup"].as_u64().unwrap_or_default(), known["floor"].as_f64().unwrap_or_default());
+        let schedule = match known["name"].as_str().unwrap() {
+            "constant" => Schedule::Constant,
+            "linear" => Schedule::Linear { warmup },
+            "cosine" => Schedule::Cosine { warmup, floor },
+            _ => Schedule::Lavis { warmup, floor, start: known["start"].as_f64().unwrap() },
+        };
+        let (steps, steps_per_epoch, accumulation) =
+            (number("steps"), number("steps_per_epoch"), number("accumulation"));
+        let peak = case["peak"].as_f64().unwrap();
+        for (step, expected) in (0..steps).zip(numbers(&case["rates"])) {
+            let rate = schedule.rate(peak, &Position { step, steps, steps_per_epoch, accumulation });
+            assert!((rate - expected).abs() <= 1e-15, "{known}: step {step}: {rate}, not {expected}");
+        }
+    }
+}
+
+#[test]
+fn splitting_a_step_into_micro_batches_changes_nothing_but_rounding() {
+    let recorded = fixture_json("train/optimizers.json");
+    let train = |parts: &[usize]| {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = Settings { accumulation: parts.len() as u64, clip: Some(3.0), ..settings(ADAMW) };
+        let (outcome, events) = run(task(&recorded), &settings, &Recorded::new(&recorded, parts), folder.path());
+        (losses(&events), outcome.unwrap().parameters)
+    };
+    let (whole_losses, whole) = train(&[SAMPLES]);
+    let (split_losses, split) = train(&[5, 1, 6]);
+    assert!(distance(&split_losses, &whole_losses) < 1e-6);
+    for ((name, split), (_, whole)) in split.iter().zip(&whole) {
+        let off = distance(&double(split), &double(whole));
+        assert!(off < 2e-6, "`{name}` {off}");
+    }
+}
+
+#[test]
+fn recomputation_changes_no_bit() {
+    let recorded = fixture_json("train/optimizers.json");
+    let train = |scopes: &[&str]| {
+        let folder = tempfile::tempdir().unwrap();
+        let recomputed = scopes.iter().map(|scope| (*scope).to_owned()).collect();
+        let task = Task { recomputed, ..task(&recorded) };
+        run(task, &settings(ADAMW), &Recorded::new(&recorded, &[SAMPLES]), folder.path()).0.unwrap()
+    };
+    assert_eq!(train(&["layer"]), train(&[]));
+}
+
+/// Every file below a folder with its bytes.
+fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(next) = folders.pop() {
+        for path in fs::read_dir(next).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let name = path.strip_prefix(folder).unwrap().display().to_string();
+                found.push((name, fs::read(path).unwrap()));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+/// Checkpoints every third step, epochs of 8, the second and third of which score alike.
+fn with_checkpoints() -> Settings {
+    Settings { save_every: Some(3), ..settings(ADAMW) }
+}
+
+fn score(epoch: u64, parameters: &Parameters) -> Result<Option<f64>> {
+    assert_eq!(parameters.get("scale").unwrap().shape(), [1, 1, 4]);
+    Ok(Some([0.5, 0.75, 0.75][epoch as usize]))
+}
+
+#[test]
+fn a_run_that_stopped_anywhere_ends_with_the_same_bytes() {
+    let recorded = fixture_json("train/optimizers.json");
+    let reference = tempfile::tempdir().unwrap();
+    let good = Recorded::new(&recorded, &[SAMPLES]);
+    let settings = with_checkpoints();
+    let (outcome, events) = validated(task(&recorded), &settings, &good, reference.path(), &mut score);
+    let outcome = outcome.unwrap();
+    let best = outcome.best.unwrap();
+    assert_eq!((outcome.steps, best.step, best.epoch, best.score), (20, 16, 1, 0.75));
+    let saved: Vec<u64> = events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Saved { step } => Some(*step),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(saved, [3, 6, 8, 9, 12, 15, 16, 18, 20]);
+    let expected = files(reference.path());
+    let expected_names: Vec<&str> = expected.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(
+        expected_names,
+        [
+            "checkpoint/20/best.safetensors",
+            "checkpoint/20/checkpoint.json",
+            "checkpoint/20/parameters.safetensors",
+            "checkpoint/20/state.safetensors",
+            "metrics.jsonl",
+            "settings.json"
+        ]
+    );
+    for fails_at in 0..20 {
+        let folder = tempfile::tempdir().unwrap();
+        let bad = Recorded { fails_at, ..Recorded::new(&recorded, &[SAMPLES]) };
+        let (error, _) = validated(task(&recorded), &settings, &bad, folder.path(), &mut score);
+        assert_eq!(error.unwrap_err().to_string(), "the image of a question is damaged");
+        let (resumed, events) = validated(task(&recorded), &settings, &good, folder.path(), &mut score);
+        assert_eq!(resumed.unwrap(), outcome, "stopped at {fails_at}");
+        let last = saved.iter().copied().filter(|step| *step <= fails_at).max();
+        let expected_event = last.map(|step| Event::Resumed { step });
+        assert_eq!(events.iter().find(|event| matches!(event, Event::Resumed { .. })).cloned(), expected_event);
+        assert!(files(folder.path()) == expected, "stopped at {fails_at}");
+    }
+}
+
+#[test]
+fn what_a_killed_run_leaves_is_cleared_away() {
+    let recorded = fixture_json("train/optimizers.json");
+    let (reference, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let good = Recorded::new(&recorded, &[SAMPLES]);
+    let settings = with_checkpoints();
+    validated(task(&recorded), &settings, &good, reference.path(), &mut score).0.unwrap();
+    let bad = Recorded { fails_at: 11, ..Recorded::new(&recorded, &[SAMPLES]) };
+    validated(task(&recorded), &settings, &bad, folder.path(), &mut score).0.unwrap_err();
+    let checkpoints = folder.path().join("checkpoint");
+    assert_eq!(names(&checkpoints), ["9"]);
+    // Killed while the one before was being removed, then while the next one was being written.
+    fs::create_dir(checkpoints.join("8")).unwrap();
+    fs::copy(checkpoints.join("9/state.safetensors"), checkpoints.join("8/state.safetensors")).unwrap();
+    fs::create_dir(checkpoints.join(".partial")).unwrap();
+    fs::write(checkpoints.join(".partial/parameters.safetensors"), "half").unwrap();
+    let metrics = folder.path().join("metrics.jsonl");
+    let mut written = fs::read(&metrics).unwrap();
+    written.extend(b"{\"step\":10,\"epo");
+    fs::write(&metrics, written).unwrap();
+    validated(task(&recorded), &settings, &good, folder.path(), &mut score).0.unwrap();
+    assert!(files(folder.path()) == files(reference.path()));
+    // Metrics that were cut by someone else cannot be mended.
+    let length = fs::metadata(&metrics).unwrap().len();
+    fs::write(&metrics, "{}\n").unwrap();
+    let (error, _) = run(task(&recorded), &settings, &good, folder.path());
+    let expected = format!("metrics.jsonl` has 3 bytes, {length} at the last checkpoint");
+    assert!(error.unwrap_err().to_string().ends_with(&expected));
+}
+
+#[test]
+fn a_finished_run_does_nothing() {
+    let recorded = fixture_json("train/optimizers.json");
+    let folder = tempfile::tempdir().unwrap();
+    let (first, _) = run(task(&recorded), &settings(ADAMW), &Recorded::new(&recorded, &[SAMPLES]), folder.path());
+    let batches = Recorded::new(&recorded, &[SAMPLES]);
+    let before = files(folder.path());
+    let (second, events) = run(task(&recorded), &settings(ADAMW), &batches, folder.path());
+    assert_eq!(second.unwrap(), first.unwrap());
+    assert_eq!((batches.made.load(Ordering::SeqCst), events.len()), (0, 0));
+    assert!(files(folder.path()) == before);
+}
+
+#[test]
+fn metrics_are_one_line_per_step_and_validation() {
+    let recorded = fixture_json("train/optimizers.json");
+    let folder = tempfile::tempdir().unwrap();
+    let batches = Recorded::new(&recorded, &[7, 5]);
+    let settings = Settings { accumulation: 2, ..settings(ADAMW) };
+    validated(task(&recorded), &settings, &batches, folder.path(), &mut score).0.unwrap();
+    let text = fs::read_to_string(folder.path().join("metrics.jsonl")).unwrap();
+    let lines: Vec<Json> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 23);
+    assert_eq!(lines[8], json!({"step": 8, "epoch": 0, "validation": 0.5}));
+    assert_eq!(lines[22], json!({"step": 20, "epoch": 2, "validation": 0.75}));
+    let keys: Vec<&String> = lines[9].as_object().unwrap().keys().collect();
+    assert_eq!(keys, ["epoch", "gradient_norm", "learning_rate", "loss", "samples", "step"]);
+    assert_eq!((&lines[9]["step"], &lines[9]["epoch"], &lines[9]["samples"]), (&json!(9), &json!(1), &json!(12)));
+}
+
+fn chain(error: &Error) -> String {
+    format!("{error:?}; {}", error.next_step().unwrap_or("no hint"))
+}
+
+#[test]
+fn a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint() {
+    let recorded = fixture_json("train/optimizers.json");
+    let folder = tempfile::tempdir().unwrap();
+    let parts = [8, 4];
+    let settings = Settings { accumulation: 2, ..with_checkpoints() };
+    let bad = Recorded { poisoned: Some(21), ..Recorded::new(&recorded, &parts) };
+    let (error, events) = run(task(&recorded), &settings, &bad, folder.path());
+    assert_eq!(
+        chain(&error.unwrap_err()),
+        "Input: the loss is NaN at step 11, with a learning rate of 0.0138268343236509: \
+         its samples are q128, q129, q130, q131; \
+         look at these samples, or use a lower learning rate or clipped gradients; the checkpoint of step 9 is kept"
+    );
+    assert_eq!(losses(&events).len(), 10);
+    assert_eq!(names(&folder.path().join("checkpoint")), ["9"]);
+    let (outcome, _) = run(task(&recorded), &settings, &Recorded::new(&recorded, &parts), folder.path());
+    assert_eq!(outcome.unwrap().steps, 20);
+}
+
+/// The loss is 0, but the square of its gradient is too large for single precision.
+#[test]
+fn a_gradient_that_is_not_finite_changes_no_parameter() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut builder = Builder::new("overflow");
+    let weight = builder.input("weight", Type::new(DType::F32, [2.into()])).unwrap();
+    let scale = builder.input("x", Type::new(DType::F32, ["batch".into(), 2.into()])).unwrap();
+    let small = builder.mul(scale, weight).unwrap();
+    let large = builder.scale(small, 3e30).unwrap();
+    let loss = sum(&mut builder, large, &[0, 1]);
+    builder.output("loss", loss).unwrap();
+    let parameters = vec![("weight".to_owned(), Tensor::vector(vec![0f32, 0.0]))];
+    let task = Task { graph: builder.finish(), folder: ".".into(), parameters, recomputed: Vec::new() };
+    struct Huge;
+    impl Batches for Huge {
+        fn batch(&self, _: u64) -> Result<Batch> {
+            let inputs = vec![("x".to_owned(), Tensor::new([1, 2], vec![1e9f32, 1.0])?)];
+            Ok(Batch { inputs, count: 1, samples: 1, ids: (0..40).map(|id| id.to_string()).collect() })
+        }
+    }
+    let runtime = runtime();
+    let settings = settings(ADAMW);
+    let run =
+        Run { runtime: &runtime, options: &options(), settings: &settings, batches: &Huge, folder: folder.path() };
+    let error = train::train(&run, task, &mut |_, _| Ok(None), &mut |_| {}).unwrap_err();
+    assert_eq!(error.to_string(), "the norm of the gradients is inf at step 1, with a learning rate of 0");
+    assert!(chain(&error).contains("29, 30, 31 and 8 more; look at"), "{error:?}");
+}
+
+#[test]
+fn a_run_goes_on_with_the_same_settings_only() {
+    let recorded = fixture_json("train/optimizers.json");
+    let folder = tempfile::tempdir().unwrap();
+    let batches = Recorded { fails_at: 9, ..Recorded::new(&recorded, &[SAMPLES]) };
+    let first = with_checkpoints();
+    run(task(&recorded), &first, &batches, folder.path()).0.unwrap_err();
+    let before = files(folder.path());
+    let refused = |settings: Settings| {
+        let error = run(task(&recorded), &settings, &batches, folder.path()).0.unwrap_err();
+        assert_eq!(error.next_step(), Some("use another --output, or the same settings to go on with this run"));
+        error.to_string().split_once("has other settings: ").unwrap().1.to_owned()
+    };
+    let faster = Settings { learning_rate: 0.5, steps: 30, ..first.clone() };
+    assert_eq!(refused(faster), "`learning_rate` was 0.02 and is 0.5 now");
+    let subject = json!({"weights": "regression", "seed": 8}).as_object().unwrap().clone();
+    assert_eq!(refused(Settings { subject, ..first.clone() }), "`subject.seed` was 7 and is 8 now");
+    let plain = Optimizer::Sgd { momentum: 0.0, nesterov: false, weight_decay: 0.1 };
+    let optimizer = Settings { optimizer: plain, ..first.clone() };
+    assert_eq!(refused(optimizer), "`optimizer.betas` was [0.9,0.95] and is null now");
+    assert!(files(folder.path()) == before);
+    // What does not decide the result may change.
+    let often = Settings { save_every: None, workers: 1, ..first };
+    let good = Recorded::new(&recorded, &[SAMPLES]);
+    assert_eq!(run(task(&recorded), &often, &good, folder.path()).0.unwrap().steps, 20);
+}
+
+#[test]
+fn a_run_folder_is_for_one_process() {
+    let recorded = fixture_json("train/optimizers.json");
+    let folder = tempfile::tempdir().unwrap();
+    let batches = Recorded::new(&recorded, &[SAMPLES]);
+    let mut second = None;
+    let (outcome, _) = validated(task(&recorded), &settings(ADAMW), &batches, folder.path(), &mut |_, _| {
+        second = Some(run(task(&recorded), &settings(ADAMW), &batches, folder.path()).0.unwrap_err());
+        Ok(None)
+    });
+    outcome.unwrap();
+    assert!(second.unwrap().to_string().starts_with("another process is training in `"));
+}
+
+#[test]
+fn a_full_disk_is_one_error_and_the_checkpoint_before_it_is_whole() {
+    const FOLDER: &str = "DIGRAP_TEST_FULL_DISK";
+    let recorded = fixture_json("train/optimizers.json");
+    let large = || {
+        let mut task = task(&recorded);
+        let mut builder = Builder::resume(task.graph);
+        builder.input("ballast", Type::new(DType::F32, [4096.into()])).unwrap();
+        task.graph = builder.finish();
+        task.parameters.push(("ballast".to_owned(), Tensor::vector(vec![0.5f32; 4096])));
+        task
+    };
+    let good = Recorded::new(&recorded, &[SAMPLES]);
+    if let Some(folder) = std::env::var_os(FOLDER) {
+        let (error, _) = run(large(), &with_checkpoints(), &good, Path::new(&folder));
+        let error = error.unwrap_err();
+        assert!(error.to_string().ends_with("/checkpoint/12`"), "{error:?}");
+        assert!(error.next_step().unwrap().starts_with("make room on the disk; the checkpoint before it"), "{error:?}");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let bad = Recorded { fails_at: 10, ..Recorded::new(&recorded, &[SAMPLES]) };
+    let (_, events) = run(large(), &with_checkpoints(), &bad, folder.path());
+    assert_eq!(events[0], Event::Unreached { parameters: vec!["ballast".to_owned()] });
+    let checkpoints = folder.path().join("checkpoint");
+    let before = files(&checkpoints);
+    // A process whose files cannot grow beyond 8 to 16 kilobytes, which depends on the shell's unit.
+    let limited = "trap '' XFSZ; ulimit -f 16; exec \"$0\" --exact train::a_full_disk_is_one_error_and_the_checkpoint_before_it_is_whole";
+    let mut shell = std::process::Command::new("sh");
+    let child = shell.arg("-c").arg(limited).arg(std::env::current_exe().unwrap()).env(FOLDER, folder.path());
+    let child = child.output().unwrap();
+    assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stdout));
+    assert!(String::from_utf8_lossy(&child.stdout).contains("1 passed"));
+    assert!(files(&checkpoints) == before);
+    let outcome = run(large(), &with_checkpoints(), &good, folder.path()).0.unwrap();
+    let (name, ballast) = outcome.parameters.last().unwrap();
+    assert_eq!((name.as_str(), ballast), ("ballast", &Tensor::vector(vec![0.5f32; 4096])));
+}
+
+/// A method with state and a report of its own: the mean of all gradients so far is what it follows.
+static AVERAGING: Method = Method {
+    name: "averaging",
+    about: "follows the sum of all gradients",
+    update: |site| {
+        let old = site.state("total")?;
+        let total = site.builder.add(old, site.gradient)?;
+        site.keep("total", total)?;
+        let number = site.scalar(train::Scalar { name: "number", at: |moment| moment.number as f64 })?;
+        site.report("number", number);
+        site.base(site.parameter, total)
+    },
+};
+
+#[test]
+fn methods_have_state_scalars_and_reports_of_their_own() {
+    let recorded = fixture_json("train/optimizers.json");
+    let sgd = |momentum: f64| Optimizer::Sgd { momentum, nesterov: false, weight_decay: 0.0 };
+    let train = |method: &'static Method, momentum: f64| {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = Settings { method, learning_rate: 1e-3, ..settings(sgd(momentum)) };
+        let outcome = run(task(&recorded), &settings, &Recorded::new(&recorded, &[SAMPLES]), folder.path()).0;
+        (outcome.unwrap().parameters, fs::read_to_string(folder.path().join("metrics.jsonl")).unwrap())
+    };
+    let (parameters, metrics) = train(&AVERAGING, 0.0);
+    // Momentum that forgets nothing is the same sum.
+    assert_eq!(parameters, train(&METHODS[0], 1.0).0);
+    let last: Json = serde_json::from_str(metrics.lines().last().unwrap()).unwrap();
+    assert_eq!(last["number"], json!(20.0));
+}
+
+#[test]
+fn wrong_settings_and_batches_are_errors() {
+    let recorded = fixture_json("train/optimizers.json");
+    let fail = |settings: Settings, batches: &Recorded| {
+        let folder = tempfile::tempdir().unwrap();
+        run(task(&recorded), &settings, batches, folder.path()).0.unwrap_err().to_string()
+    };
+    let good = Recorded::new(&recorded, &[SAMPLES]);
+    let refused = [
+        (Settings { steps: 0, ..settings(ADAMW) }, "0 steps"),
+        (Settings { steps_per_epoch: 0, ..settings(ADAMW) }, "0 steps per epoch"),
+        (Settings { accumulation: 0, ..settings(ADAMW) }, "0 micro-batches per step"),
+        (Settings { save_every: Some(0), ..settings(ADAMW) }, "0 steps between checkpoints"),
+        (Settings { learning_rate: f64::NAN, ..settings(ADAMW) }, "a learning rate of NaN"),
+        (Settings { clip: Some(0.0), ..settings(ADAMW) }, "gradients clipped to a norm of 0"),
+    ];
+    for (settings, what) in refused {
+        assert_eq!(fail(settings, &good), format!("cannot train with {what}"));
+    }
+    let empty = fail(settings(ADAMW), &Recorded { supervised: false, ..Recorded::new(&recorded, &[SAMPLES]) });
+    assert_eq!(empty, "nothing to learn from: step 1 has no supervised token");
+    assert_eq!(train::find("vanila").unwrap_err().next_step(), Some("did you mean `vanilla`? known: vanilla"));
 }

@@ -112,7 +112,7 @@ impl<'a> Training<'a> {
         }
         let Settings { method, optimizer, .. } = *run.settings;
         let ranks = graph.reached.iter().map(|index| task.parameters[*index].1.shape().len());
-        let updater = Updater::new(run.runtime, run.options, method, optimizer, ranks)?;
+        let updater = Updater::new(run.runtime, run.options.device, method, optimizer, ranks)?;
         let (mut step, mut best) = (0, None);
         if let Some(checkpoint) = &saved {
             (step, best) = (checkpoint.standing.step, checkpoint.standing.best);

@@ -144,7 +144,9 @@ impl RunFolder {
         let error = Error::input(format!("cannot write `{}`", self.path.join(what).display()));
         let kept = "the checkpoint before it is whole: the same command goes on from there";
         let hint = match cause.kind() {
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => format!("make room on the disk; {kept}"),
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+                format!("make room on the disk; {kept}")
+            }
             _ => kept.to_owned(),
         };
         error.caused_by(cause).hint(hint)

@@ -11,7 +11,7 @@ use super::method::{Method, Moment, Scalar, UpdatePlan, UpdateSite};
 use super::optimizer::Optimizer;
 use crate::error::{Error, Result};
 use crate::graph::{Builder, Dim, Graph, Type};
-use crate::runtime::{DeviceTensor, Runtime, Session, SessionOptions};
+use crate::runtime::{Device, DeviceTensor, Runtime, Session, SessionOptions, Sharing};
 use crate::tensor::{DType, Tensor};
 
 /// What a method keeps of one tensor from step to step, in the order of the update's states.
@@ -54,20 +54,21 @@ pub(super) struct Step {
 }
 
 impl Updater {
-    /// Prepares the updates of tensors with these numbers of dimensions.
+    /// Prepares the updates of tensors with these numbers of dimensions. All sessions share the threads of the runtime.
     pub(super) fn new(
         runtime: &Runtime,
-        options: &SessionOptions,
+        device: Device,
         method: &Method,
         optimizer: Optimizer,
         ranks: impl IntoIterator<Item = usize>,
     ) -> Result<Self> {
+        let options = SessionOptions { device, sharing: Sharing::Operators };
         let mut sessions = BTreeMap::new();
         for rank in ranks {
             if sessions.contains_key(&rank) {
                 continue;
             }
-            let session = |graph: &Graph| Session::new(runtime, graph, Path::new("."), options);
+            let session = |graph: &Graph| Session::new(runtime, graph, Path::new("."), &options);
             let (graph, names) = update_graph(method, &optimizer, rank)?;
             sessions.insert(rank, RankSessions { norm: session(&norm_graph(rank)?)?, update: session(&graph)?, names });
         }
