@@ -14,3 +14,4 @@ mod score;
 mod sessions;
 mod store;
 mod support;
+mod train;
