@@ -34,9 +34,7 @@ pub struct Lora {
 impl Lora {
     /// Whether the layer at this path has matrices of its own.
     pub fn includes(&self, module: &str) -> bool {
-        self.targets.iter().any(|target| {
-            module.strip_suffix(target.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-        })
+        super::adapter::matches(&self.targets, module)
     }
 }
 
@@ -205,7 +203,7 @@ impl Collation {
 }
 
 /// SplitMix64's output function.
-fn scramble(mut z: u64) -> u64 {
+pub(super) fn scramble(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
