@@ -1,5 +1,6 @@
 //! The integration tests: one binary, one module per promise.
 
+mod adapters;
 mod architecture;
 mod bad_input;
 mod cli;
@@ -10,6 +11,7 @@ mod operators;
 mod parity;
 mod pixels;
 mod resume;
+mod saving;
 mod score;
 mod sessions;
 mod store;

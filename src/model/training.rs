@@ -69,9 +69,7 @@ impl Lora {
 
     /// Whether the layer at this path has matrices of its own.
     pub fn includes(&self, module: &str) -> bool {
-        self.targets.iter().any(|target| {
-            module.strip_suffix(target.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-        })
+        super::adapter::matches(&self.targets, module)
     }
 }
 

@@ -328,7 +328,7 @@ fn model_name(folder: &Path) -> String {
 }
 
 fn dtype_of(plan: &Plan, checkpoint: &Checkpoint) -> DType {
-    let stored = checkpoint.weights.dtype();
+    let stored = checkpoint.dtype();
     plan.dtype.unwrap_or(if plan.device == Device::Cpu { DType::F32 } else { stored })
 }
 
