@@ -4,6 +4,7 @@ mod architecture;
 mod bad_input;
 mod cli;
 mod evaluation;
+mod foreign;
 mod formats;
 mod operators;
 mod parity;
