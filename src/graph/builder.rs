@@ -69,6 +69,16 @@ impl Builder {
         Ok(value)
     }
 
+    /// The input of this name, declared on first use; also whether this was the first.
+    pub fn shared_input(&mut self, name: &str, ty: &Type) -> Result<(Value, bool)> {
+        if let Some(value) = self.parameters.get(name) {
+            return Ok((*value, false));
+        }
+        let value = self.input(name, ty.clone())?;
+        self.parameters.insert(name.to_owned(), value);
+        Ok((value, true))
+    }
+
     /// A constant inside the graph.
     pub fn constant(&mut self, tensor: Tensor) -> Result<Value> {
         let name = self.fresh("constant");

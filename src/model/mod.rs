@@ -8,9 +8,11 @@ mod generation;
 mod paligemma;
 mod resample;
 pub mod text;
+pub mod training;
 pub mod vision;
 pub mod weights;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -25,6 +27,7 @@ use crate::runtime::{DeviceTensor, Runtime, Session, SessionOptions};
 use crate::tensor::Tensor;
 use decoding::Decoding;
 use text::{PromptForm, TextLimits, TextProcessor};
+use training::{Trained, TrainingGraph};
 use vision::ImageProcessor;
 use weights::{Placement, Weights};
 
@@ -36,8 +39,10 @@ pub struct Family {
     pub about: &'static str,
     /// Values of `model_type` in `config.json` that mean this family.
     pub model_types: &'static [&'static str],
-    /// Emits its graphs for a checkpoint.
-    blueprint: fn(&Checkpoint, &mut Placement) -> Result<Blueprint>,
+    /// Emits the graphs that answer, for a checkpoint.
+    blueprint: fn(&Checkpoint, &mut Placement, &Trained) -> Result<Blueprint>,
+    /// Emits the graph of the loss.
+    training: fn(&Checkpoint, &mut Placement, &Trained) -> Result<TrainingGraph>,
 }
 
 /// Every model family.
@@ -148,9 +153,13 @@ pub struct Blueprint {
     pub prompt: PromptForm,
 }
 
+/// The values of the tensors that a model's graphs take as inputs, by name.
+pub type TrainedValues = Arc<HashMap<String, Arc<DeviceTensor>>>;
+
 /// A model ready to answer questions about images.
 pub struct Model {
     runtime: Runtime,
+    trained: TrainedValues,
     vision: Session,
     prefill: Session,
     decode: Session,
@@ -163,7 +172,8 @@ pub struct Model {
 
 impl Model {
     /// Emits the graphs of a checkpoint over weights placed for a compute dtype and prepares them on a device, `count`
-    /// times over: each replica can answer on a thread of its own.
+    /// times over: each replica can answer on a thread of its own. What `trained` names has to be supplied by
+    /// [`Model::set_trained`] before the first call.
     ///
     /// # Errors
     ///
@@ -171,11 +181,12 @@ impl Model {
     pub fn load(
         checkpoint: &Checkpoint,
         mut placement: Placement,
+        trained: &Trained,
         runtime: &Runtime,
         options: &SessionOptions,
         count: usize,
     ) -> Result<Vec<Self>> {
-        let blueprint = (checkpoint.family.blueprint)(checkpoint, &mut placement)?;
+        let blueprint = (checkpoint.family.blueprint)(checkpoint, &mut placement, trained)?;
         let (folder, converted) = placement.finish()?;
         let session = |graph: &Graph| Session::new(runtime, graph, &folder, options);
         let images = Arc::new(ImageProcessor::read(&checkpoint.folder)?);
@@ -190,6 +201,7 @@ impl Model {
         let replica = |_| {
             Ok(Self {
                 runtime: runtime.clone(),
+                trained: TrainedValues::default(),
                 vision: session(&blueprint.vision)?,
                 prefill: session(&blueprint.prefill)?,
                 decode: session(&blueprint.decode)?,
@@ -204,6 +216,11 @@ impl Model {
         // The sessions have mapped the converted weights; removing the name now means that a kill leaves nothing.
         drop(converted);
         replicas
+    }
+
+    /// Supplies the values of trained tensors, from now on.
+    pub fn set_trained(&mut self, values: TrainedValues) {
+        self.trained = values;
     }
 
     /// Checks that the model has enough tokens to choose from.
@@ -226,6 +243,15 @@ impl Model {
         self.image_tokens
     }
 
+    /// Tokens of an answer to learn, with the token that ends it.
+    ///
+    /// # Errors
+    /// Input error for an answer without tokens, or with one that the model does not know.
+    pub fn encode_answer(&self, answer: &str) -> Result<Vec<u32>> {
+        let end = self.end_tokens.first().ok_or_else(|| Error::internal("the model has no end token"))?;
+        self.text.encode_answer(answer, *end)
+    }
+
     /// Its prompts and tokens.
     pub fn text(&self) -> &Arc<TextProcessor> {
         &self.text
@@ -239,8 +265,30 @@ impl Model {
     /// Features of preprocessed images, `pixel_values` f32 `[images, channels, height, width]`, left on the device.
     pub fn image_features(&mut self, pixel_values: Tensor) -> Result<DeviceTensor> {
         let pixels = self.runtime.tensor(pixel_values)?;
-        let mut outputs = self.vision.run(&[("pixel_values", &pixels)], &["image_features"], &[])?;
+        let inputs = with_trained(&self.trained, &self.vision, vec![("pixel_values", &pixels)]);
+        let mut outputs = self.vision.run(&inputs, &["image_features"], &[])?;
         outputs.pop().ok_or_else(|| Error::internal("the image tower has no result"))
+    }
+}
+
+/// The inputs of a session with the trained tensors that it takes.
+fn with_trained<'a>(
+    trained: &'a HashMap<String, Arc<DeviceTensor>>,
+    session: &Session,
+    mut inputs: Vec<(&'a str, &'a DeviceTensor)>,
+) -> Vec<(&'a str, &'a DeviceTensor)> {
+    let taken = session.inputs().iter().filter_map(|name| trained.get_key_value(name));
+    inputs.extend(taken.map(|(name, value)| (name.as_str(), &**value)));
+    inputs
+}
+
+impl Checkpoint {
+    /// Emits the graph of the loss over weights placed for a compute dtype.
+    ///
+    /// # Errors
+    /// Input error naming the file and the tensor or key that do not fit.
+    pub fn training_graph(&self, placement: &mut Placement, trained: &Trained) -> Result<TrainingGraph> {
+        (self.family.training)(self, placement, trained)
     }
 }
 

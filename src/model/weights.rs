@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 use crate::graph::{Dim, Initializer, Type};
-use crate::tensor::DType;
+use crate::tensor::{DType, Tensor};
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -80,6 +80,19 @@ impl Weights {
     /// Whether the checkpoint holds this tensor.
     pub fn contains(&self, name: &str) -> bool {
         self.entries.contains_key(name)
+    }
+
+    /// The elements of a tensor of these dimensions in f32.
+    ///
+    /// # Errors
+    /// Input error for a tensor that is not there, has another shape or holds no floats.
+    pub fn values(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        let ty = Type::new(DType::F32, shape.iter().copied().map(Dim::Fixed).collect::<Vec<_>>());
+        let entry = self.entry(name, &ty)?;
+        let mut bytes = Vec::with_capacity(entry.length as usize / entry.dtype.size() * 4);
+        write_converted(&mut bytes, entry.dtype, self.bytes(entry), DType::F32)
+            .map_err(|cause| Error::internal(format!("cannot convert `{name}`")).caused_by(cause))?;
+        Tensor::from_bytes(DType::F32, shape, &bytes)
     }
 
     /// The dtype most of the weights are stored in.

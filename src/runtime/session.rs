@@ -121,6 +121,7 @@ impl DeviceTensor {
 pub struct Session {
     inner: ort::session::Session,
     name: String,
+    inputs: Vec<String>,
     device_memory: MemoryInfo<'static>,
     host_memory: MemoryInfo<'static>,
     activity: Arc<Activity>,
@@ -157,10 +158,16 @@ impl Session {
         Ok(Self {
             inner,
             name: graph.name.clone(),
+            inputs: graph.inputs.iter().map(|input| graph.name_of(*input).to_owned()).collect(),
             device_memory: device_memory.map_err(within)?,
             host_memory: host_memory().map_err(within)?,
             activity: Arc::clone(&runtime.activity),
         })
+    }
+
+    /// Names of the graph's inputs.
+    pub fn inputs(&self) -> &[String] {
+        &self.inputs
     }
 
     /// Runs the graph; `device` outputs stay on the device, `host` outputs come back. Returned in that order.

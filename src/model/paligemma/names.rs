@@ -4,6 +4,7 @@
 //! `vision_tower.vision_model.`, `language_model.model.` and so on, later ones put `model.` in front and drop
 //! `vision_model`.
 
+use crate::model::training::Role;
 use crate::model::weights::Weights;
 
 /// Prefixes of the parts in one checkpoint.
@@ -39,6 +40,15 @@ impl Names {
         }
     }
 
+    /// What the parameter with this name in the checkpoint is for.
+    pub(super) fn role(&self, stored: &str) -> Role {
+        match stored {
+            _ if stored == self.head => Role::Head,
+            _ if stored.contains("norm") => Role::Norm,
+            _ => Role::Inner,
+        }
+    }
+
     /// The name in the checkpoint for one of the graph builders' names.
     pub(super) fn stored(&self, name: &str) -> String {
         match name.split_once('.') {
@@ -47,5 +57,15 @@ impl Names {
             Some(("text", rest)) => format!("{}{rest}", self.text),
             _ => self.head.clone(),
         }
+    }
+}
+
+/// The path of a module in transformers 5, which adapters name, by the graph builders' name.
+pub(super) fn module(name: &str) -> String {
+    match name.split_once('.') {
+        Some(("vision", rest)) => format!("model.vision_tower.{rest}"),
+        Some(("projector", rest)) => format!("model.multi_modal_projector.{rest}"),
+        Some(("text", rest)) => format!("model.language_model.{rest}"),
+        _ => "lm_head".to_owned(),
     }
 }
