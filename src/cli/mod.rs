@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 use digrap_bench::error::{Error, Kind, Result};
 
 mod doctor;
+mod export;
 mod known;
 mod list;
 mod machine;
@@ -35,6 +36,8 @@ enum Verb {
     Vqa(Box<vqa::VqaArgs>),
     /// Score a results file
     Score(score::ScoreArgs),
+    /// Write models as ONNX files
+    Export(export::ExportArgs),
     /// The known datasets, metrics, model families and prompts
     List(list::ListArgs),
     /// What this machine can run, and what is missing
@@ -69,6 +72,7 @@ fn run(cli: &Cli) -> Result<()> {
     match &cli.verb {
         Verb::Vqa(args) => vqa::run(args, cli.json),
         Verb::Score(args) => score::run(args, cli.json),
+        Verb::Export(args) => export::run(args, cli.json),
         Verb::List(args) => list::run(args, cli.json),
         Verb::Doctor => doctor::run(cli.json),
     }

@@ -68,7 +68,7 @@ impl Adapter {
             let library = format!("transformers.models.{family}.modeling_{family}");
             settings.insert("auto_mapping".to_owned(), json!({"base_model_class": class, "parent_library": library}));
         }
-        let alpha = f64::from(lora.scale) * lora.rank as f64;
+        let alpha = f64::from(lora.alpha);
         Self { rank: lora.rank, alpha, dropout: lora.dropout, rank_stabilised: false, base, tensors, settings }
     }
 
@@ -214,7 +214,8 @@ impl Adapter {
     /// What a graph needs to know; the targets are the paths of the adapted layers.
     pub fn lora(&self) -> Lora {
         let targets = self.layers().into_iter().map(str::to_owned).collect();
-        Lora { rank: self.rank, scale: self.scale(), dropout: self.dropout, targets }
+        let alpha = self.scale() * self.rank as f32;
+        Lora { rank: self.rank, alpha, dropout: self.dropout, targets }
     }
 
     /// The matrices `A` and `B` of a layer, if it is adapted.

@@ -11,7 +11,7 @@ mod attention;
 mod case;
 mod comparison;
 mod convolution;
-mod dims;
+pub(super) mod dims;
 mod indexing;
 mod layout;
 mod normalisation;
