@@ -9,6 +9,7 @@
 //! |---|---|---|
 //! | 0 | [`error`] | the one error type |
 //! | 1 | [`tensor`] | host tensors: dtype, shape, bytes |
+//! | 1 | [`random`] | seeded random numbers, by position |
 //! | 1 | [`stats`] | intervals (the only room that names statrs) |
 //! | 2 | [`graph`] | ONNX as a value: typed builder, shape rules, protobuf (the only room that names prost); runs nothing |
 //! | 2 | [`score`] | answer normalisers and metrics: strings and numbers in, numbers out |
@@ -48,6 +49,7 @@ pub mod data;
 pub mod error;
 pub mod graph;
 pub mod model;
+pub mod random;
 pub mod report;
 pub mod runtime;
 pub mod score;

@@ -47,7 +47,7 @@ fn adapters_are_written_as_peft_writes_them() {
 fn new_adapters_have_the_settings_that_peft_writes() {
     let theirs = Adapter::read(&adapter_folder("paligemma2-tiny")).unwrap();
     let targets = ["q_proj", "v_proj", "fc1", "gate_proj"].map(str::to_owned).to_vec();
-    let lora = Lora { rank: 4, scale: 2.0, dropout: 0.0, targets };
+    let lora = Lora { rank: 4, alpha: 8.0, dropout: 0.0, targets };
     let config = Checkpoint::open(&model_folder("paligemma2-tiny")).unwrap().config;
     let ours = Adapter::new(&lora, &config, Some("paligemma2-tiny".to_owned()), theirs.tensors.clone());
     assert_eq!(ours, theirs);
@@ -97,8 +97,9 @@ fn paths_of_older_versions_are_understood() {
         name.replace("model.model.language_model.", "model.language_model.model.")
             .replace("model.model.vision_tower.", "model.vision_tower.vision_model.")
     };
-    let tensors = adapter.tensors.iter().map(|(name, tensor)| (older(name), tensor.clone())).collect();
-    Adapter { tensors, ..adapter.clone() }.write(root.path()).unwrap();
+    let mut renamed = adapter.clone();
+    renamed.tensors = adapter.tensors.iter().map(|(name, tensor)| (older(name), tensor.clone())).collect();
+    renamed.write(root.path()).unwrap();
     let opened = Checkpoint::open_on(root.path(), Some(&model_folder("paligemma-tiny-a"))).unwrap();
     assert_eq!(opened.adapter.unwrap(), adapter);
 }

@@ -6,6 +6,7 @@ mod bad_input;
 mod cli;
 mod evaluation;
 mod formats;
+mod model_gradients;
 mod operators;
 mod parity;
 mod pixels;

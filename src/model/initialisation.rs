@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::training::scramble;
 use super::{family_of, read_json};
 use crate::error::{Error, Result};
+use crate::random::Random;
 use crate::tensor::Tensor;
 
 /// What the elements of a tensor are drawn from.
@@ -43,49 +43,22 @@ impl Distribution {
     /// # Errors
     /// None but those of a shape that is too large.
     pub fn draw(self, shape: &[usize], name: &str, seed: u64) -> Result<Tensor> {
-        let stream = Stream::new(seed, name);
+        let random = Random::new(seed).name(name);
         let count: usize = shape.iter().product();
-        let values = (0..count as u64).map(|index| self.element(&stream, index) as f32);
+        let values = (0..count as u64).map(|index| self.element(random, index) as f32);
         Tensor::new(shape, values.collect::<Vec<f32>>())
     }
 
-    fn element(self, stream: &Stream, index: u64) -> f64 {
+    fn element(self, random: Random, index: u64) -> f64 {
         match self {
             Self::Constant(value) => value,
-            Self::Uniform { bound } => bound * (2.0 * stream.uniform(index, 0) - 1.0),
-            Self::Normal { spread } => spread * stream.normal(index, 0),
+            Self::Uniform { bound } => bound * (2.0 * random.uniform(index) - 1.0),
+            Self::Normal { spread } => spread * random.normal(index),
             Self::TruncatedNormal { spread, limit } => {
-                let mut draws = (0..).map(|attempt| spread * stream.normal(index, attempt));
+                let mut draws = (0..).map(|attempt| spread * random.number(attempt).normal(index));
                 draws.find(|value| value.abs() <= limit).unwrap_or(0.0)
             }
         }
-    }
-}
-
-/// Random numbers by position: SplitMix64 (Steele, Lea and Flood 2014) with a start of its own for each name.
-struct Stream(u64);
-
-/// Draws per element for which positions are set aside.
-const ATTEMPTS: u64 = 1 << 20;
-
-impl Stream {
-    fn new(seed: u64, name: &str) -> Self {
-        Self(name.bytes().fold(scramble(seed), |key, byte| scramble(key ^ u64::from(byte))))
-    }
-
-    fn bits(&self, position: u64) -> u64 {
-        scramble(self.0.wrapping_add(position.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
-    }
-
-    /// From 0 to 1, without 1.
-    fn uniform(&self, index: u64, draw: u64) -> f64 {
-        (self.bits(index.wrapping_mul(2 * ATTEMPTS).wrapping_add(draw)) >> 11) as f64 / (1u64 << 53) as f64
-    }
-
-    /// Standard normal (Box and Muller 1958).
-    fn normal(&self, index: u64, attempt: u64) -> f64 {
-        let radius = (-2.0 * (1.0 - self.uniform(index, 2 * attempt)).ln()).sqrt();
-        radius * (std::f64::consts::TAU * self.uniform(index, 2 * attempt + 1)).cos()
     }
 }
 

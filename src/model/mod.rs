@@ -355,6 +355,15 @@ impl Model {
         self.image_tokens
     }
 
+    /// Tokens of an answer to learn, with the token that ends it.
+    ///
+    /// # Errors
+    /// Input error for an answer without tokens, or with one that the model does not know.
+    pub fn encode_answer(&self, answer: &str) -> Result<Vec<u32>> {
+        let end = self.end_tokens.first().ok_or_else(|| Error::internal("the model has no end token"))?;
+        self.text.encode_answer(answer, *end)
+    }
+
     /// Its prompts and tokens.
     pub fn text(&self) -> &Arc<TextProcessor> {
         &self.text

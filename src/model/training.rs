@@ -1,9 +1,12 @@
 //! What trains and on what: the choice of parameters, the graph of the loss, and batches for it.
 
+use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::graph::Graph;
+use crate::random::Random;
 use crate::tensor::Tensor;
 
 /// The label of a position whose next token does not count, as in PyTorch and transformers.
@@ -23,15 +26,47 @@ pub struct Trained {
 pub struct Lora {
     /// Rows of `A` and columns of `B`.
     pub rank: usize,
-    /// What the product is scaled by: alpha / rank.
-    pub scale: f32,
+    /// The product is scaled by this over the rank.
+    pub alpha: f32,
     /// Share of the input's elements that are removed while training.
     pub dropout: f32,
     /// Names of the layers, as PEFT matches them: the last parts of the path of a module.
     pub targets: Vec<String>,
 }
 
+impl FromStr for Lora {
+    type Err = Error;
+
+    /// Reads a text such as `r=8,alpha=16,dropout=0.05,targets=q_proj+v_proj`; alpha is twice the rank and dropout 0 where
+    /// they are left out.
+    fn from_str(text: &str) -> Result<Self> {
+        let wrong = |what: String| Error::input(what).hint("write r=8,alpha=16,dropout=0.05,targets=q_proj+v_proj");
+        let (mut rank, mut alpha, mut dropout, mut targets) = (None, None, 0.0, Vec::new());
+        for part in text.split(',') {
+            let (key, value) = part.split_once('=').ok_or_else(|| wrong(format!("`{part}` is no setting of LoRA")))?;
+            let bad = || wrong(format!("`{value}` cannot be `{key}` of LoRA"));
+            match key.trim() {
+                "r" => rank = Some(value.parse().ok().filter(|rank| *rank > 0).ok_or_else(bad)?),
+                "alpha" => alpha = Some(value.parse().ok().filter(|alpha: &f32| alpha.is_finite()).ok_or_else(bad)?),
+                "dropout" => dropout = value.parse().ok().filter(|share| (0.0..1.0).contains(share)).ok_or_else(bad)?,
+                "targets" => targets = value.split('+').map(|target| target.trim().to_owned()).collect(),
+                _ => return Err(wrong(format!("LoRA has no setting `{key}`"))),
+            }
+        }
+        let rank: usize = rank.ok_or_else(|| wrong("LoRA needs a rank".to_owned()))?;
+        if targets.is_empty() || targets.iter().any(String::is_empty) {
+            return Err(wrong("LoRA needs targets".to_owned()));
+        }
+        Ok(Self { rank, alpha: alpha.unwrap_or(2.0 * rank as f32), dropout, targets })
+    }
+}
+
 impl Lora {
+    /// What the product is scaled by.
+    pub fn scale(&self) -> f32 {
+        self.alpha / self.rank as f32
+    }
+
     /// Whether the layer at this path has matrices of its own.
     pub fn includes(&self, module: &str) -> bool {
         super::adapter::matches(&self.targets, module)
@@ -52,6 +87,25 @@ pub enum Parameters {
     NormsAndHead,
     /// Those whose name in the checkpoint matches one of the patterns, in which `*` stands for any text.
     Matching(Vec<String>),
+}
+
+impl fmt::Display for Parameters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("none"),
+            Self::All => f.write_str("all"),
+            Self::Head => f.write_str("head"),
+            Self::NormsAndHead => f.write_str("norms+head"),
+            Self::Matching(patterns) => f.write_str(&patterns.join(" ")),
+        }
+    }
+}
+
+impl fmt::Display for Lora {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { rank, alpha, dropout, targets } = self;
+        write!(f, "r={rank},alpha={alpha},dropout={dropout},targets={}", targets.join("+"))
+    }
 }
 
 /// What a parameter is for.
@@ -136,6 +190,10 @@ pub struct TrainingGraph {
     pub trained: Vec<TrainedTensor>,
     /// Dropout masks.
     pub masks: Vec<Mask>,
+    /// Tokens that stand for one image.
+    pub image_tokens: usize,
+    /// Paths of the linear layers, as adapters name them.
+    pub linear: Vec<String>,
     /// Scopes of the layers, which can be computed again on the way back.
     pub layers: Vec<String>,
 }
@@ -190,23 +248,13 @@ impl Collation {
             MaskedRows::Answer => vec![layout.batch, layout.answer, mask.width],
             MaskedRows::FlatAnswer => vec![layout.batch * layout.answer, mask.width],
         };
-        let key = mask.name.bytes().fold(seed, |key, byte| scramble(key ^ u64::from(byte)));
+        let random = Random::new(seed).name(&mask.name);
         let limit = (f64::from(self.dropout) * 65_536.0).round() as u64;
         let count: usize = shape.iter().product();
         // Four draws of 16 bits from each number.
-        let kept = |index: usize| {
-            let bits = scramble(key.wrapping_add((index as u64 / 4).wrapping_mul(0x9e37_79b9_7f4a_7c15)));
-            (bits >> (16 * (index % 4))) & 0xffff >= limit
-        };
+        let kept = |index: usize| (random.bits(index as u64 / 4) >> (16 * (index % 4))) & 0xffff >= limit;
         Tensor::new(shape, (0..count).map(kept).collect::<Vec<bool>>())
     }
-}
-
-/// SplitMix64's output function.
-pub(super) fn scramble(mut z: u64) -> u64 {
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 /// How a batch is laid out: image tokens, padding, prompt, answer; all rows end together, and the last token of an answer
@@ -275,6 +323,25 @@ mod tests {
             ("*layers.1.*weight", "text.layers.1.mlp.weight", true),
         ] {
             assert_eq!(matches(pattern, text), expected, "{pattern} on {text}");
+        }
+    }
+
+    #[test]
+    fn lora_settings_are_read_and_refused() {
+        let lora: Lora = "r=8,alpha=16,dropout=0.05,targets=q_proj+v_proj".parse().unwrap();
+        assert_eq!(lora.to_string(), "r=8,alpha=16,dropout=0.05,targets=q_proj+v_proj");
+        assert_eq!(lora.scale(), 2.0);
+        assert!(lora.includes("a.q_proj") && !lora.includes("a.xq_proj") && !lora.includes("a.q_proj.b"));
+        for (text, message) in [
+            ("r=0,targets=a", "`0` cannot be `r` of LoRA"),
+            ("r=4", "LoRA needs targets"),
+            ("targets=a", "LoRA needs a rank"),
+            ("r=4,targets=a+", "LoRA needs targets"),
+            ("r=4,dropout=1,targets=a", "`1` cannot be `dropout` of LoRA"),
+            ("rank=4", "LoRA has no setting `rank`"),
+            ("4", "`4` is no setting of LoRA"),
+        ] {
+            assert_eq!(text.parse::<Lora>().unwrap_err().to_string(), message);
         }
     }
 

@@ -5,6 +5,7 @@
 
 mod answering;
 mod evaluation;
+mod sampling;
 mod schedule;
 
 pub use answering::{Event, Pace};

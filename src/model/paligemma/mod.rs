@@ -86,8 +86,10 @@ fn training(checkpoint: &Checkpoint, placement: &mut Placement, trained: &Traine
     let loss = decoder::loss(&mut emitter, &text, image_tokens, features)?;
     let scopes = (0..vision.num_hidden_layers).map(vision::scope);
     let layers = scopes.chain((0..text.layers).map(decoder::scope)).collect();
-    let (tensors, masks) = (std::mem::take(&mut emitter.tensors), std::mem::take(&mut emitter.masks));
-    Ok(TrainingGraph { graph: emitter.finish(&[("loss".to_owned(), loss)])?, trained: tensors, masks, layers })
+    let trained = std::mem::take(&mut emitter.tensors);
+    let (masks, linear) = (std::mem::take(&mut emitter.masks), std::mem::take(&mut emitter.linear));
+    let graph = emitter.finish(&[("loss".to_owned(), loss)])?;
+    Ok(TrainingGraph { graph, trained, masks, image_tokens, linear, layers })
 }
 
 /// Emits one graph over the parameters of a checkpoint, under the names they have there.
@@ -101,12 +103,23 @@ pub(super) struct Emitter<'a, 'w> {
     /// The trained tensors so far.
     tensors: Vec<TrainedTensor>,
     masks: Vec<Mask>,
+    /// Paths of the linear layers so far.
+    linear: Vec<String>,
 }
 
 impl<'a, 'w> Emitter<'a, 'w> {
     fn new(graph: &str, placement: &'a mut Placement<'w>, names: &'a Names, trained: &'a Trained) -> Self {
         let builder = Builder::new(graph);
-        Self { builder, placement, names, trained, drops: false, tensors: Vec::new(), masks: Vec::new() }
+        Self {
+            builder,
+            placement,
+            names,
+            trained,
+            drops: false,
+            tensors: Vec::new(),
+            masks: Vec::new(),
+            linear: Vec::new(),
+        }
     }
 
     /// The compute dtype.
@@ -158,6 +171,7 @@ impl<'a, 'w> Emitter<'a, 'w> {
             product = self.add(product, bias)?;
         }
         let module = names::module(name);
+        self.linear.push(module.clone());
         match &self.trained.adapter {
             Some(lora) if lora.includes(&module) => {
                 let update = self.lora(lora, x, &module, size)?;
@@ -175,7 +189,7 @@ impl<'a, 'w> Emitter<'a, 'w> {
         let x = if self.drops && lora.dropout > 0.0 { self.dropped(lora.dropout, x, module, inputs)? } else { x };
         let down = self.transpose(down, &[1, 0])?;
         let narrow = self.matmul(x, down)?;
-        let narrow = self.scale(narrow, lora.scale)?;
+        let narrow = self.scale(narrow, lora.scale())?;
         let up = self.transpose(up, &[1, 0])?;
         self.matmul(narrow, up)
     }
