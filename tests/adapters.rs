@@ -139,6 +139,33 @@ fn new_matrices_change_nothing_yet() {
 }
 
 #[test]
+fn settings_of_plain_lora_are_kept() {
+    let root = TempDir::new().unwrap();
+    let source = adapter_folder("paligemma2-tiny");
+    fs::copy(source.join("adapter_model.safetensors"), root.path().join("adapter_model.safetensors")).unwrap();
+    let mut settings: Value = serde_json::from_slice(&fs::read(source.join("adapter_config.json")).unwrap()).unwrap();
+    for (key, value) in [
+        ("target_modules", json!(r".*\.(q_proj|v_proj|fc1|gate_proj)")),
+        ("use_rslora", json!(true)),
+        ("lora_alpha", json!(2.5)),
+        ("lora_dropout", json!(0.05)),
+        ("exclude_modules", json!(["lm_head"])),
+        ("init_lora_weights", json!("gaussian")),
+        ("layers_to_transform", json!([0, 1])),
+    ] {
+        settings[key] = value;
+    }
+    fs::write(root.path().join("adapter_config.json"), settings.to_string()).unwrap();
+    let adapter = Adapter::read(root.path()).unwrap();
+    // rsLoRA divides by the root of the rank, 4.
+    assert_eq!((adapter.scale(), adapter.lora().scale(), adapter.dropout), (1.25, 1.25, 0.05));
+    let copy = root.path().join("copy");
+    adapter.write(&copy).unwrap();
+    let written: Value = serde_json::from_slice(&fs::read(copy.join("adapter_config.json")).unwrap()).unwrap();
+    assert_eq!(written, settings);
+}
+
+#[test]
 fn merging_needs_an_adapter() {
     let checkpoint = Checkpoint::open(&model_folder("paligemma-tiny-a")).unwrap();
     let root = TempDir::new().unwrap();

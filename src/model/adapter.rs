@@ -118,9 +118,9 @@ impl Adapter {
         }
         let mut settings = default_settings();
         settings.extend(stated);
-        let rank = field(&settings, "r")?.unwrap_or(0);
+        let rank = field(&settings, "r")?.unwrap_or(8);
         let dropout: f32 = field(&settings, "lora_dropout")?.unwrap_or(0.0);
-        let alpha: f64 = field(&settings, "lora_alpha")?.unwrap_or(0.0);
+        let alpha: f64 = field(&settings, "lora_alpha")?.unwrap_or(8.0);
         if rank == 0 || !alpha.is_finite() || !(0.0..1.0).contains(&dropout) {
             return Err(Error::input(format!(
                 "`r` {rank}, `lora_alpha` {alpha} and `lora_dropout` {dropout} are no LoRA"
