@@ -16,3 +16,4 @@ mod score;
 mod sessions;
 mod store;
 mod support;
+mod train;

@@ -222,7 +222,7 @@ fn settings(
 ) -> AnswerSettings {
     let provider = match (plan.device, execution.sharing) {
         (Device::Cpu, Sharing::Replicas) => "cpu",
-        (Device::Cpu, Sharing::Operators) => "cpu, shared weights",
+        (Device::Cpu, Sharing::Operators | Sharing::Training { .. }) => "cpu, shared weights",
         (Device::Cuda(_), _) => "cuda",
     };
     AnswerSettings {
