@@ -97,9 +97,8 @@ fn paths_of_older_versions_are_understood() {
         name.replace("model.model.language_model.", "model.language_model.model.")
             .replace("model.model.vision_tower.", "model.vision_tower.vision_model.")
     };
-    let tensors = adapter.tensors.iter().map(|(name, tensor)| (older(name), tensor.clone())).collect();
     let mut renamed = adapter.clone();
-    renamed.tensors = tensors;
+    renamed.tensors = adapter.tensors.iter().map(|(name, tensor)| (older(name), tensor.clone())).collect();
     renamed.write(root.path()).unwrap();
     let opened = Checkpoint::open_on(root.path(), Some(&model_folder("paligemma-tiny-a"))).unwrap();
     assert_eq!(opened.adapter.unwrap(), adapter);
@@ -137,6 +136,33 @@ fn new_matrices_change_nothing_yet() {
     assert!((square / (bound * bound / 3.0) - 1.0).abs() < 6.0 * (0.8f32 / 6400.0).sqrt(), "{square}");
     assert!(down.iter().all(|value| value.abs() <= bound));
     assert_ne!(initial_matrices(&tensors, 6).unwrap(), drawn);
+}
+
+#[test]
+fn settings_of_plain_lora_are_kept() {
+    let root = TempDir::new().unwrap();
+    let source = adapter_folder("paligemma2-tiny");
+    fs::copy(source.join("adapter_model.safetensors"), root.path().join("adapter_model.safetensors")).unwrap();
+    let mut settings: Value = serde_json::from_slice(&fs::read(source.join("adapter_config.json")).unwrap()).unwrap();
+    for (key, value) in [
+        ("target_modules", json!(r".*\.(q_proj|v_proj|fc1|gate_proj)")),
+        ("use_rslora", json!(true)),
+        ("lora_alpha", json!(2.5)),
+        ("lora_dropout", json!(0.05)),
+        ("exclude_modules", json!(["lm_head"])),
+        ("init_lora_weights", json!("gaussian")),
+        ("layers_to_transform", json!([0, 1])),
+    ] {
+        settings[key] = value;
+    }
+    fs::write(root.path().join("adapter_config.json"), settings.to_string()).unwrap();
+    let adapter = Adapter::read(root.path()).unwrap();
+    // rsLoRA divides by the root of the rank, 4.
+    assert_eq!((adapter.scale(), adapter.lora().scale(), adapter.dropout), (1.25, 1.25, 0.05));
+    let copy = root.path().join("copy");
+    adapter.write(&copy).unwrap();
+    let written: Value = serde_json::from_slice(&fs::read(copy.join("adapter_config.json")).unwrap()).unwrap();
+    assert_eq!(written, settings);
 }
 
 #[test]

@@ -97,42 +97,45 @@ fn a_failed_save_leaves_the_older_folder() {
     assert!(error.to_string().starts_with("cannot write"), "{error}");
 }
 
-fn load(folder: &Path) -> Model {
-    let checkpoint = Checkpoint::open(folder).unwrap();
+fn load(checkpoint: &Checkpoint) -> Model {
     let scratch = tempfile::tempdir().unwrap();
     let mut ignore = |_| ();
     let placement = Placement::new(&checkpoint.weights, DType::F32, scratch.path(), &mut ignore).unwrap();
-    Model::load(&checkpoint, placement, &Trained::default(), &runtime(), &session_options(), 1).unwrap().remove(0)
+    Model::load(checkpoint, placement, &Trained::default(), &runtime(), &session_options(), 1).unwrap().remove(0)
 }
 
-/// The greedy answers of PEFT's adapted model.
+/// The greedy answers of PEFT's adapted model, by the adapter beside the weights and merged into them.
 #[test]
-fn a_merged_model_answers_as_peft_does() {
+fn adapted_and_merged_models_answer_as_peft_does() {
     for name in ["paligemma-tiny-a", "paligemma2-tiny"] {
         let adapter = fixture(&format!("gradients/{name}-adapter"));
-        let checkpoint = Checkpoint::open_on(&adapter, Some(&model_folder(name))).unwrap();
+        let adapted = Checkpoint::open_on(&adapter, Some(&model_folder(name))).unwrap();
         let target = written(&format!("{name}-merged"));
-        save_merged(&checkpoint, &target, &mut |_| ()).unwrap();
-        let mut model = load(&target);
-        let records = fixture_json(&format!("parity/{name}.json"))["records"].take();
-        let recorded = fixture_json(&format!("gradients/{name}.json"))["adapter_greedy"].take();
-        let mut changed = 0;
-        for answer in recorded.as_array().unwrap() {
-            let record = &records[answer["question_id"].as_u64().unwrap() as usize];
-            let image = fixture("images").join(record["image"].as_str().unwrap());
-            let decoded = digrap_bench::data::image::decode(&image).unwrap();
-            let mut pixels = vec![0.0; model.images().output_len()];
-            model.images().process(&decoded, &mut pixels).unwrap();
-            let (height, width) = model.images().size();
-            let features = model.image_features(Tensor::new([1, 3, height, width], pixels).unwrap()).unwrap();
-            let tokens = model.text().encode(record["question"].as_str().unwrap()).unwrap();
-            let decoding = Decoding { strategy: Strategy::Greedy, max_new_tokens: 12 };
-            let found = model.generate(&features, &[Request { tokens, image: 0 }], &decoding).unwrap();
-            assert_eq!(serde_json::json!(found[0]), answer["greedy"], "{name}: {answer}");
-            changed += usize::from(answer["greedy"] != record["greedy"]);
-        }
-        assert!(changed > 0, "the adapter changes no answer");
+        save_merged(&adapted, &target, &mut |_| ()).unwrap();
+        check_answers(name, load(&adapted));
+        check_answers(name, load(&Checkpoint::open(&target).unwrap()));
     }
+}
+
+fn check_answers(name: &str, mut model: Model) {
+    let records = fixture_json(&format!("parity/{name}.json"))["records"].take();
+    let recorded = fixture_json(&format!("gradients/{name}.json"))["adapter_greedy"].take();
+    let mut changed = 0;
+    for answer in recorded.as_array().unwrap() {
+        let record = &records[answer["question_id"].as_u64().unwrap() as usize];
+        let image = fixture("images").join(record["image"].as_str().unwrap());
+        let decoded = digrap_bench::data::image::decode(&image).unwrap();
+        let mut pixels = vec![0.0; model.images().output_len()];
+        model.images().process(&decoded, &mut pixels).unwrap();
+        let (height, width) = model.images().size();
+        let features = model.image_features(Tensor::new([1, 3, height, width], pixels).unwrap()).unwrap();
+        let tokens = model.text().encode(record["question"].as_str().unwrap()).unwrap();
+        let decoding = Decoding { strategy: Strategy::Greedy, max_new_tokens: 12 };
+        let found = model.generate(&features, &[Request { tokens, image: 0 }], &decoding).unwrap();
+        assert_eq!(serde_json::json!(found[0]), answer["greedy"], "{name}: {answer}");
+        changed += usize::from(answer["greedy"] != record["greedy"]);
+    }
+    assert!(changed > 0, "{name}: the adapter changes no answer");
 }
 
 /// A folder with the settings files of a fixture and no weights.

@@ -55,7 +55,7 @@ pub struct Adapter {
     /// The matrices in f32 by their names in the file: `base_model.model.<layer>.lora_A.weight` `[rank, inputs]` and
     /// `.lora_B.weight` `[outputs, rank]`.
     pub tensors: BTreeMap<String, Tensor>,
-    /// `adapter_config.json`, of which the fields above take precedence.
+    /// The other keys of `adapter_config.json`.
     settings: Map<String, Value>,
 }
 
@@ -68,8 +68,15 @@ impl Adapter {
             let library = format!("transformers.models.{family}.modeling_{family}");
             settings.insert("auto_mapping".to_owned(), json!({"base_model_class": class, "parent_library": library}));
         }
-        let alpha = f64::from(lora.alpha);
-        Self { rank: lora.rank, alpha, dropout: lora.dropout, rank_stabilised: false, base, tensors, settings }
+        Self {
+            rank: lora.rank,
+            alpha: f64::from(lora.alpha),
+            dropout: lora.dropout,
+            rank_stabilised: false,
+            base,
+            tensors,
+            settings,
+        }
     }
 
     /// Reads a folder that PEFT or [`Adapter::write`] has written.
@@ -111,24 +118,20 @@ impl Adapter {
         }
         let mut settings = default_settings();
         settings.extend(stated);
-        let rank = field(&settings, "r")?.unwrap_or(0);
+        let rank = field(&settings, "r")?.unwrap_or(8);
         let dropout: f32 = field(&settings, "lora_dropout")?.unwrap_or(0.0);
-        let alpha: f64 = field(&settings, "lora_alpha")?.unwrap_or(0.0);
+        let alpha: f64 = field(&settings, "lora_alpha")?.unwrap_or(8.0);
         if rank == 0 || !alpha.is_finite() || !(0.0..1.0).contains(&dropout) {
             return Err(Error::input(format!(
                 "`r` {rank}, `lora_alpha` {alpha} and `lora_dropout` {dropout} are no LoRA"
             ))
             .hint("the rank is at least 1, the dropout at least 0 and below 1"));
         }
-        Ok(Self {
-            rank,
-            alpha,
-            dropout,
-            rank_stabilised: field(&settings, "use_rslora")?.unwrap_or(false),
-            base: field(&settings, "base_model_name_or_path")?.filter(|base: &String| !base.is_empty()),
-            tensors: BTreeMap::new(),
-            settings,
-        })
+        let rank_stabilised = field(&settings, "use_rslora")?.unwrap_or(false);
+        let base = field(&settings, "base_model_name_or_path")?.filter(|base: &String| !base.is_empty());
+        settings.insert("inference_mode".to_owned(), json!(true));
+        settings.retain(|key, _| !COVERED.contains(&key.as_str()));
+        Ok(Self { rank, alpha, dropout, rank_stabilised, base, tensors: BTreeMap::new(), settings })
     }
 
     fn check_matrices(&self) -> Result<()> {
@@ -214,8 +217,8 @@ impl Adapter {
     /// What a graph needs to know; the targets are the paths of the adapted layers.
     pub fn lora(&self) -> Lora {
         let targets = self.layers().into_iter().map(str::to_owned).collect();
-        let alpha = self.scale() * self.rank as f32;
-        Lora { rank: self.rank, alpha, dropout: self.dropout, targets }
+        let stabilised = if self.rank_stabilised { (self.rank as f64).sqrt() } else { 1.0 };
+        Lora { rank: self.rank, alpha: (self.alpha * stabilised) as f32, dropout: self.dropout, targets }
     }
 
     /// The matrices `A` and `B` of a layer, if it is adapted.
@@ -250,7 +253,6 @@ impl Adapter {
             ("lora_dropout", json!(dropout)),
             ("use_rslora", json!(self.rank_stabilised)),
             ("base_model_name_or_path", json!(self.base)),
-            ("inference_mode", json!(true)),
         ] {
             settings.insert(key.to_owned(), value);
         }
@@ -329,28 +331,26 @@ fn field<T: DeserializeOwned>(settings: &Map<String, Value>, key: &str) -> Resul
     }
 }
 
-/// Keys that select layers, document the training or are covered by fields; any value is fine.
+/// Keys that the fields of an adapter hold.
+const COVERED: &[&str] = &["r", "lora_alpha", "lora_dropout", "use_rslora", "base_model_name_or_path"];
+
+/// Other keys that select layers or document the training; any value is fine.
 const FREE: &[&str] = &[
     "auto_mapping",
-    "base_model_name_or_path",
     "exclude_modules",
     "inference_mode",
     "layers_pattern",
     "layers_to_transform",
-    "lora_alpha",
-    "lora_dropout",
     "loftq_config",
     "megatron_config",
     "megatron_core",
     "peft_type",
     "peft_version",
     "qalora_group_size",
-    "r",
     "revision",
     "runtime_config",
     "target_modules",
     "task_type",
-    "use_rslora",
 ];
 
 /// Refuses what changes the computation beyond plain LoRA: an option PEFT has that is not switched off, or one that is
@@ -363,23 +363,22 @@ fn check_setting(key: &str, value: &Value) -> Result<()> {
         Value::Object(entries) => entries.is_empty(),
         _ => false,
     };
-    // These start from matrices that are not the base model's.
-    let from_weights = |text: &str| ["gaussian", "orthogonal", "eva"].contains(&text);
-    let plain_start = key == "init_lora_weights" && (value.is_boolean() || value.as_str().is_some_and(from_weights));
-    if off || plain_start || FREE.contains(&key) {
+    // Others, such as `pissa`, also change the weights of the base model when PEFT loads the adapter.
+    let plain = |text: &str| ["gaussian", "orthogonal", "eva"].contains(&text);
+    let plain_start = key == "init_lora_weights" && (value.is_boolean() || value.as_str().is_some_and(plain));
+    if off || plain_start || FREE.contains(&key) || COVERED.contains(&key) {
         return Ok(());
     }
     Err(Error::input(format!("the option `{key}` with the value {value} is not supported"))
         .hint("merge the adapter into its base model with PEFT (`merge_and_unload`) and use the result"))
 }
 
-/// `LoraConfig()` of PEFT 0.21.
+/// `LoraConfig()` of PEFT 0.21, without the covered keys.
 fn default_settings() -> Map<String, Value> {
     let nothing = [
         "alora_invocation_tokens",
         "arrow_config",
         "auto_mapping",
-        "base_model_name_or_path",
         "corda_config",
         "eva_config",
         "exclude_modules",
@@ -399,20 +398,17 @@ fn default_settings() -> Map<String, Value> {
         "use_bdlora",
         "velora_config",
     ];
-    let off = ["ensure_weight_tying", "fan_in_fan_out", "lora_bias", "use_dora", "use_qalora", "use_rslora"];
+    let off = ["ensure_weight_tying", "fan_in_fan_out", "lora_bias", "use_dora", "use_qalora"];
     let stated = [
         ("alpha_pattern", json!({})),
         ("bias", json!("none")),
         ("inference_mode", json!(true)),
         ("init_lora_weights", json!(true)),
         ("loftq_config", json!({})),
-        ("lora_alpha", json!(8)),
-        ("lora_dropout", json!(0.0)),
         ("megatron_core", json!("megatron.core")),
         ("peft_type", json!("LORA")),
         ("peft_version", json!("0.21.2")),
         ("qalora_group_size", json!(16)),
-        ("r", json!(8)),
         ("rank_pattern", json!({})),
     ];
     let rows = nothing.map(|key| (key, Value::Null)).into_iter().chain(off.map(|key| (key, json!(false))));

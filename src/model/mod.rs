@@ -285,7 +285,7 @@ pub struct Model {
 impl Model {
     /// Emits the graphs of a checkpoint over weights placed for a compute dtype and prepares them on a device, `count`
     /// times over: each replica can answer on a thread of its own. What `trained` names has to be supplied by
-    /// [`Model::set_trained`] before the first call.
+    /// [`Model::set_trained`] before the first call; where it names no adapter, that of the checkpoint is put on.
     ///
     /// # Errors
     ///
@@ -298,7 +298,8 @@ impl Model {
         options: &SessionOptions,
         count: usize,
     ) -> Result<Vec<Self>> {
-        let blueprint = (checkpoint.family.blueprint)(checkpoint, &mut placement, trained)?;
+        let (trained, values) = with_adapter(checkpoint, trained, runtime)?;
+        let blueprint = (checkpoint.family.blueprint)(checkpoint, &mut placement, &trained)?;
         let (folder, converted) = placement.finish()?;
         let session = |graph: &Graph| Session::new(runtime, graph, &folder, options);
         let images = Arc::new(ImageProcessor::read(checkpoint.image_folder())?);
@@ -313,7 +314,7 @@ impl Model {
         let replica = |_| {
             Ok(Self {
                 runtime: runtime.clone(),
-                trained: TrainedValues::default(),
+                trained: Arc::clone(&values),
                 vision: session(&blueprint.vision)?,
                 prefill: session(&blueprint.prefill)?,
                 decode: session(&blueprint.decode)?,
@@ -381,6 +382,16 @@ impl Model {
         let mut outputs = self.vision.run(&inputs, &["image_features"], &[])?;
         outputs.pop().ok_or_else(|| Error::internal("the image tower has no result"))
     }
+}
+
+/// What a model's graphs take as inputs if the checkpoint's own adapter is one of them, and its values.
+fn with_adapter(checkpoint: &Checkpoint, trained: &Trained, runtime: &Runtime) -> Result<(Trained, TrainedValues)> {
+    let (None, Some(adapter)) = (&trained.adapter, &checkpoint.adapter) else {
+        return Ok((trained.clone(), TrainedValues::default()));
+    };
+    let value = |(name, tensor): (&String, &Tensor)| Ok((name.clone(), Arc::new(runtime.tensor(tensor.clone())?)));
+    let values = adapter.tensors.iter().map(value).collect::<Result<HashMap<_, _>>>()?;
+    Ok((Trained { adapter: Some(adapter.lora()), ..trained.clone() }, Arc::new(values)))
 }
 
 /// The inputs of a session with the trained tensors that it takes.
