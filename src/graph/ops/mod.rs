@@ -14,6 +14,7 @@ mod convolution;
 pub(super) mod dims;
 mod indexing;
 mod layout;
+mod loss;
 mod normalisation;
 mod product;
 mod reduction;
@@ -215,6 +216,7 @@ pub static OPS: &[&[Op]] = &[
     reduction::ROWS,
     product::ROWS,
     normalisation::ROWS,
+    loss::ROWS,
     attention::ROWS,
     convolution::ROWS,
     layout::ROWS,
