@@ -323,13 +323,24 @@ fn concat(site: &Site) -> Result<Vec<Type>> {
         if !fits {
             return Err(Error::internal(format!("{first} and {other} cannot be joined along axis {axis}")));
         }
-        dims[axis] = match (&dims[axis], &other.dims[axis]) {
-            (Dim::Fixed(a), Dim::Fixed(b)) => Dim::Fixed(a + b),
-            (Dim::Unknown, _) | (_, Dim::Unknown) => Dim::Unknown,
-            (a, b) => derived(format!("{a}+{b}")),
-        };
     }
+    let sizes: Vec<&Dim> = site.inputs.iter().flatten().map(|ty| &ty.dims[axis]).collect();
+    dims[axis] = joined(&sizes);
     one(first.dtype, dims)
+}
+
+/// The size of several dimensions end to end; equal ones multiply, as they do where shapes are changed.
+fn joined(sizes: &[&Dim]) -> Dim {
+    match sizes {
+        sizes if sizes.contains(&&Dim::Unknown) => Dim::Unknown,
+        [Dim::Symbol(one), rest @ ..] if !rest.is_empty() && rest.iter().all(|size| *size == sizes[0]) => {
+            derived(format!("{}*{one}", sizes.len()))
+        }
+        sizes => sizes[1..].iter().fold(sizes[0].clone(), |sum, size| match (&sum, size) {
+            (Dim::Fixed(a), Dim::Fixed(b)) => Dim::Fixed(a + b),
+            (a, b) => derived(format!("{a}+{b}")),
+        }),
+    }
 }
 
 /// Each input's gradient is the part of the whole where the input went.
