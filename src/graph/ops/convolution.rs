@@ -1,4 +1,4 @@
-//! Convolution and pooling.
+//! Convolution, and how windows move over an input.
 
 use super::dims::{derived, remaining};
 use super::{Attribute, Attributes, Builder, Case, Dim, Gradient, Op, Site, Tensor, Type, Use, Value, one};
@@ -47,21 +47,23 @@ fn ramp(shape: &[usize]) -> Tensor {
 }
 
 /// How a window moves along one spatial axis.
-struct Slide {
-    kernel: i64,
-    stride: i64,
-    dilation: i64,
+pub(super) struct Slide {
+    pub kernel: i64,
+    pub stride: i64,
+    pub dilation: i64,
+    /// Whether a window that ends past the padding counts.
+    pub ceil: bool,
     /// Zeros before and after the input; `None` where they follow from a size that is not known.
-    pads: Option<(i64, i64)>,
+    pub pads: Option<(i64, i64)>,
 }
 
 impl Slide {
     /// Elements from the first to the last that one window covers, both included.
-    fn reach(&self) -> i64 {
+    pub fn reach(&self) -> i64 {
         self.dilation * (self.kernel - 1) + 1
     }
 
-    fn pads(&self) -> Result<(i64, i64)> {
+    pub fn pads(&self) -> Result<(i64, i64)> {
         self.pads.ok_or_else(|| {
             Error::input("`auto_pad` makes the padding depend on a size that is not known before the model runs")
                 .hint("export the model with fixed image sizes or with `pads`")
@@ -69,14 +71,23 @@ impl Slide {
     }
 
     /// Number of windows in an input of this size.
-    fn windows(&self, size: &Dim) -> Result<Dim> {
+    pub fn windows(&self, size: &Dim) -> Result<Dim> {
         let Some((before, after)) = self.pads else { return Ok(Dim::Unknown) };
         let room = before + after - self.reach();
         match size {
             Dim::Fixed(size) if *size as i64 + room < 0 => {
                 Err(Error::internal(format!("the kernel covers {} of {size} elements", self.reach())))
             }
-            Dim::Fixed(size) => Ok(Dim::Fixed(((*size as i64 + room) / self.stride + 1) as usize)),
+            Dim::Fixed(size) => {
+                let size = *size as i64;
+                let mut last = (size + room) / self.stride;
+                // A further window has to begin inside the input or the padding before it.
+                if self.ceil && last * self.stride < size + room && (last + 1) * self.stride < size + before {
+                    last += 1;
+                }
+                Ok(Dim::Fixed((last + 1) as usize))
+            }
+            Dim::Symbol(_) if self.ceil && self.stride != 1 => Ok(Dim::Unknown),
             Dim::Symbol(_) if room == -1 && self.stride == 1 => Ok(size.clone()),
             Dim::Symbol(name) => Ok(derived(format!("({name}{:+})/{}", room + self.stride, self.stride))),
             Dim::Unknown => Ok(Dim::Unknown),
@@ -95,7 +106,7 @@ impl Slide {
 }
 
 /// How a kernel of sizes `kernel` moves over the spatial axes of sizes `sizes`.
-fn slides(attributes: Attributes, sizes: &[Dim], kernel: &[i64]) -> Result<Vec<Slide>> {
+pub(super) fn slides(attributes: Attributes, sizes: &[Dim], kernel: &[i64]) -> Result<Vec<Slide>> {
     let count = sizes.len();
     let list = |name, default: i64, count| {
         let values = attributes.int_list(name).map_or_else(|| vec![default; count], <[i64]>::to_vec);
@@ -103,13 +114,14 @@ fn slides(attributes: Attributes, sizes: &[Dim], kernel: &[i64]) -> Result<Vec<S
     };
     let (strides, dilations, pads) =
         (list("strides", 1, count)?, list("dilations", 1, count)?, list("pads", 0, 2 * count)?);
+    let ceil = attributes.int("ceil_mode").unwrap_or(0) != 0;
     let mut slides = Vec::with_capacity(count);
     for (axis, size) in sizes.iter().enumerate() {
         let (kernel, stride, dilation) = (kernel[axis], strides[axis], dilations[axis]);
         if kernel < 1 || stride < 1 || dilation < 1 {
             return Err(Error::internal(format!("kernel {kernel}, stride {stride} and dilation {dilation}")));
         }
-        let mut slide = Slide { kernel, stride, dilation, pads: Some((pads[axis], pads[axis + count])) };
+        let mut slide = Slide { kernel, stride, dilation, ceil, pads: Some((pads[axis], pads[axis + count])) };
         match attributes.text("auto_pad").unwrap_or("NOTSET") {
             "NOTSET" => {}
             "VALID" => slide.pads = Some((0, 0)),
@@ -183,14 +195,21 @@ fn conv_gradient(builder: &mut Builder, site: &Use) -> Result<Vec<Option<Value>>
     let slides = slides(site.attributes(), &x_type.dims[2..], &kernel)?;
     let group = site.attributes().int("group").unwrap_or(1);
     let of_x = spread(builder, (gradient, weight), x, &slides, group)?;
+    builder.assume(of_x, x_type);
     let of_weight = kernel_gradient(builder, (x, gradient), weight, &slides, group)?;
     let of_bias = site.optional(2).map(|_| channel_sums(builder, gradient)).transpose()?;
     Ok(vec![Some(of_x), Some(of_weight), of_bias])
 }
 
-/// The gradient of the input `x` of a convolution: each window's gradient, times the kernel, is added where the window
+/// The gradient of the spatial axes of an input `x`, from those of the windows over it and the kernel: each window's gradient, times the kernel, is added where the window
 /// lay.
-fn spread(builder: &mut Builder, of: (Value, Value), x: Value, slides: &[Slide], group: i64) -> Result<Value> {
+pub(super) fn spread(
+    builder: &mut Builder,
+    of: (Value, Value),
+    x: Value,
+    slides: &[Slide],
+    group: i64,
+) -> Result<Value> {
     let x_type = builder.ty(x)?.clone();
     let (mut moves, mut rests, mut open) = (Vec::new(), Vec::new(), false);
     for (slide, size) in slides.iter().zip(&x_type.dims[2..]) {
@@ -209,12 +228,11 @@ fn spread(builder: &mut Builder, of: (Value, Value), x: Value, slides: &[Slide],
         let axes = builder.ints(&axes)?;
         result = builder.op("Slice", &[result, starts, ends, axes], &[])?;
     }
-    builder.assume(result, x_type);
     Ok(result)
 }
 
 /// The sizes of the spatial axes when the graph runs.
-fn spatial_shape(builder: &mut Builder, value: Value) -> Result<Value> {
+pub(super) fn spatial_shape(builder: &mut Builder, value: Value) -> Result<Value> {
     let shape = builder.op("Shape", &[value], &[])?;
     builder.slice(shape, 0, 2, i64::MAX)
 }

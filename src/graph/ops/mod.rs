@@ -15,6 +15,7 @@ mod dims;
 mod indexing;
 mod layout;
 mod normalisation;
+mod pooling;
 mod product;
 mod reduction;
 mod window;
@@ -217,6 +218,7 @@ pub static OPS: &[&[Op]] = &[
     normalisation::ROWS,
     attention::ROWS,
     convolution::ROWS,
+    pooling::ROWS,
     layout::ROWS,
     window::ROWS,
     indexing::ROWS,
