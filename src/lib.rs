@@ -17,7 +17,8 @@
 //! | 2 | [`shift`] | distance of features from a reference (the only room that names ndarray-linalg) |
 //! | 3 | [`runtime`] | sessions and device tensors (the only room that names ort) |
 //! | 3 | [`data`] | questions, annotations, images on disk |
-//! | 4 | [`model`] | model families as graph builders, preprocessing, decoding (the only room that names tokenizers and safetensors) |
+//! | 4 | [`model`] | model families as graph builders, preprocessing, decoding (the only room that names tokenizers) |
+//! | 4 | [`train`] | optimisers, methods, schedules, the loop, checkpoints; knows no dataset, metric or store |
 //! | 5 | [`suite`] | composes the others: a validated plan and its execution |
 //! | 5 | [`report`] | tables from scores (names only error, score, stats, store and data) |
 //!
@@ -58,3 +59,4 @@ pub mod stats;
 pub mod store;
 pub mod suite;
 pub mod tensor;
+pub mod train;

@@ -1,5 +1,6 @@
 //! The integration tests: one binary, one module per promise.
 
+mod adapters;
 mod architecture;
 mod bad_input;
 mod cli;
@@ -10,7 +11,9 @@ mod operators;
 mod parity;
 mod pixels;
 mod resume;
+mod saving;
 mod score;
 mod sessions;
 mod store;
 mod support;
+mod train;

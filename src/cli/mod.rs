@@ -14,6 +14,7 @@ mod list;
 mod machine;
 mod progress;
 mod score;
+mod train;
 mod vqa;
 
 const EXIT_CODES: &str =
@@ -34,6 +35,8 @@ struct Cli {
 enum Verb {
     /// Evaluate models on questions about images
     Vqa(Box<vqa::VqaArgs>),
+    /// Fine-tune a model on questions about images
+    Train(Box<train::TrainArgs>),
     /// Score a results file
     Score(score::ScoreArgs),
     /// Write models as ONNX files
@@ -71,6 +74,7 @@ pub fn main() -> ExitCode {
 fn run(cli: &Cli) -> Result<()> {
     match &cli.verb {
         Verb::Vqa(args) => vqa::run(args, cli.json),
+        Verb::Train(args) => train::run(args, cli.json),
         Verb::Score(args) => score::run(args, cli.json),
         Verb::Export(args) => export::run(args, cli.json),
         Verb::List(args) => list::run(args, cli.json),

@@ -14,9 +14,11 @@ mod convolution;
 pub(super) mod dims;
 mod indexing;
 mod layout;
+mod loss;
 mod normalisation;
 mod product;
 mod reduction;
+mod window;
 
 use std::ops::Deref;
 
@@ -214,9 +216,11 @@ pub static OPS: &[&[Op]] = &[
     reduction::ROWS,
     product::ROWS,
     normalisation::ROWS,
+    loss::ROWS,
     attention::ROWS,
     convolution::ROWS,
     layout::ROWS,
+    window::ROWS,
     indexing::ROWS,
 ];
 

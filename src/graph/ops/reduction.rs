@@ -55,7 +55,7 @@ pub(super) const ROWS: &[Op] = &[
     Op {
         name: "TopK",
         shape: top_k,
-        gradient: super::OPEN,
+        gradient: Gradient::Rule(top_values),
         cases: || {
             vec![
                 Case::new().input("~:batch,tokens,4").ints(&[2]).int("axis", 1),
@@ -272,4 +272,15 @@ fn top_k(site: &Site) -> Result<Vec<Type>> {
         Err(_) => derived("top_k".to_owned()),
     };
     Ok(vec![Type { dtype: input.dtype, dims: dims.clone() }, Type { dtype: DType::I64, dims }])
+}
+
+/// The gradients go to where the values were found, each place once.
+fn top_values(builder: &mut Builder, site: &Use) -> Result<Vec<Option<Value>>> {
+    let (x, gradient) = (site.input(0)?, site.gradient()?);
+    let axis = site.attributes().int("axis").unwrap_or(-1);
+    let dtype = builder.ty(x)?.dtype;
+    let zero = builder.float(0.0, dtype)?;
+    let zeros = expand_like(builder, zero, x)?;
+    let placed = [zeros, site.output(1)?, gradient];
+    Ok(vec![Some(builder.op("ScatterElements", &placed, &[("axis", Attribute::Int(axis))])?), None])
 }
