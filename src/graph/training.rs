@@ -279,9 +279,10 @@ fn find_logits(graph: &Graph, name: &str) -> Result<Value> {
         graph.find(name).ok_or_else(|| Error::input(format!("the model has no value `{name}`")).hint(hint()))?;
     match graph.type_of(value) {
         Some(ty) if fits(ty) => Ok(value),
-        Some(ty) => {
-            Err(Error::input(format!("`{name}` is {ty}, which has no class axis behind a batch axis")).hint(hint()))
-        }
+        Some(ty) => Err(Error::input(format!(
+            "`{name}` is {ty}, not a floating-point value with a class axis behind a batch axis"
+        ))
+        .hint(hint())),
         None => Err(Error::input(format!("the dimensions of `{name}` are not known")).hint(hint())),
     }
 }
