@@ -7,6 +7,7 @@ mod cli;
 mod evaluation;
 mod foreign;
 mod formats;
+mod model_gradients;
 mod operators;
 mod parity;
 mod pixels;

@@ -41,7 +41,7 @@ fn slice_cases() -> Vec<Case> {
 }
 
 /// The values of an input that is a constant, of either integer type.
-fn integers(tensor: &Tensor) -> Result<Vec<i64>> {
+pub(super) fn integers(tensor: &Tensor) -> Result<Vec<i64>> {
     match tensor.values::<i32>() {
         Ok(values) => Ok(values.iter().map(|value| i64::from(*value)).collect()),
         Err(_) => Ok(tensor.values::<i64>()?.to_vec()),
@@ -193,7 +193,7 @@ fn computed_pads(builder: &mut Builder, site: &Use) -> Result<(Value, Value)> {
 }
 
 /// The gradient of a slice with steps: the same slice of the elements' numbers says where each of them was.
-fn scattered(builder: &mut Builder, site: &Use) -> Result<Value> {
+pub(super) fn scattered(builder: &mut Builder, site: &Use) -> Result<Value> {
     let (x, gradient) = (site.input(0)?, site.gradient()?);
     let (zero, step) = (builder.scalar(0i64)?, builder.scalar(1i64)?);
     let size = builder.op("Size", &[x], &[])?;
