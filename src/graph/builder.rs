@@ -93,12 +93,12 @@ impl Builder {
     }
 
     /// Turns initialisers into inputs of the graph, in this order and under their names, which are fed from then on.
-    /// Their values leave the graph.
+    /// Returns what they held, in the order of the file.
     ///
     /// # Errors
     ///
     /// Internal error where one is no initialiser of floating-point numbers.
-    pub fn release(&mut self, weights: &[Value]) -> Result<()> {
+    pub fn release(&mut self, weights: &[Value]) -> Result<Vec<(Value, Initializer)>> {
         for weight in weights {
             let ty = self.ty(*weight)?;
             if !self.stored.contains_key(weight) || !ty.dtype.is_float() {
@@ -107,10 +107,19 @@ impl Builder {
             }
         }
         let released: HashSet<Value> = weights.iter().copied().collect();
-        self.graph.initializers.retain(|(value, _)| !released.contains(value));
+        let all = std::mem::take(&mut self.graph.initializers);
+        let (held, kept) = all.into_iter().partition(|(value, _)| released.contains(value));
+        self.graph.initializers = kept;
         self.graph.inputs.extend_from_slice(weights);
         self.index();
-        Ok(())
+        Ok(held)
+    }
+
+    /// Undoes [`Builder::release`] for these initialisers.
+    pub(super) fn retain(&mut self, weights: Vec<(Value, Initializer)>) {
+        self.graph.inputs.retain(|input| !weights.iter().any(|(weight, _)| weight == input));
+        self.graph.initializers.extend(weights);
+        self.index();
     }
 
     /// A constant without dimensions.

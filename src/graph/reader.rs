@@ -8,8 +8,8 @@ use std::path::{Component, Path};
 use super::folding::{self, Inputs, Items};
 use super::messages::{GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
 use super::ops::dims;
-use super::protobuf::{decode_attribute, decode_initializer, decode_type};
-use super::{Dim, Graph, Initializer, Node, OPSET, Type, Value, is_standard, subgraph, upgrade};
+use super::protobuf::{decode_attribute, decode_initializer, decode_type, onnx_dtype};
+use super::{Attribute, Dim, Graph, Initializer, Node, OPSET, Type, Value, is_standard, subgraph, upgrade};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
@@ -261,6 +261,7 @@ impl Reader {
 
     /// Adds a node to the graph, or a constant in place of it.
     fn place(&mut self, mut node: Node, outputs: Vec<String>) {
+        self.settle_cast(&mut node);
         if let [output] = outputs.as_slice()
             && is_standard(&node.domain)
             && !self.kept.contains(output)
@@ -296,6 +297,18 @@ impl Reader {
             self.items.insert(*output, items);
         }
         self.graph.nodes.push(node);
+    }
+
+    /// Writes `CastLike` as `Cast` where the element type to cast to is known.
+    fn settle_cast(&self, node: &mut Node) {
+        if let ("CastLike", [Some(_), Some(like)]) = (node.op.as_str(), node.inputs.as_slice())
+            && is_standard(&node.domain)
+            && let Some(ty) = self.graph.type_of(*like)
+        {
+            "Cast".clone_into(&mut node.op);
+            node.attributes.push(("to".to_owned(), Attribute::Int(onnx_dtype(ty.dtype))));
+            node.inputs.truncate(1);
+        }
     }
 
     /// What is known of a result that is a shape, or that has one.

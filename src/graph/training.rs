@@ -83,27 +83,28 @@ pub fn training_graph(graph: Graph, loss: &Loss, wrt: &[String]) -> Result<(Grap
         return Err(Error::input(format!("the model uses {opset}"))
             .hint(format!("export it with opset {} to {OPSET}", upgrade::OLDEST)));
     }
-    let named = |values: &[Value], graph: &Graph| -> Vec<String> {
-        values.iter().map(|value| graph.name_of(*value).to_owned()).collect()
-    };
     let chosen = if wrt.is_empty() { parameters(&graph) } else { matching(&graph, wrt)? };
     let mut builder = Builder::resume(graph);
     builder.enter("loss");
     let loss = emit_loss(&mut builder, loss)?;
     builder.leave();
+    // Only what is fed is a variable to the rules; what is constant they may compute with.
+    let mut held = builder.release(&chosen)?;
     builder.enter("gradients");
     let found = gradients(&mut builder, loss, &chosen, &[])?;
     builder.leave();
-    let (with, without): (Vec<_>, Vec<_>) = chosen.into_iter().zip(found).partition(|(_, found)| found.is_some());
-    let without: Vec<Value> = without.into_iter().map(|(weight, _)| weight).collect();
+    let pairs: Vec<(Value, Value)> =
+        chosen.iter().zip(found).filter_map(|(weight, found)| Some((*weight, found?))).collect();
+    held.retain(|(weight, _)| !pairs.iter().any(|(with, _)| with == weight));
+    let without: Vec<Value> = held.iter().map(|(weight, _)| *weight).collect();
     let independent = named(&without, builder.graph());
     if !wrt.is_empty() && !independent.is_empty() {
         return Err(Error::input(format!("the loss does not depend on {}", list(&independent))));
     }
-    let pairs: Vec<(Value, Value)> = with.into_iter().filter_map(|(weight, found)| Some((weight, found?))).collect();
     if pairs.is_empty() {
         return Err(Error::input("the loss depends on no weight of the model"));
     }
+    builder.retain(held);
     hand_out(&mut builder, loss, &pairs)?;
     let graph = builder.finish();
     let weights: Vec<Value> = pairs.iter().map(|(weight, _)| *weight).collect();
@@ -119,7 +120,11 @@ pub fn training_graph(graph: Graph, loss: &Loss, wrt: &[String]) -> Result<(Grap
     Ok((graph, report))
 }
 
-/// Turns the weights into inputs, and the loss and the gradients into outputs.
+fn named(values: &[Value], graph: &Graph) -> Vec<String> {
+    values.iter().map(|value| graph.name_of(*value).to_owned()).collect()
+}
+
+/// Turns the loss and the gradients into outputs.
 fn hand_out(builder: &mut Builder, loss: Value, pairs: &[(Value, Value)]) -> Result<()> {
     let is_output = builder.graph().outputs.contains(&loss);
     if builder.name_of(loss) != "loss" {
@@ -128,8 +133,6 @@ fn hand_out(builder: &mut Builder, loss: Value, pairs: &[(Value, Value)]) -> Res
     if !is_output || builder.name_of(loss) != "loss" {
         builder.output("loss", loss)?;
     }
-    let weights: Vec<Value> = pairs.iter().map(|(weight, _)| *weight).collect();
-    builder.release(&weights)?;
     for (weight, gradient) in pairs {
         let name = format!("grad/{}", builder.name_of(*weight));
         free(builder, &name)?;
@@ -276,9 +279,10 @@ fn find_logits(graph: &Graph, name: &str) -> Result<Value> {
         graph.find(name).ok_or_else(|| Error::input(format!("the model has no value `{name}`")).hint(hint()))?;
     match graph.type_of(value) {
         Some(ty) if fits(ty) => Ok(value),
-        Some(ty) => {
-            Err(Error::input(format!("`{name}` is {ty}, which has no class axis behind a batch axis")).hint(hint()))
-        }
+        Some(ty) => Err(Error::input(format!(
+            "`{name}` is {ty}, not a floating-point value with a class axis behind a batch axis"
+        ))
+        .hint(hint())),
         None => Err(Error::input(format!("the dimensions of `{name}` are not known")).hint(hint())),
     }
 }
