@@ -189,6 +189,8 @@ pub enum Event {
         /// Their names.
         parameters: Vec<String>,
     },
+    /// All sessions are made; the first step comes next.
+    Started,
     /// The run goes on after a checkpoint.
     Resumed {
         /// Steps done before.
