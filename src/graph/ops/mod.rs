@@ -16,6 +16,7 @@ mod indexing;
 mod layout;
 mod loss;
 mod normalisation;
+mod pooling;
 mod product;
 mod reduction;
 mod window;
@@ -219,6 +220,7 @@ pub static OPS: &[&[Op]] = &[
     loss::ROWS,
     attention::ROWS,
     convolution::ROWS,
+    pooling::ROWS,
     layout::ROWS,
     window::ROWS,
     indexing::ROWS,

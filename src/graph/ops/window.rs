@@ -192,7 +192,8 @@ fn computed_pads(builder: &mut Builder, site: &Use) -> Result<(Value, Value)> {
     Ok((builder.concat(&[before, after], 0)?, axes))
 }
 
-/// The gradient of a slice with steps: the same slice of the elements' numbers says where each of them was.
+/// The gradient of an operator that picks elements: what it picks of the elements' numbers says where each of them was.
+/// Elements that were picked more than once have the sum, always added in the same order.
 pub(super) fn scattered(builder: &mut Builder, site: &Use) -> Result<Value> {
     let (x, gradient) = (site.input(0)?, site.gradient()?);
     let (zero, step) = (builder.scalar(0i64)?, builder.scalar(1i64)?);
@@ -205,7 +206,8 @@ pub(super) fn scattered(builder: &mut Builder, site: &Use) -> Result<Value> {
     let zeros = zeros_like(builder, x)?;
     let [zeros, places, values] =
         [builder.reshape(zeros, &[-1])?, builder.reshape(places, &[-1])?, builder.reshape(gradient, &[-1])?];
-    let placed = builder.op("ScatterElements", &[zeros, places, values], &[])?;
+    let placed =
+        builder.op("ScatterElements", &[zeros, places, values], &[("reduction", Attribute::Text("add".to_owned()))])?;
     reshape_like(builder, placed, x)
 }
 
