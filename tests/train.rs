@@ -493,9 +493,15 @@ fn a_run_goes_on_with_the_same_settings_only() {
     let optimizer = Settings { optimizer: plain, ..first.clone() };
     assert_eq!(refused(optimizer), "`optimizer.betas` was [0.9,0.95] and is null now");
     assert!(files(folder.path()) == before);
+    // A run without a checkpoint has nothing to lose.
+    let early = tempfile::tempdir().unwrap();
+    let at_once = Recorded { fails_at: 1, ..Recorded::new(&recorded, &[SAMPLES]) };
+    run(task(&recorded), &settings(plain), &at_once, early.path()).0.unwrap_err();
+    assert_eq!(names(&early.path().join("checkpoint")), [""; 0]);
+    let good = Recorded::new(&recorded, &[SAMPLES]);
+    assert_eq!(run(task(&recorded), &first, &good, early.path()).0.unwrap().steps, 20);
     // What does not decide the result may change.
     let often = Settings { save_every: None, workers: 1, ..first };
-    let good = Recorded::new(&recorded, &[SAMPLES]);
     assert_eq!(run(task(&recorded), &often, &good, folder.path()).0.unwrap().steps, 20);
 }
 
@@ -591,12 +597,20 @@ fn wrong_settings_and_batches_are_errors() {
         run(task(&recorded), &settings, batches, folder.path()).0.unwrap_err().to_string()
     };
     let good = Recorded::new(&recorded, &[SAMPLES]);
+    let adamw = |beta: f64, eps: f64| Optimizer::AdamW { betas: [0.9, beta], eps, weight_decay: 0.0 };
     let refused = [
         (Settings { steps: 0, ..settings(ADAMW) }, "0 steps"),
         (Settings { steps_per_epoch: 0, ..settings(ADAMW) }, "0 steps per epoch"),
         (Settings { accumulation: 0, ..settings(ADAMW) }, "0 micro-batches per step"),
         (Settings { save_every: Some(0), ..settings(ADAMW) }, "0 steps between checkpoints"),
         (Settings { learning_rate: f64::NAN, ..settings(ADAMW) }, "a learning rate of NaN"),
+        (settings(adamw(0.9, 0.0)), "an epsilon of 0, which divides by 0 where a gradient is 0"),
+        (settings(adamw(1.0, 1e-8)), "a decay rate of moments (beta) of 1"),
+        (settings(adamw(0.9, -1.0)), "a number added to roots (epsilon) of -1"),
+        (
+            Settings { schedule: Schedule::Cosine { warmup: 0, floor: -0.5 }, ..settings(ADAMW) },
+            "a final learning rate of -0.5",
+        ),
         (Settings { clip: Some(0.0), ..settings(ADAMW) }, "gradients clipped to a norm of 0"),
     ];
     for (settings, what) in refused {

@@ -122,7 +122,7 @@ mod tests {
         let truncated = Distribution::TruncatedNormal { spread: 1.0, limit: 1.0 };
         // Of a standard normal cut off at 1, with c = 2 phi(1) / (2 Phi(1) - 1): variance 1 - c, fourth moment 3 - 4 c.
         let rows = [
-            (Distribution::Normal { spread: 1.0 }, 1.0, 3.0),
+            (Distribution::Normal { spread: 1.0 }, 1.0f64, 3.0f64),
             (Distribution::Uniform { bound: 1.0 }, 1.0 / 3.0, 1.8),
             (truncated, 0.291_125, 1.940_9),
         ];
@@ -133,7 +133,7 @@ mod tests {
             let moment = |power: i32| values.iter().map(|value| value.powi(power)).sum::<f64>() / count;
             let error = 6.0 / count.sqrt();
             assert!(moment(1).abs() < error * variance.sqrt(), "{distribution:?}");
-            assert!((moment(2) / variance - 1.0).abs() < error * (kurtosis - 1.0f64).sqrt(), "{distribution:?}");
+            assert!((moment(2) / variance - 1.0).abs() < error * (kurtosis - 1.0).sqrt(), "{distribution:?}");
             assert!((moment(4) / moment(2).powi(2) - kurtosis).abs() < 0.07, "{distribution:?}");
         }
         let largest = truncated.draw(&[100_000], "x", 4).unwrap();

@@ -71,6 +71,10 @@ impl TrainingGraph {
             builder.output(&format!("gradient/{name}"), gradient)?;
             reached.push(index);
         }
+        if reached.is_empty() {
+            return Err(Error::input("nothing to train: the loss depends on no trained parameter")
+                .hint("choose other parameters"));
+        }
         Ok(Self { graph: builder.finish(), reached, summed: accumulation > 1 })
     }
 }
@@ -89,7 +93,7 @@ impl Accumulator {
         }
         let is_parameter = |name: &&str| task.parameters.iter().any(|(parameter, _)| parameter == name);
         let is_sum = |name: &&str| sums.iter().any(|(sum, _)| sum == name);
-        let inputs = graph.graph.inputs.iter().map(|input| graph.graph.name_of(*input));
+        let inputs = session.inputs().iter().map(String::as_str);
         let fed = inputs.filter(|name| !is_parameter(name) && !is_sum(name)).map(str::to_owned).collect();
         Ok(Self { runtime: runtime.clone(), session, fed, gradients, sums })
     }

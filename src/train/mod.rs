@@ -16,6 +16,7 @@ mod run_folder;
 mod schedule;
 mod update;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -118,8 +119,18 @@ impl Settings {
         if let Some((what, _)) = counts.iter().find(|(_, count)| *count == 0) {
             return wrong(&format!("0 {what}"));
         }
-        if !self.learning_rate.is_finite() || self.learning_rate < 0.0 {
-            return wrong(&format!("a learning rate of {}", self.learning_rate));
+        let [optimizer, schedule] = [self.optimizer.numbers(), self.schedule.numbers()];
+        let numbers = optimizer.into_iter().chain(schedule).chain([("learning rate", self.learning_rate)]);
+        if let Some((what, number)) = numbers.into_iter().find(|(_, number)| !number.is_finite() || *number < 0.0) {
+            return wrong(&format!("a {what} of {number}"));
+        }
+        if let Optimizer::AdamW { betas, eps, .. } = self.optimizer {
+            if let Some(beta) = betas.iter().find(|beta| **beta >= 1.0) {
+                return wrong(&format!("a decay rate of moments (beta) of {beta}"));
+            }
+            if eps == 0.0 {
+                return wrong("an epsilon of 0, which divides by 0 where a gradient is 0");
+            }
         }
         match self.clip {
             Some(clip) if clip.is_nan() || clip <= 0.0 => wrong(&format!("gradients clipped to a norm of {clip}")),
@@ -220,6 +231,8 @@ pub struct Progress {
     pub gradient_norm: f64,
     /// Its samples.
     pub samples: u64,
+    /// What the method reports, as means over the tensors.
+    pub reports: BTreeMap<&'static str, f64>,
 }
 
 /// How a run ended.

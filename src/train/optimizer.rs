@@ -31,6 +31,19 @@ pub enum Optimizer {
 }
 
 impl Optimizer {
+    /// Its numbers, none of which may be negative, with what to call them.
+    pub(super) fn numbers(&self) -> Vec<(&'static str, f64)> {
+        match *self {
+            Self::AdamW { betas: [first, second], eps, weight_decay } => vec![
+                ("decay rate of moments (beta)", first),
+                ("decay rate of moments (beta)", second),
+                ("number added to roots (epsilon)", eps),
+                ("weight decay", weight_decay),
+            ],
+            Self::Sgd { momentum, weight_decay, .. } => vec![("momentum", momentum), ("weight decay", weight_decay)],
+        }
+    }
+
     /// Emits one step from `parameter` along `gradient`; returns the new parameter.
     pub(super) fn step(&self, site: &mut UpdateSite, parameter: Value, gradient: Value) -> Result<Value> {
         match *self {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::accumulate::{Accumulator, Sums, TrainingGraph};
 use super::loader::Loader;
-use super::run_folder::{Best, Checkpoint, Named, RunFolder};
+use super::run_folder::{Best, Checkpoint, Named, RunFolder, START_ANEW};
 use super::update::{State, Step, Updater};
 use super::{Batches, Event, Outcome, Parameters, Progress, Settings, Task};
 use crate::error::{Error, Result};
@@ -212,8 +212,9 @@ impl<'a> Training<'a> {
             learning_rate,
             gradient_norm,
             samples: sums.samples,
+            reports,
         };
-        self.folder.log(&record(&progress, reports))?;
+        self.folder.log(&record(&progress))?;
         (around.on_event)(Event::Stepped(progress));
         Ok(())
     }
@@ -244,7 +245,9 @@ impl<'a> Training<'a> {
     fn save(&mut self) -> Result<()> {
         let parameters: Named = self.parameters.iter().map(|(name, tensor)| (name.to_owned(), &**tensor)).collect();
         let mut state = Named::new();
-        for (index, kept) in self.reached.iter().zip(&self.states) {
+        // Nothing comes after the last step, and the state is larger than the parameters.
+        let continued = self.step < self.settings.steps;
+        for (index, kept) in self.reached.iter().zip(&self.states).filter(|_| continued) {
             let (name, tensor) = (&self.parameters.names[*index], &self.parameters.tensors[*index]);
             let names = self.updater.states(tensor.shape().len())?.into_iter();
             state.extend(names.zip(kept).map(|(part, kept)| (state_name(part, name), &**kept)));
@@ -276,7 +279,7 @@ fn listed(ids: &[String]) -> String {
 }
 
 /// A line of the metrics. It holds nothing that differs from run to run.
-fn record(progress: &Progress, reports: BTreeMap<&'static str, f64>) -> Value {
+fn record(progress: &Progress) -> Value {
     let mut record = json!({
         "step": progress.step,
         "epoch": progress.epoch,
@@ -285,8 +288,8 @@ fn record(progress: &Progress, reports: BTreeMap<&'static str, f64>) -> Value {
         "gradient_norm": progress.gradient_norm,
         "samples": progress.samples,
     });
-    for (name, value) in reports {
-        record[name] = json!(value);
+    for (name, value) in &progress.reports {
+        record[*name] = json!(value);
     }
     record
 }
@@ -294,7 +297,6 @@ fn record(progress: &Progress, reports: BTreeMap<&'static str, f64>) -> Value {
 /// Takes a tensor of a checkpoint.
 fn take(stored: &mut BTreeMap<String, Tensor>, name: &str, shape: &[usize]) -> Result<Tensor> {
     stored.remove(name).filter(|tensor| tensor.shape() == shape).ok_or_else(|| {
-        Error::input(format!("the checkpoint has no tensor `{name}` of shape {shape:?}"))
-            .hint("remove the run folder, or use another --output")
+        Error::input(format!("the checkpoint has no tensor `{name}` of shape {shape:?}")).hint(START_ANEW)
     })
 }

@@ -12,8 +12,8 @@
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
-use std::io::{self, BufWriter, ErrorKind, Write};
+use std::fs::{self, File, TryLockError};
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use safetensors::tensor::{Dtype, TensorView, View};
@@ -39,10 +39,9 @@ const ABOUT: &str = "checkpoint.json";
 pub(super) struct RunFolder {
     path: PathBuf,
     settings: String,
-    metrics: BufWriter<File>,
+    /// Locked, which keeps other processes out.
+    metrics: File,
     metrics_length: u64,
-    /// Holds the lock on the folder.
-    _lock: File,
 }
 
 /// The validation with the highest score so far; of equal ones the first.
@@ -87,18 +86,21 @@ impl RunFolder {
     pub(super) fn open(path: &Path, settings: &Value) -> Result<(Self, Option<Checkpoint>)> {
         let within = |cause| Error::input(format!("cannot use the run folder `{}`", path.display())).caused_by(cause);
         fs::create_dir_all(path.join(CHECKPOINTS)).map_err(within)?;
-        let lock = File::open(path).map_err(within)?;
-        lock.try_lock().map_err(|_| {
-            Error::input(format!("another process is training in `{}`", path.display()))
-                .hint("wait for it, or use another --output")
+        let metrics = File::options().create(true).append(true).open(path.join(METRICS)).map_err(within)?;
+        // Held as long as the file is open.
+        metrics.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => Error::input(format!("another process is training in `{}`", path.display()))
+                .hint("wait for it, or use another --output"),
+            TryLockError::Error(cause) => within(cause),
         })?;
-        let text = check_settings(path, settings)?;
+        let text = format!("{settings:#}\n");
         let digest: String = Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
-        let checkpoint = newest(path, &digest)?;
+        let newest = newest(path)?;
+        check_settings(path, settings, &text, newest.is_some())?;
+        let checkpoint = newest.map(|folder| read_standing(folder, &digest)).transpose()?;
         let metrics_length = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.standing.metrics_length);
-        let metrics = BufWriter::new(cut(&path.join(METRICS), metrics_length)?);
-        let folder = Self { path: path.to_owned(), settings: digest, metrics, metrics_length, _lock: lock };
-        Ok((folder, checkpoint))
+        cut(&metrics, &path.join(METRICS), metrics_length)?;
+        Ok((Self { path: path.to_owned(), settings: digest, metrics, metrics_length }, checkpoint))
     }
 
     /// Adds a line to the metrics.
@@ -118,8 +120,7 @@ impl RunFolder {
         state: &Named,
         before: Option<&Checkpoint>,
     ) -> Result<Checkpoint> {
-        let synced = self.metrics.flush().and_then(|()| self.metrics.get_ref().sync_data());
-        synced.map_err(|cause| self.cannot_write(METRICS, cause))?;
+        self.metrics.sync_data().map_err(|cause| self.cannot_write(METRICS, cause))?;
         let checkpoints = self.path.join(CHECKPOINTS);
         let (partial, folder) = (checkpoints.join(PARTIAL), checkpoints.join(step.to_string()));
         let standing = Standing { step, best, metrics_length: self.metrics_length, settings: self.settings.clone() };
@@ -170,31 +171,33 @@ impl Checkpoint {
     }
 }
 
-/// The text of the settings, which are those of the folder from now on.
-fn check_settings(folder: &Path, settings: &Value) -> Result<String> {
+/// Compares the settings with those of the folder, which has them from now on. Only a run with a checkpoint has something
+/// to lose to other settings.
+fn check_settings(folder: &Path, settings: &Value, text: &str, has_checkpoint: bool) -> Result<()> {
     let path = folder.join(SETTINGS);
-    let text = format!("{settings:#}\n");
-    let within = |cause: io::Error| Error::input(format!("cannot write `{}`", path.display())).caused_by(cause);
+    let unreadable = || Error::input(format!("cannot read `{}`", path.display()));
     match fs::read_to_string(&path) {
-        Ok(known) if known == text => Ok(text),
-        Ok(known) => {
-            let known: Value = serde_json::from_str(&known).map_err(|cause| {
-                Error::input(format!("cannot read `{}`", path.display())).caused_by(cause).hint(OTHER_FOLDER)
-            })?;
-            let difference = first_difference("", &known, settings).unwrap_or_else(|| "its form".to_owned());
+        Ok(known) if known == text => return Ok(()),
+        Ok(known) if has_checkpoint => {
+            let known: Value =
+                serde_json::from_str(&known).map_err(|cause| unreadable().caused_by(cause).hint(OTHER_FOLDER))?;
+            let difference = first_difference("", &known, settings).unwrap_or_else(|| "their form".to_owned());
             let folder = folder.display();
-            Err(Error::input(format!("the run in `{folder}` has other settings: {difference}")).hint(OTHER_FOLDER))
+            return Err(
+                Error::input(format!("the run in `{folder}` has other settings: {difference}")).hint(OTHER_FOLDER)
+            );
         }
-        Err(cause) if cause.kind() == ErrorKind::NotFound => {
-            let hidden = folder.join(format!(".{SETTINGS}.tmp"));
-            let written = fs::write(&hidden, &text).and_then(|()| File::open(&hidden)?.sync_all());
-            written.and_then(|()| fs::rename(&hidden, &path)).map_err(within)?;
-            Ok(text)
-        }
-        Err(cause) => Err(Error::input(format!("cannot read `{}`", path.display())).caused_by(cause)),
+        Err(cause) if has_checkpoint => return Err(unreadable().caused_by(cause).hint(OTHER_FOLDER)),
+        _ => {}
     }
+    let hidden = folder.join(format!(".{SETTINGS}.tmp"));
+    let written = fs::write(&hidden, text).and_then(|()| File::open(&hidden)?.sync_all());
+    let placed = written.and_then(|()| fs::rename(&hidden, &path));
+    placed.map_err(|cause| Error::input(format!("cannot write `{}`", path.display())).caused_by(cause))
 }
 
+/// What to do about a checkpoint that cannot be used.
+pub(super) const START_ANEW: &str = "remove the run folder, or use another --output";
 const OTHER_FOLDER: &str = "use another --output, or the same settings to go on with this run";
 
 /// The first key, in alphabetical order, whose values differ, with both.
@@ -213,25 +216,28 @@ fn first_difference(key: &str, known: &Value, given: &Value) -> Option<String> {
     })
 }
 
-/// The newest checkpoint, after whatever else is there has been removed.
-fn newest(folder: &Path, settings: &str) -> Result<Option<Checkpoint>> {
+/// The folder of the newest checkpoint, after what a killed run has left beside it has been removed.
+fn newest(folder: &Path) -> Result<Option<PathBuf>> {
     let checkpoints = folder.join(CHECKPOINTS);
     let mut all = numbered(&checkpoints);
     all.sort();
-    let Some((_, newest)) = all.pop() else { return Ok(None) };
-    let within = |error: Error| error.hint("remove the run folder, or use another --output");
-    let about = newest.join(ABOUT);
-    let unreadable = || Error::input(format!("cannot read the checkpoint `{}`", newest.display()));
-    let text = fs::read_to_string(&about).map_err(|cause| within(unreadable().caused_by(cause)))?;
-    let standing: Standing = serde_json::from_str(&text).map_err(|cause| within(unreadable().caused_by(cause)))?;
-    if standing.settings != settings {
-        return Err(within(Error::input(format!("the checkpoint `{}` is of other settings", newest.display()))));
-    }
-    let leftovers = all.into_iter().map(|(_, path)| path).chain([checkpoints.join(PARTIAL)]);
-    for path in leftovers {
+    let newest = all.pop().map(|(_, path)| path);
+    for path in all.into_iter().map(|(_, path)| path).chain([checkpoints.join(PARTIAL)]) {
         remove(&path).map_err(|cause| Error::input(format!("cannot remove `{}`", path.display())).caused_by(cause))?;
     }
-    Ok(Some(Checkpoint { standing, folder: newest }))
+    Ok(newest)
+}
+
+/// Reads where the run stands in a checkpoint.
+fn read_standing(folder: PathBuf, settings: &str) -> Result<Checkpoint> {
+    let unreadable = || Error::input(format!("cannot read the checkpoint `{}`", folder.display())).hint(START_ANEW);
+    let text = fs::read_to_string(folder.join(ABOUT)).map_err(|cause| unreadable().caused_by(cause))?;
+    let standing: Standing = serde_json::from_str(&text).map_err(|cause| unreadable().caused_by(cause))?;
+    if standing.settings != settings {
+        let folder = folder.display();
+        return Err(Error::input(format!("the checkpoint `{folder}` is of other settings")).hint(START_ANEW));
+    }
+    Ok(Checkpoint { standing, folder })
 }
 
 /// The checkpoints in a folder with their steps.
@@ -248,18 +254,16 @@ fn remove(folder: &Path) -> io::Result<()> {
     }
 }
 
-/// The file with its first `length` bytes, opened to be added to.
-fn cut(path: &Path, length: u64) -> Result<File> {
+/// Cuts the metrics back to what they were at the last checkpoint.
+fn cut(metrics: &File, path: &Path, length: u64) -> Result<()> {
     let within = |cause: io::Error| Error::input(format!("cannot write `{}`", path.display())).caused_by(cause);
-    let file = File::options().create(true).append(true).open(path).map_err(within)?;
-    let found = file.metadata().map_err(within)?.len();
+    let found = metrics.metadata().map_err(within)?.len();
     if found < length {
         let path = path.display();
         return Err(Error::incomplete(format!("`{path}` has {found} bytes, {length} at the last checkpoint"))
             .hint("put the whole file back, or use another --output"));
     }
-    file.set_len(length).map_err(within)?;
-    Ok(file)
+    metrics.set_len(length).map_err(within)
 }
 
 fn write(
@@ -338,9 +342,7 @@ impl View for Stored<'_> {
 }
 
 fn read(path: &Path) -> Result<BTreeMap<String, Tensor>> {
-    let within = || {
-        Error::input(format!("cannot read `{}`", path.display())).hint("remove the run folder, or use another --output")
-    };
+    let within = || Error::input(format!("cannot read `{}`", path.display())).hint(START_ANEW);
     let bytes = fs::read(path).map_err(|cause| within().caused_by(cause))?;
     let file = SafeTensors::deserialize(&bytes).map_err(|cause| within().caused_by(cause))?;
     let tensor =

@@ -70,6 +70,17 @@ impl Position {
 }
 
 impl Schedule {
+    /// Its learning rates beside the peak.
+    pub(super) fn numbers(&self) -> Vec<(&'static str, f64)> {
+        match *self {
+            Self::Constant | Self::Linear { .. } => Vec::new(),
+            Self::Cosine { floor, .. } => vec![("final learning rate", floor)],
+            Self::Lavis { start, floor, .. } => {
+                vec![("first learning rate", start), ("final learning rate", floor)]
+            }
+        }
+    }
+
     /// The learning rate of the step at `position`, where `peak` is the highest of the run.
     pub fn rate(&self, peak: f64, position: &Position) -> f64 {
         match *self {
