@@ -69,9 +69,7 @@ impl Lora {
 
     /// Whether the layer at this path has matrices of its own.
     pub fn includes(&self, module: &str) -> bool {
-        self.targets.iter().any(|target| {
-            module.strip_suffix(target.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-        })
+        super::adapter::matches(&self.targets, module)
     }
 }
 
@@ -122,6 +120,13 @@ pub enum Role {
 }
 
 impl Parameters {
+    /// A pattern that matches none of the trained tensors.
+    pub fn unmatched(&self, trained: &[TrainedTensor]) -> Option<&str> {
+        let Self::Matching(patterns) = self else { return None };
+        let unmatched = |pattern: &&String| !trained.iter().any(|tensor| matches(pattern, &tensor.name));
+        patterns.iter().find(unmatched).map(String::as_str)
+    }
+
     /// Whether the parameter with this name in the checkpoint trains.
     pub fn include(&self, name: &str, role: Role) -> bool {
         match self {

@@ -222,7 +222,7 @@ fn settings(
 ) -> AnswerSettings {
     let provider = match (plan.device, execution.sharing) {
         (Device::Cpu, Sharing::Replicas) => "cpu",
-        (Device::Cpu, Sharing::Operators) => "cpu, shared weights",
+        (Device::Cpu, Sharing::Operators | Sharing::Training { .. }) => "cpu, shared weights",
         (Device::Cuda(_), _) => "cuda",
     };
     AnswerSettings {
@@ -328,7 +328,7 @@ fn model_name(folder: &Path) -> String {
 }
 
 fn dtype_of(plan: &Plan, checkpoint: &Checkpoint) -> DType {
-    let stored = checkpoint.weights.dtype();
+    let stored = checkpoint.dtype();
     plan.dtype.unwrap_or(if plan.device == Device::Cpu { DType::F32 } else { stored })
 }
 

@@ -23,7 +23,7 @@ pub(super) fn normalise_axes(axes: &[i64], rank: usize) -> Result<Vec<usize>> {
 }
 
 /// The dimensions of an elementwise operation over both.
-pub(super) fn broadcast_dims(a: &[Dim], b: &[Dim]) -> Result<Vec<Dim>> {
+pub(in crate::graph) fn broadcast_dims(a: &[Dim], b: &[Dim]) -> Result<Vec<Dim>> {
     let rank = a.len().max(b.len());
     let at = |dims: &[Dim], index: usize| match (index + dims.len()).checked_sub(rank) {
         Some(index) => dims[index].clone(),
@@ -88,7 +88,7 @@ pub(super) fn count(dims: &[Dim]) -> Option<(usize, Vec<String>)> {
 }
 
 /// The size of the one open dimension when `from` is reshaped to `to`.
-pub(super) fn remaining(from: &[Dim], to: &[Dim]) -> Result<Dim> {
+pub(in crate::graph) fn remaining(from: &[Dim], to: &[Dim]) -> Result<Dim> {
     let (Some((from_size, mut symbols)), Some((to_size, used))) = (count(from), count(to)) else {
         return Ok(Dim::Unknown);
     };

@@ -21,20 +21,7 @@ pub(super) const ROWS: &[Op] = &[
             vec![input().input("i5:batch,tokens,4").int("axis", 1), input().input("i2:3,tokens,4").unknown(), fewer]
         },
     },
-    Op {
-        name: "GatherND",
-        shape: gather_nd,
-        gradient: Gradient::Rule(gather_nd_back),
-        cases: || {
-            let input = || Case::new().input("batch,tokens,4");
-            vec![
-                input().input("i2:past,2"),
-                input().input("i2:past,7,1").unknown(),
-                input().input("i2:past,3"),
-                input().input("i4:batch,3,2").int("batch_dims", 1),
-            ]
-        },
-    },
+    Op { name: "GatherND", shape: gather_nd, gradient: Gradient::Rule(gather_nd_back), cases: gather_nd_cases },
     Op {
         name: "ScatterElements",
         shape: same,
@@ -133,6 +120,20 @@ fn gather_elements_back(builder: &mut Builder, site: &Use) -> Result<Vec<Option<
     let (x, indices, gradient) = (site.input(0)?, site.input(1)?, site.gradient()?);
     let axis = site.attributes().axis(builder.ty(x)?.dims.len(), 0)?;
     Ok(vec![Some(added(builder, x, [indices, gradient], axis)?), None])
+}
+
+fn gather_nd_cases() -> Vec<Case> {
+    let input = || Case::new().input("batch,tokens,4");
+    let mut cases = vec![
+        input().input("i2:past,2"),
+        input().input("i2:past,7,1"),
+        input().input("i2:past,3"),
+        input().input("i4:batch,3,2").int("batch_dims", 1),
+    ];
+    if let Ok(places) = Tensor::new([3, 2], vec![0i64, 1, 1, -2, 0, 1]) {
+        cases.push(input().constant(places).unknown());
+    }
+    cases
 }
 
 fn gather_nd(site: &Site) -> Result<Vec<Type>> {

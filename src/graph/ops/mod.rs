@@ -11,9 +11,10 @@ mod attention;
 mod case;
 mod comparison;
 mod convolution;
-mod dims;
+pub(super) mod dims;
 mod indexing;
 mod layout;
+mod loss;
 mod normalisation;
 mod pooling;
 mod product;
@@ -216,6 +217,7 @@ pub static OPS: &[&[Op]] = &[
     reduction::ROWS,
     product::ROWS,
     normalisation::ROWS,
+    loss::ROWS,
     attention::ROWS,
     convolution::ROWS,
     pooling::ROWS,

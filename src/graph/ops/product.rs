@@ -1,5 +1,7 @@
 //! Matrix products.
 
+use std::slice::from_ref;
+
 use super::dims::{broadcast_dims, compatible};
 use super::{Attribute, Attributes, Case, Dim, Gradient, Op, Site, Type, Use, expand_like, one};
 use crate::error::{Error, Result};
@@ -252,7 +254,7 @@ fn einsum(site: &Site) -> Result<Vec<Type>> {
         }
         for (label, dim) in term.chars().zip(&ty.dims) {
             match sizes.iter_mut().find(|(known, _)| *known == label) {
-                Some((_, known)) => *known = broadcast_dims(&[known.clone()], &[dim.clone()])?.remove(0),
+                Some((_, known)) => *known = broadcast_dims(from_ref(known), from_ref(dim))?.remove(0),
                 None => sizes.push((label, dim.clone())),
             }
         }
@@ -287,4 +289,48 @@ fn operand_gradient(builder: &mut Builder, site: &Use, equation: &Equation, inde
     let axes: Vec<i64> = missing.map(|(axis, _)| axis).collect();
     let gradient = builder.unsqueeze(gradient, &axes)?;
     expand_like(builder, gradient, site.input(index)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::graph::{Builder, gradients};
+    use crate::tensor::DType;
+
+    use super::*;
+
+    fn input(builder: &mut Builder, name: &str, dims: &[Dim]) -> Value {
+        builder.input(name, Type::new(DType::F32, dims)).unwrap()
+    }
+
+    /// The gradient of a weight that is transposed before the product is a product itself; only rows are transposed for
+    /// it. The sizes differ, so no other order of the operands fits.
+    #[test]
+    fn the_gradient_of_a_transposed_weight_is_not_transposed() {
+        let mut builder = Builder::new("linear");
+        let x = input(&mut builder, "x", &["batch".into(), "tokens".into(), 4.into()]);
+        let weight = input(&mut builder, "weight", &[6.into(), 4.into()]);
+        let transposed = builder.transpose(weight, &[1, 0]).unwrap();
+        let product = builder.matmul(x, transposed).unwrap();
+        let loss = builder.op("ReduceSum", &[product], &[("keepdims", Attribute::Int(0))]).unwrap();
+        let found = gradients(&mut builder, loss, &[x, weight], &[]).unwrap();
+        let node = producer(&builder, found[1].unwrap()).unwrap();
+        assert_eq!(node.op, "MatMul");
+        assert_eq!(builder.ty(found[1].unwrap()).unwrap(), builder.ty(weight).unwrap());
+        builder.output("x.gradient", found[0].unwrap()).unwrap();
+        builder.output("weight.gradient", found[1].unwrap()).unwrap();
+        let graph = builder.finish();
+        let transposes = graph.nodes.iter().filter(|node| node.op == "Transpose").count();
+        assert_eq!(transposes, 2, "that of the model and that of the rows: {:?}", graph.nodes);
+    }
+
+    #[test]
+    fn equations_that_are_not_supported_are_named() {
+        for (equation, term) in [("aab,b->a", "aab"), ("ab,bc->aa", "aa"), ("...a,a->...", "...a")] {
+            let mut builder = Builder::new("sum");
+            let inputs = [input(&mut builder, "a", &[2.into(), 2.into()]), input(&mut builder, "b", &[2.into()])];
+            let attributes = [("equation", Attribute::Text(equation.to_owned()))];
+            let message = format!("{:?}", builder.op("Einsum", &inputs, &attributes).unwrap_err());
+            assert!(message.contains(&format!("`{equation}`")) && message.contains(&format!("`{term}`")), "{message}");
+        }
+    }
 }

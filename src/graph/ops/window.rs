@@ -287,3 +287,21 @@ fn trilu_back(builder: &mut Builder, site: &Use) -> Result<Vec<Option<Value>>> {
     inputs[0] = Some(site.gradient()?);
     Ok(vec![Some(builder.repeat(site.node, &inputs)?[0]), None])
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::graph::{Builder, gradients};
+
+    use super::*;
+
+    #[test]
+    fn a_mode_of_padding_without_gradient_is_named() {
+        let mut builder = Builder::new("pad");
+        let x = builder.input("x", Type::new(DType::F32, [Dim::Fixed(3)])).unwrap();
+        let pads = builder.ints(&[1, 1]).unwrap();
+        let padded = builder.op("Pad", &[x, pads], &[("mode", Attribute::Text("reflect".to_owned()))]).unwrap();
+        let loss = builder.op("ReduceSum", &[padded], &[("keepdims", Attribute::Int(0))]).unwrap();
+        let message = format!("{:?}", gradients(&mut builder, loss, &[x], &[]).unwrap_err());
+        assert!(message.contains("`reflect`") && message.contains("Pad"), "{message}");
+    }
+}

@@ -5,6 +5,7 @@
 
 mod config;
 mod decoder;
+mod initial;
 mod names;
 mod vision;
 
@@ -27,6 +28,9 @@ pub(super) const FAMILY: Family = Family {
     model_types: &["paligemma"],
     blueprint,
     training,
+    linear_layers: names::linear_layers,
+    current_module: names::current_module,
+    initial: initial::tensors,
 };
 
 /// A configuration whose parts are checked.
@@ -38,12 +42,15 @@ struct Parts {
 }
 
 fn parts(checkpoint: &Checkpoint) -> Result<Parts> {
-    let within =
-        |error: Error| error.within(format!("cannot use `{}`", checkpoint.folder.join("config.json").display()));
-    let config: Config = serde_json::from_value(checkpoint.config.clone())
-        .map_err(|cause| within(Error::input("it is no PaliGemma configuration").caused_by(cause)))?;
-    let text = config.text_config.decoder().map_err(within)?;
-    config.vision_config.check().map_err(within)?;
+    let path = checkpoint.base_folder.join("config.json");
+    parts_of(&checkpoint.config).map_err(|error| error.within(format!("cannot use `{}`", path.display())))
+}
+
+fn parts_of(config: &serde_json::Value) -> Result<Parts> {
+    let config: Config = serde_json::from_value(config.clone())
+        .map_err(|cause| Error::input("it is no PaliGemma configuration").caused_by(cause))?;
+    let text = config.text_config.decoder()?;
+    config.vision_config.check()?;
     let grid = config.vision_config.image_size / config.vision_config.patch_size;
     Ok(Parts { text, image_token: config.image_token(), image_tokens: grid * grid, vision: config.vision_config })
 }
