@@ -64,7 +64,10 @@ fn parse_phase(text: &str, first: bool) -> Option<Phase> {
         let weight: f64 = weight.trim().parse().ok()?;
         (weight >= 0.0 && weight.is_finite()).then(|| (name.trim().to_owned(), weight))
     };
-    Some(Phase { start, weights: list.split(',').map(weight).collect::<Option<_>>()? })
+    let weights: Vec<(String, f64)> = list.split(',').map(weight).collect::<Option<_>>()?;
+    let repeats = |(index, (name, _)): (usize, &(String, f64))| weights[..index].iter().any(|(known, _)| known == name);
+    let distinct = !weights.iter().enumerate().any(repeats);
+    distinct.then_some(Phase { start, weights })
 }
 
 /// Draws the questions of each batch.
@@ -248,6 +251,7 @@ mod tests {
             ("yes", "`yes` is no phase of sampling weights"),
             ("a=1;b=2", "`b=2` is no phase of sampling weights"),
             ("a=-1", "`a=-1` is no phase of sampling weights"),
+            ("a=1,a=2", "`a=1,a=2` is no phase of sampling weights"),
             ("5:a=1;5:a=2", "the phases of `5:a=1;5:a=2` are not in order of their steps"),
         ] {
             assert_eq!(text.parse::<Sampling>().unwrap_err().to_string(), message);

@@ -1,8 +1,9 @@
 //! Fine-tuning on a dataset: questions become batches, held-out images select the checkpoint, the result is a model
 //! folder.
 
-use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
@@ -12,7 +13,7 @@ use super::answering::{Answering, answers};
 use super::evaluation::{Execution, PlannedDataset, weights_digest};
 use super::sampling::{Sampler, Sampling, split_by_image};
 use crate::data::image::decode;
-use crate::data::{Dataset, Question};
+use crate::data::{Dataset, Id, Question, WholeFile};
 use crate::error::{Error, Result};
 use crate::model::adapter::Adapter;
 use crate::model::decoding::{Decoding, Strategy};
@@ -40,6 +41,9 @@ const START: &str = "start";
 
 /// Folder within a run's folder in which the model is made.
 const MODEL: &str = ".model";
+
+/// File within a run's folder that lists the images of the validation questions.
+const VALIDATION_IMAGES: &str = "validation_images.json";
 
 /// Points that are handed to the store together.
 const POINTS: usize = 1_000;
@@ -158,6 +162,7 @@ pub fn train_model(
     runtime: &Runtime,
     on_event: &mut dyn FnMut(train::Event),
 ) -> Result<TrainingReport> {
+    check_output(&plan.output)?;
     let checkpoint = Checkpoint::open(&start_folder(plan)?)?;
     let mut store = Store::open(&plan.store)?;
     let subject = Subject::new(plan, &checkpoint, runtime, &mut store)?;
@@ -171,7 +176,8 @@ pub fn train_model(
     let settings = settings(plan, &source.sampler, &subject);
     let run_id = store.training_run(&subject.json(&settings).to_string())?;
     let trained_parameters = task.parameters.iter().map(|(_, tensor)| tensor.shape().iter().product::<usize>()).sum();
-    let mut curves = Curves { store, run: run_id, points: Vec::new(), failed: None };
+    subject.record_validation_images(plan)?;
+    let mut curves = Curves { store, run: run_id, points: Vec::new() };
     let execution = Execution::chosen(plan.device, plan.dtype, plan.threads, &checkpoint);
     let sharing = Sharing::Training { threads: plan.threads, mapped: execution.sharing == Sharing::Operators };
     let options = SessionOptions { device: plan.device, sharing };
@@ -181,7 +187,7 @@ pub fn train_model(
         curves.take(&event);
         on_event(event);
     })?;
-    curves.flush()?;
+    curves.complete(&plan.output)?;
     write_model(plan, &checkpoint, outcome.parameters)?;
     Ok(TrainingReport {
         output: plan.output.clone(),
@@ -194,13 +200,35 @@ pub fn train_model(
     })
 }
 
-/// The folder of the weights to start from; random ones are drawn from the seed on first use and kept in the run's folder.
+/// Refuses a folder with a model that no run has made: a finished run would replace it.
+fn check_output(folder: &Path) -> Result<()> {
+    if train::has_checkpoint(folder) {
+        return Ok(());
+    }
+    let names = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    let mut names: Vec<String> = names.filter_map(|name| name.into_string().ok()).collect();
+    names.sort();
+    let is_of_model = |name: &&String| {
+        ["config.json", "adapter_config.json"].contains(&name.as_str()) || name.ends_with(".safetensors")
+    };
+    match names.iter().find(is_of_model) {
+        None => Ok(()),
+        Some(name) => Err(Error::input(format!(
+            "`{}` holds a model (`{name}`) without a checkpoint of a run, which would replace it",
+            folder.display()
+        ))
+        .hint("use another --output")),
+    }
+}
+
+/// The folder of the weights to start from; random ones are drawn from the seed and kept in the run's folder.
 fn start_folder(plan: &TrainingPlan) -> Result<PathBuf> {
     if !plan.from_scratch {
         return Ok(plan.model.clone());
     }
     let folder = plan.output.join(START);
-    if !folder.join("config.json").is_file() {
+    // What a run without a checkpoint has left may be of another seed.
+    if !train::has_checkpoint(&plan.output) {
         let tensors = initialise(&plan.model, plan.seed)?;
         saving::save_new(&plan.model, &tensors, &folder, &mut |_| ())?;
     }
@@ -258,6 +286,24 @@ impl Subject {
             facts.insert(key.to_owned(), value);
         }
         Ok(Self { training, validation, facts })
+    }
+
+    /// Writes the identifiers of the held-out images into the folder of a run that has no checkpoint yet.
+    fn record_validation_images(&self, plan: &TrainingPlan) -> Result<()> {
+        let path = plan.output.join(VALIDATION_IMAGES);
+        let (Validation::HeldOut(_), Some(set)) = (&plan.validation, &self.validation) else { return Ok(()) };
+        if train::has_checkpoint(&plan.output) {
+            return Ok(());
+        }
+        let images: BTreeSet<&Id> = set.dataset.questions.iter().map(|question| &question.image_id).collect();
+        let list: Vec<String> = images.into_iter().map(Id::to_json).collect();
+        let write = || {
+            std::fs::create_dir_all(&plan.output)?;
+            let mut file = WholeFile::create(&path)?;
+            writeln!(file, "[\n  {}\n]", list.join(",\n  "))?;
+            file.finish()
+        };
+        write().map_err(|cause| Error::input(format!("cannot write `{}`", path.display())).caused_by(cause))
     }
 
     fn json(&self, settings: &Settings) -> Value {
@@ -386,6 +432,12 @@ fn validate(
 /// (`adapter_config.json`) comes last, so that a folder that has it is whole.
 fn write_model(plan: &TrainingPlan, checkpoint: &Checkpoint, parameters: Vec<(String, Tensor)>) -> Result<()> {
     let folder = plan.output.join(MODEL);
+    let last = if plan.lora.is_some() { "adapter_config.json" } else { "config.json" };
+    if plan.output.join(last).is_file() {
+        // All but an empty folder was done.
+        let _ = std::fs::remove_dir(&folder);
+        return Ok(());
+    }
     let tensors: BTreeMap<String, Tensor> = parameters.into_iter().collect();
     match &plan.lora {
         None => saving::save_checkpoint(checkpoint, &tensors, &folder, &mut |_| ())?,
@@ -403,7 +455,7 @@ fn write_model(plan: &TrainingPlan, checkpoint: &Checkpoint, parameters: Vec<(St
     let mut names: Vec<_> = std::fs::read_dir(&folder)
         .and_then(|entries| entries.map(|entry| Ok(entry?.file_name())).collect::<std::io::Result<_>>())
         .map_err(cannot)?;
-    names.sort_by_key(|name| name == "config.json" || name == "adapter_config.json");
+    names.sort_by_key(|name| name == last);
     for name in names {
         std::fs::rename(folder.join(&name), plan.output.join(&name)).map_err(cannot)?;
     }
@@ -415,35 +467,40 @@ struct Curves {
     store: Store,
     run: TrainingRunId,
     points: Vec<CurvePoint>,
-    /// The first failure of the store, which ends the run at the next chance.
-    failed: Option<Error>,
 }
 
 impl Curves {
     fn take(&mut self, event: &train::Event) {
         let point = |series: &str, step, value| CurvePoint { series: series.to_owned(), step, value };
         match event {
-            train::Event::Stepped(progress) => self.points.extend([
-                point("loss", progress.step, progress.loss),
-                point("learning_rate", progress.step, progress.learning_rate),
-                point("gradient_norm", progress.step, progress.gradient_norm),
-            ]),
+            train::Event::Stepped(progress) => {
+                self.points.extend([
+                    point("loss", progress.step, progress.loss),
+                    point("learning_rate", progress.step, progress.learning_rate),
+                    point("gradient_norm", progress.step, progress.gradient_norm),
+                ]);
+                self.points.extend(progress.reports.iter().map(|(name, value)| point(name, progress.step, *value)));
+            }
             train::Event::Validated { step, score, .. } => self.points.push(point("validation", *step, *score)),
             _ => {}
         }
         let due = matches!(event, train::Event::Validated { .. } | train::Event::Saved { .. });
-        if (due || self.points.len() >= POINTS) && self.failed.is_none() {
-            self.failed = self.flush().err();
+        // What the store does not take now, it is given again; at the end a failure counts.
+        if (due || self.points.len() >= POINTS) && self.store.record_curve(self.run, &self.points).is_ok() {
+            self.points.clear();
         }
     }
 
-    fn flush(&mut self) -> Result<()> {
-        if let Some(error) = self.failed.take() {
-            return Err(error);
+    /// Hands over all points of the run: a process that was killed took some with it.
+    fn complete(&mut self, folder: &Path) -> Result<()> {
+        let mut points = Vec::new();
+        for line in train::metrics(folder)? {
+            let Some(step) = line.get("step").and_then(Value::as_u64) else { continue };
+            let series = line.iter().filter(|(name, _)| !["step", "epoch", "samples"].contains(&name.as_str()));
+            let numbers = series.filter_map(|(name, value)| Some((name, value.as_f64()?)));
+            points.extend(numbers.map(|(series, value)| CurvePoint { series: series.clone(), step, value }));
         }
-        self.store.record_curve(self.run, &self.points)?;
-        self.points.clear();
-        Ok(())
+        self.store.record_curve(self.run, &points)
     }
 }
 

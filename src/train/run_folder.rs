@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use safetensors::tensor::{Dtype, TensorView, View};
 use safetensors::{SafeTensorError, SafeTensors};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
@@ -196,6 +196,23 @@ fn check_settings(folder: &Path, settings: &Value, text: &str, has_checkpoint: b
     placed.map_err(|cause| Error::input(format!("cannot write `{}`", path.display())).caused_by(cause))
 }
 
+/// Whether the folder of a run holds a checkpoint, so that the same command goes on with it.
+pub fn has_checkpoint(folder: &Path) -> bool {
+    !numbered(&folder.join(CHECKPOINTS)).is_empty()
+}
+
+/// The lines of the metrics of a run: one object per step (`step`, `epoch`, `loss`, `learning_rate`, `gradient_norm`,
+/// `samples` and what the method reports) and one per validation (`step`, `epoch`, `validation`).
+///
+/// # Errors
+/// Input error if they cannot be read.
+pub fn metrics(folder: &Path) -> Result<Vec<Map<String, Value>>> {
+    let path = folder.join(METRICS);
+    let within = || Error::input(format!("cannot read `{}`", path.display()));
+    let text = fs::read_to_string(&path).map_err(|cause| within().caused_by(cause))?;
+    text.lines().map(|line| serde_json::from_str(line).map_err(|cause| within().caused_by(cause))).collect()
+}
+
 /// What to do about a checkpoint that cannot be used.
 pub(super) const START_ANEW: &str = "remove the run folder, or use another --output";
 const OTHER_FOLDER: &str = "use another --output, or the same settings to go on with this run";
@@ -211,7 +228,7 @@ fn first_difference(key: &str, known: &Value, given: &Value) -> Option<String> {
     let keys: BTreeSet<&String> = one.keys().chain(other.keys()).collect();
     keys.into_iter().find_map(|name| {
         let path = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
-        let value = |map: &serde_json::Map<String, Value>| map.get(name).cloned().unwrap_or(Value::Null);
+        let value = |map: &Map<String, Value>| map.get(name).cloned().unwrap_or(Value::Null);
         first_difference(&path, &value(one), &value(other))
     })
 }
@@ -348,4 +365,21 @@ fn read(path: &Path) -> Result<BTreeMap<String, Tensor>> {
     let tensor =
         |(name, view): (String, TensorView)| Ok((name, Tensor::from_bytes(DType::F32, view.shape(), view.data())?));
     file.tensors().into_iter().map(tensor).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Random;
+
+    /// A score that came back a little lower would take an equal one after it for better.
+    #[test]
+    fn scores_come_back_as_they_were() {
+        let random = Random::new(7);
+        for index in 0..10_000 {
+            let best = Best { step: 1, epoch: 0, score: 100.0 * random.uniform(index) };
+            let back: Best = serde_json::from_str(&serde_json::to_string_pretty(&best).unwrap()).unwrap();
+            assert_eq!(back, best);
+        }
+    }
 }
