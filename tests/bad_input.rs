@@ -1,4 +1,4 @@
-//! Bad input to `vqa`, `score` and `export`: one error that says what, where and what to do, and nothing half-written.
+//! Bad input to `vqa`, `score`, `export` and `train`: one error that says what, where and what to do, and nothing half-written.
 
 use std::fs;
 use std::path::PathBuf;
@@ -39,6 +39,24 @@ const SCORE: &[&str] =
 
 const EXPORT: &[&str] =
     &["export", "--model=model.onnx", "--gradients", "--loss=cross-entropy:logits", "--output=train.onnx"];
+
+const TRAIN: &[&str] = &[
+    "train",
+    "--model=model",
+    "--questions=questions.json",
+    "--annotations=annotations.json",
+    "--images=images",
+    "--image-name={image_id}.png",
+    "--output=output",
+    "--validation=none",
+    "--batch-size=1",
+    "--max-steps=3",
+    "--save-steps=1",
+    "--threads=1",
+];
+
+/// What a run that stops on the way leaves, beside its checkpoints.
+const RUN: &[&str] = &["output/metrics.jsonl", "output/settings.json", "output/store.sqlite"];
 
 impl Set {
     fn new() -> Self {
@@ -237,8 +255,8 @@ fn complaint((name, arrange): &Case) -> Option<String> {
     if fs::read(set.path("store.sqlite")).ok() != store_before {
         return wrong("the store that was given has changed");
     }
-    let left: Vec<String> =
-        set.files().into_iter().filter(|file| !before.contains(file) && file != "output/store.sqlite").collect();
+    let whole = |file: &str| RUN.contains(&file) || (file.starts_with("output/checkpoint/") && !file.contains("/."));
+    let left: Vec<String> = set.files().into_iter().filter(|file| !before.contains(file) && !whole(file)).collect();
     if left.is_empty() { None } else { wrong(&format!("left behind: {left:?}")) }
 }
 
@@ -250,8 +268,11 @@ fn check(cases: &[Case]) {
 
 #[test]
 fn every_expectation_belongs_to_a_case() {
-    let names: Vec<&str> =
-        [ARGUMENTS, QUESTIONS, IMAGES, MODELS, STORES, RESULTS, EXPORTS].concat().iter().map(|case| case.0).collect();
+    let names: Vec<&str> = [ARGUMENTS, QUESTIONS, IMAGES, MODELS, STORES, RESULTS, EXPORTS, TRAININGS]
+        .concat()
+        .iter()
+        .map(|case| case.0)
+        .collect();
     let expected: Vec<&str> =
         EXPECTED.lines().filter_map(|line| Some(line.strip_prefix("== ")?.split_once(": exit code ")?.0)).collect();
     assert_eq!(names, expected);
@@ -262,15 +283,18 @@ fn every_expectation_belongs_to_a_case() {
 fn what_the_cases_change_is_right_without_the_change() {
     let mut set = Set::new();
     set.export(BERT);
-    for command in [VQA, SCORE, EXPORT] {
+    for command in [VQA, SCORE, EXPORT, TRAIN] {
         set.command(command);
+        if command == TRAIN {
+            set.option("--output=trained");
+        }
         let output = set.run();
         assert!(output.status.success(), "{}", told(&set, &output));
     }
     for name in ["custom.results.json", "run.json", "store.sqlite", "table.md"] {
         assert!(set.path("output").join(name).is_file(), "{name}");
     }
-    assert!(set.path("train.onnx").is_file());
+    assert!(set.path("train.onnx").is_file() && set.path("trained/model.safetensors").is_file());
 }
 
 const ARGUMENTS: &[Case] = &[
@@ -631,6 +655,112 @@ const EXPORTS: &[Case] = &[
 #[test]
 fn bad_exports() {
     check(EXPORTS);
+}
+
+/// A training with one option changed.
+fn train(set: &mut Set, option: &str) {
+    set.command(TRAIN);
+    set.option(option);
+}
+
+const TRAININGS: &[Case] = &[
+    ("unknown method", |set| train(set, "--method=vanila")),
+    ("LoRA without a rank", |set| train(set, "--lora=alpha=8,targets=q_proj")),
+    ("LoRA without targets", |set| train(set, "--lora=r=4")),
+    ("LoRA of rank 0", |set| train(set, "--lora=r=0,targets=q_proj")),
+    ("unknown setting of LoRA", |set| train(set, "--lora=r=4,bias=all,targets=q_proj")),
+    ("LoRA target without match", |set| train(set, "--lora=r=4,targets=q_proj+query")),
+    ("LoRA and weights", |set| {
+        train(set, "--lora=r=4,targets=q_proj");
+        set.option("--trainable=head")
+    }),
+    ("trained pattern without match", |set| train(set, "--trainable=*layers.9.*")),
+    ("malformed sampling", |set| train(set, "--sampling=yes/no")),
+    ("type of answer twice", |set| train(set, "--sampling=other=1,other=2")),
+    ("unknown type of answer", |set| train(set, "--sampling=colour=2")),
+    ("negative learning rate", |set| train(set, "--learning-rate=-0.1")),
+    ("training in bf16 on the CPU", |set| train(set, "--dtype=bf16")),
+    ("all images held out", |set| {
+        train(set, "--validation=held-out");
+        set.option("--validation-share=1")
+    }),
+    ("no images held out", |set| {
+        train(set, "--validation=held-out");
+        set.option("--validation-share=0")
+    }),
+    ("too few images to hold some out", |set| train(set, "--validation=held-out")),
+    ("no reported part", |set| train(set, "--validation=reported")),
+    ("easy-VQA to train on not in the folder", |set| {
+        set.command(&["train", "--model=model", "--dataset=easy-vqa", "--root=images", "--output=output"])
+    }),
+    ("nothing to start from", |set| {
+        train(set, "--from-scratch=images");
+        set.without("--model")
+    }),
+    ("question to train on without annotation", |set| {
+        train(set, "--seed=1");
+        set.json("annotations.json", |file| {
+            file["annotations"].as_array_mut().unwrap().remove(1);
+        })
+    }),
+    ("empty answer to learn", |set| {
+        train(set, "--seed=1");
+        set.json("annotations.json", |file| file["annotations"][1]["answers"] = json!([{"answer": "", "answer_id": 1}]))
+    }),
+    ("answer beyond the vocabulary", |set| {
+        train(set, "--seed=1");
+        set.json("annotations.json", |file| {
+            file["annotations"][1]["answers"] = json!([{"answer": "zebra", "answer_id": 1}])
+        });
+        set.json("model/tokenizer.json", |file| {
+            let mut token = file["added_tokens"][0].clone();
+            token["content"] = json!("zebra");
+            token["id"] = json!(1793);
+            token["special"] = json!(false);
+            file["added_tokens"].as_array_mut().unwrap().push(token);
+        })
+    }),
+    ("image token in a question to train on", |set| {
+        train(set, "--seed=1");
+        set.json("questions.json", |file| file["questions"][2]["question"] = json!("is this an <image>?"))
+    }),
+    ("damaged image to train on", |set| {
+        train(set, "--seed=1");
+        set.truncate("images/1.png", 2);
+    }),
+    ("image to train on missing", |set| {
+        train(set, "--seed=1");
+        set.remove("images/2.png");
+    }),
+    ("loss that is not finite", |set| {
+        train(set, "--learning-rate=1e30");
+        set.option("--lr-scheduler-type=constant")
+    }),
+    ("run of other settings", |set| {
+        train(set, "--seed=1");
+        assert!(set.run().status.success());
+        set.option("--batch-size=2")
+    }),
+    ("run in the folder of its model", |set| train(set, "--output=model")),
+    ("run in the folder of an adapter", |set| {
+        train(set, "--output=adapter");
+        fs::create_dir(set.path("adapter")).unwrap();
+        set.write("adapter/adapter_config.json", "{}")
+    }),
+    ("run output is a file", |set| {
+        train(set, "--output=output");
+        set.write("output", "")
+    }),
+    ("run output below a file", |set| train(set, "--output=questions.json/output")),
+    ("garbage for a store of curves", |set| {
+        train(set, "--store=store.sqlite");
+        set.write("store.sqlite", "not a store\n".repeat(500))
+    }),
+];
+
+#[test]
+fn bad_trainings() {
+    check(TRAININGS);
 }
 
 #[test]

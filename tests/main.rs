@@ -18,3 +18,4 @@ mod sessions;
 mod store;
 mod support;
 mod train;
+mod training;
