@@ -734,12 +734,18 @@ const TRAININGS: &[Case] = &[
     }),
     ("loss that is not finite", |set| {
         train(set, "--learning-rate=1e30");
-        set.option("--lr-scheduler-type=constant")
+        set.option("--lr-scheduler-type=constant");
+        set.without("--save-steps")
+    }),
+    ("weights that are not finite", |set| {
+        train(set, "--learning-rate=1e30");
+        set.option("--warmup-steps=1");
+        set.option("--warmup-lr=0.001")
     }),
     ("run of other settings", |set| {
         train(set, "--seed=1");
         assert!(set.run().status.success());
-        set.option("--batch-size=2")
+        set.option("--seed=2")
     }),
     ("run in the folder of its model", |set| train(set, "--output=model")),
     ("run in the folder of an adapter", |set| {
@@ -748,7 +754,7 @@ const TRAININGS: &[Case] = &[
         set.write("adapter/adapter_config.json", "{}")
     }),
     ("run output is a file", |set| {
-        train(set, "--output=output");
+        set.command(TRAIN);
         set.write("output", "")
     }),
     ("run output below a file", |set| train(set, "--output=questions.json/output")),

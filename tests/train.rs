@@ -468,7 +468,7 @@ fn a_gradient_that_is_not_finite_changes_no_parameter() {
     let run =
         Run { runtime: &runtime, options: &options(), settings: &settings, batches: &Huge, folder: folder.path() };
     let error = train::train(&run, task, &mut |_, _| Ok(None), &mut |_| {}).unwrap_err();
-    assert_eq!(error.to_string(), "the norm of the gradients is inf at step 1, with a learning rate of 0");
+    assert_eq!(error.to_string(), "the norm of the gradients is inf at step 1, with a learning rate of 0.0");
     assert!(chain(&error).contains("29, 30, 31 and 8 more; look at"), "{error:?}");
 }
 

@@ -136,7 +136,9 @@ impl TextProcessor {
         let ids = encoding.get_ids();
         let unknown = |id: &&u32| **id as usize >= self.limits.vocabulary;
         match ids.iter().find(unknown) {
-            _ if ids.is_empty() => Err(cannot().caused_by(Error::input("it has no tokens"))),
+            _ if ids.is_empty() => Err(cannot()
+                .caused_by(Error::input("it has no tokens"))
+                .hint("give the question an answer, or take it out of the set")),
             Some(id) => {
                 let cause = format!("token {id} is beyond the model's vocabulary of {}", self.limits.vocabulary);
                 Err(cannot().caused_by(Error::input(cause)).hint("tokenizer.json and config.json must belong together"))

@@ -1,5 +1,6 @@
 //! Which questions a training step draws: a pure function of seed and step.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -154,8 +155,15 @@ impl Groups {
         let mut total = 0.0;
         for ((name, weight), questions) in phase.weights.iter().zip(named) {
             if questions.is_empty() {
-                return Err(Error::input(format!("no training question has the answer type `{name}`"))
-                    .hint("`digrap-bench list datasets` names the types; sampling weights use them"));
+                let known: BTreeSet<&str> =
+                    (0..dataset.questions.len()).map(type_of).filter(|name| !name.is_empty()).collect();
+                let known: Vec<&str> = known.into_iter().collect();
+                return Err(Error::input(format!("no training question has the answer type `{name}`")).hint(
+                    match known.as_slice() {
+                        [] => "the annotations state no `answer_type`; train without sampling weights".to_owned(),
+                        known => format!("known: {}", known.join(", ")),
+                    },
+                ));
             }
             total += weight * questions.len() as f64;
             groups.push((total, questions));
@@ -256,10 +264,11 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Sampling>().unwrap_err().to_string(), message);
         }
-        let refused =
-            |text: &str| Sampler::new(&dataset(9), &text.parse().unwrap(), 0, 2, 1).err().unwrap().to_string();
-        assert_eq!(refused("colour=2"), "no training question has the answer type `colour`");
-        assert_eq!(refused("yes/no=0,other=0,number=0"), "all sampling weights are 0");
+        let refused = |text: &str| Sampler::new(&dataset(9), &text.parse().unwrap(), 0, 2, 1).err().unwrap();
+        let unknown = refused("colour=2");
+        assert_eq!(unknown.to_string(), "no training question has the answer type `colour`");
+        assert_eq!(unknown.next_step(), Some("known: number, other, yes/no"));
+        assert_eq!(refused("yes/no=0,other=0,number=0").to_string(), "all sampling weights are 0");
     }
 
     #[test]

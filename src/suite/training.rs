@@ -162,7 +162,7 @@ pub fn train_model(
     runtime: &Runtime,
     on_event: &mut dyn FnMut(train::Event),
 ) -> Result<TrainingReport> {
-    check_output(&plan.output)?;
+    claim_output(&plan.output)?;
     let checkpoint = Checkpoint::open(&start_folder(plan)?)?;
     let mut store = Store::open(&plan.store)?;
     let subject = Subject::new(plan, &checkpoint, runtime, &mut store)?;
@@ -200,11 +200,16 @@ pub fn train_model(
     })
 }
 
-/// Refuses a folder with a model that no run has made: a finished run would replace it.
-fn check_output(folder: &Path) -> Result<()> {
+/// Makes the folder of the run, and refuses one with a model that no run has made: a finished run would replace it.
+fn claim_output(folder: &Path) -> Result<()> {
     if train::has_checkpoint(folder) {
         return Ok(());
     }
+    std::fs::create_dir_all(folder).map_err(|cause| {
+        Error::input(format!("cannot make the run folder `{}`", folder.display()))
+            .caused_by(cause)
+            .hint("use another --output")
+    })?;
     let names = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
     let mut names: Vec<String> = names.filter_map(|name| name.into_string().ok()).collect();
     names.sort();
@@ -225,6 +230,10 @@ fn check_output(folder: &Path) -> Result<()> {
 fn start_folder(plan: &TrainingPlan) -> Result<PathBuf> {
     if !plan.from_scratch {
         return Ok(plan.model.clone());
+    }
+    if !plan.model.join("config.json").is_file() {
+        return Err(Error::input(format!("there is no `{}` to start from", plan.model.join("config.json").display()))
+            .hint("random weights need a folder with config.json, tokenizer.json and preprocessor_config.json"));
     }
     let folder = plan.output.join(START);
     // What a run without a checkpoint has left may be of another seed.
@@ -298,7 +307,6 @@ impl Subject {
         let images: BTreeSet<&Id> = set.dataset.questions.iter().map(|question| &question.image_id).collect();
         let list: Vec<String> = images.into_iter().map(Id::to_json).collect();
         let write = || {
-            std::fs::create_dir_all(&plan.output)?;
             let mut file = WholeFile::create(&path)?;
             writeln!(file, "[\n  {}\n]", list.join(",\n  "))?;
             file.finish()

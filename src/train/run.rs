@@ -43,8 +43,8 @@ pub type Validate<'a> = dyn FnMut(u64, &Parameters) -> Result<Option<f64>> + 'a;
 ///
 /// # Errors
 ///
-/// Input error if the folder is of other settings, where the loss or a gradient is not finite, and where a checkpoint
-/// cannot be written; the checkpoints before it stay as they are. Whatever `batches` and `validate` return.
+/// Input error if the folder is of other settings, where the loss, a gradient or a parameter to be kept is not finite,
+/// and where a checkpoint cannot be written; the checkpoints before it stay as they are. Whatever `batches` and `validate` return.
 pub fn train(run: &Run, task: Task, validate: &mut Validate, on_event: &mut dyn FnMut(Event)) -> Result<Outcome> {
     let settings = run.settings;
     settings.check()?;
@@ -87,6 +87,13 @@ struct Training<'a> {
     saved: Option<Checkpoint>,
     step: u64,
     best: Option<Best>,
+}
+
+/// What a step was, for the error of one that went wrong.
+struct Taken {
+    number: u64,
+    learning_rate: f64,
+    ids: Vec<String>,
 }
 
 /// Where a training takes its batches, its scores and its audience from.
@@ -163,13 +170,17 @@ impl<'a> Training<'a> {
     /// Takes the steps that are left; returns the last checkpoint.
     fn finish(&mut self, mut around: Surroundings) -> Result<Checkpoint> {
         while self.step < self.settings.steps {
-            self.take_step(&mut around)?;
+            let taken = self.take_step(&mut around)?;
             let epoch_ends = self.step.is_multiple_of(self.settings.steps_per_epoch);
             let ends = epoch_ends || self.step == self.settings.steps;
+            let saves = ends || self.settings.save_every.is_some_and(|every| self.step.is_multiple_of(every));
+            if saves {
+                self.check_parameters(&taken)?;
+            }
             if ends {
                 self.validate(&mut around)?;
             }
-            if ends || self.settings.save_every.is_some_and(|every| self.step.is_multiple_of(every)) {
+            if saves {
                 self.save()?;
                 (around.on_event)(Event::Saved { step: self.step });
             }
@@ -177,32 +188,32 @@ impl<'a> Training<'a> {
         self.saved.take().ok_or_else(|| Error::internal("the run ended without a checkpoint"))
     }
 
-    fn take_step(&mut self, around: &mut Surroundings) -> Result<()> {
+    fn take_step(&mut self, around: &mut Surroundings) -> Result<Taken> {
         let position = self.settings.position(self.step);
         let learning_rate = self.settings.schedule.rate(self.settings.learning_rate, &position);
+        let mut taken = Taken { number: self.step + 1, learning_rate, ids: Vec::new() };
         let mut sums = Sums::default();
-        let mut ids = Vec::new();
         for _ in 0..self.settings.accumulation {
             let mut batch = around.loader.next()?;
-            let batch_ids = std::mem::take(&mut batch.ids);
+            let ids = std::mem::take(&mut batch.ids);
             let loss = self.accumulator.add(batch, &self.parameters, &mut sums)?;
             if !loss.is_finite() {
-                return Err(self.diverged("loss", loss, learning_rate, &batch_ids));
+                return Err(self.diverged("loss", loss, &Taken { ids, ..taken }));
             }
-            ids.extend(batch_ids);
+            taken.ids.extend(ids);
         }
         if sums.count == 0 {
-            return Err(Error::input(format!("nothing to learn from: step {} has no supervised token", self.step + 1))
-                .caused_by(listed(&ids)));
+            return Err(Error::input(format!("nothing to learn from: step {} has no supervised token", taken.number))
+                .caused_by(listed(&taken.ids)));
         }
         let mean = 1.0 / sums.count as f64;
         let gradient_norm = self.updater.norm(&sums.gradients)? * mean;
         if !gradient_norm.is_finite() {
-            return Err(self.diverged("norm of the gradients", gradient_norm, learning_rate, &ids));
+            return Err(self.diverged("norm of the gradients", gradient_norm, &taken));
         }
         // As `torch.nn.utils.clip_grad_norm_` does.
         let clipping = self.settings.clip.map_or(1.0, |most| (most / (gradient_norm + 1e-6)).min(1.0));
-        let step = Step { number: self.step + 1, learning_rate, factor: mean * clipping };
+        let step = Step { number: taken.number, learning_rate, factor: mean * clipping };
         let reports = self.update(&step, sums.gradients)?;
         self.step += 1;
         let progress = Progress {
@@ -217,7 +228,13 @@ impl<'a> Training<'a> {
         };
         self.folder.log(&record(&progress))?;
         (around.on_event)(Event::Stepped(progress));
-        Ok(())
+        Ok(taken)
+    }
+
+    /// What is kept can be gone on with.
+    fn check_parameters(&mut self, taken: &Taken) -> Result<()> {
+        let norm = self.updater.norm(self.reached.iter().map(|index| &*self.parameters.tensors[*index]))?;
+        if norm.is_finite() { Ok(()) } else { Err(self.diverged("norm of the parameters", norm, taken)) }
     }
 
     fn update(&mut self, step: &Step, gradients: Vec<DeviceTensor>) -> Result<BTreeMap<&'static str, f64>> {
@@ -258,10 +275,11 @@ impl<'a> Training<'a> {
         Ok(())
     }
 
-    fn diverged(&self, what: &str, value: f64, learning_rate: f64, ids: &[String]) -> Error {
-        let (step, saved) = (self.step + 1, self.saved.as_ref().map(|checkpoint| checkpoint.standing.step));
+    fn diverged(&self, what: &str, value: f64, Taken { number, learning_rate, ids }: &Taken) -> Error {
+        let saved = self.saved.as_ref().map(|checkpoint| checkpoint.standing.step);
         let kept = saved.map_or_else(String::new, |step| format!("; the checkpoint of step {step} is kept"));
-        Error::input(format!("the {what} is {value} at step {step}, with a learning rate of {learning_rate}"))
+        let after = if self.step == *number { "after" } else { "at" };
+        Error::input(format!("the {what} is {value} {after} step {number}, with a learning rate of {learning_rate:?}"))
             .caused_by(listed(ids))
             .hint(format!("look at these samples, or use a lower learning rate or clipped gradients{kept}"))
     }

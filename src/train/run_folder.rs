@@ -280,7 +280,7 @@ fn cut(metrics: &File, path: &Path, length: u64) -> Result<()> {
         return Err(Error::incomplete(format!("`{path}` has {found} bytes, {length} at the last checkpoint"))
             .hint("put the whole file back, or use another --output"));
     }
-    metrics.set_len(length).map_err(within)
+    if found == length { Ok(()) } else { metrics.set_len(length).map_err(within) }
 }
 
 fn write(

@@ -89,13 +89,13 @@ impl Updater {
         self.states(shape.len())?.iter().map(|_| zeros()).collect()
     }
 
-    /// The Euclidean norm of all gradients together, as `torch.nn.utils.clip_grad_norm_` takes it.
-    pub(super) fn norm(&mut self, gradients: &[DeviceTensor]) -> Result<f64> {
+    /// The Euclidean norm of all tensors together, as `torch.nn.utils.clip_grad_norm_` takes it of gradients.
+    pub(super) fn norm<'t>(&mut self, tensors: impl IntoIterator<Item = &'t DeviceTensor>) -> Result<f64> {
         let mut sum = 0.0;
-        for gradient in gradients {
-            let rank = gradient.shape().len();
+        for tensor in tensors {
+            let rank = tensor.shape().len();
             let sessions = self.sessions.get_mut(&rank).ok_or_else(|| no_session(rank))?;
-            let outputs = sessions.norm.run(&[("gradient", gradient)], &[], &["squares"])?;
+            let outputs = sessions.norm.run(&[("gradient", tensor)], &[], &["squares"])?;
             sum += number(&outputs[0])?;
         }
         Ok(sum.sqrt())
