@@ -166,7 +166,7 @@ pub fn train_model(
     let checkpoint = Checkpoint::open(&start_folder(plan)?)?;
     let mut store = Store::open(&plan.store)?;
     let subject = Subject::new(plan, &checkpoint, runtime, &mut store)?;
-    let trained = Trained { parameters: plan.parameters.clone(), adapter: plan.lora.clone() };
+    let trained = Trained { parameters: plan.parameters.clone(), adapter: adapted(plan, &checkpoint)? };
     // The session of the loop maps converted weights when it is made, which the loop does.
     let (task, collation, _converted) = task(plan, &checkpoint, &trained)?;
     let mut replicas = replicas(plan, &checkpoint, &trained, runtime)?;
@@ -188,7 +188,7 @@ pub fn train_model(
         on_event(event);
     })?;
     curves.complete(&plan.output)?;
-    write_model(plan, &checkpoint, outcome.parameters)?;
+    write_model(plan, &checkpoint, trained.adapter.as_ref(), outcome.parameters)?;
     Ok(TrainingReport {
         output: plan.output.clone(),
         steps: outcome.steps,
@@ -388,11 +388,17 @@ fn start_values(checkpoint: &Checkpoint, trained: &[TrainedTensor], seed: u64) -
     trained.iter().map(|tensor| Ok((tensor.name.clone(), value(tensor)?))).collect()
 }
 
-/// Refuses a choice that selects nothing.
+/// The LoRA matrices to train, with targets that each name a layer.
+fn adapted(plan: &TrainingPlan, checkpoint: &Checkpoint) -> Result<Option<Lora>> {
+    let select = |lora: &Lora| {
+        let targets = adapter::select(&lora.targets, &checkpoint.linear_layers())?;
+        Ok(Lora { targets, ..lora.clone() })
+    };
+    plan.lora.as_ref().map(select).transpose()
+}
+
+/// Refuses patterns that select nothing.
 fn check_selection(plan: &TrainingPlan, checkpoint: &Checkpoint, trained: &[TrainedTensor]) -> Result<()> {
-    if let Some(lora) = &plan.lora {
-        adapter::select(&lora.targets, &checkpoint.linear_layers())?;
-    }
     if let Some(pattern) = plan.parameters.unmatched(trained) {
         let names: Vec<&str> = checkpoint.weights.names().into_iter().take(3).collect();
         return Err(Error::input(format!("the pattern `{pattern}` matches no parameter of the model"))
@@ -438,16 +444,21 @@ fn validate(
 
 /// Makes the folder of the run a model: the checkpoint with the trained tensors, or an adapter beside it. `config.json`
 /// (`adapter_config.json`) comes last, so that a folder that has it is whole.
-fn write_model(plan: &TrainingPlan, checkpoint: &Checkpoint, parameters: Vec<(String, Tensor)>) -> Result<()> {
+fn write_model(
+    plan: &TrainingPlan,
+    checkpoint: &Checkpoint,
+    lora: Option<&Lora>,
+    parameters: Vec<(String, Tensor)>,
+) -> Result<()> {
     let folder = plan.output.join(MODEL);
-    let last = if plan.lora.is_some() { "adapter_config.json" } else { "config.json" };
+    let last = if lora.is_some() { "adapter_config.json" } else { "config.json" };
     if plan.output.join(last).is_file() {
         // All but an empty folder was done.
         let _ = std::fs::remove_dir(&folder);
         return Ok(());
     }
     let tensors: BTreeMap<String, Tensor> = parameters.into_iter().collect();
-    match &plan.lora {
+    match lora {
         None => saving::save_checkpoint(checkpoint, &tensors, &folder, &mut |_| ())?,
         Some(lora) => {
             let base = std::path::absolute(&checkpoint.base_folder).unwrap_or_else(|_| checkpoint.base_folder.clone());
