@@ -2,7 +2,7 @@
 //! folder.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
@@ -117,12 +117,15 @@ pub enum Validation {
     None,
 }
 
+/// The name of [`Validation::Reported`].
+const REPORTED: &str = "reported";
+
 impl Validation {
     /// Its name in the records of a run.
     fn name(&self) -> &'static str {
         match self {
             Self::HeldOut(_) => "held-out",
-            Self::Reported(_) => "reported",
+            Self::Reported(_) => REPORTED,
             Self::None => "none",
         }
     }
@@ -205,6 +208,13 @@ fn start_folder(plan: &TrainingPlan) -> Result<PathBuf> {
         saving::save_new(&plan.model, &tensors, &folder, &mut |_| ())?;
     }
     Ok(folder)
+}
+
+/// Whether the folder is that of a run whose checkpoint a reported set selected.
+pub(super) fn selected_on_reported(folder: &Path) -> bool {
+    let settings = std::fs::read(folder.join(train::SETTINGS)).ok();
+    let settings: Option<Value> = settings.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    settings.is_some_and(|settings| settings["subject"]["validation"] == REPORTED)
 }
 
 /// What a run is about, as far as it decides the result.
