@@ -189,7 +189,8 @@ impl Builder {
         (row.shape)(&site).map_err(|error| error.within(format!("cannot emit `{op}` (node `{name}`)")))
     }
 
-    fn inline(&self, value: Value) -> Option<&Tensor> {
+    /// A value that is a constant inside the graph.
+    pub(super) fn inline(&self, value: Value) -> Option<&Tensor> {
         self.graph.initializers.iter().rev().find(|(key, _)| *key == value).and_then(|(_, initializer)| {
             match initializer {
                 Initializer::Inline(tensor) => Some(tensor),

@@ -98,7 +98,11 @@ pub(super) fn remaining(from: &[Dim], to: &[Dim]) -> Result<Dim> {
             None => return Err(Error::internal(format!("`{symbol}` is not among the reshaped dimensions"))),
         }
     }
-    if to_size == 0 || from_size % to_size != 0 {
+    let divides = to_size != 0 && from_size % to_size == 0;
+    if !divides && to_size != 0 && !symbols.is_empty() {
+        return Ok(Dim::Unknown);
+    }
+    if !divides {
         return Err(Error::internal(format!("{from_size} elements do not divide into {to_size}")));
     }
     Ok(match (from_size / to_size, symbols.as_slice()) {

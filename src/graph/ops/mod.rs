@@ -17,6 +17,7 @@ mod layout;
 mod normalisation;
 mod product;
 mod reduction;
+mod slicing;
 
 use std::ops::Deref;
 
@@ -217,6 +218,7 @@ pub static OPS: &[&[Op]] = &[
     attention::ROWS,
     convolution::ROWS,
     layout::ROWS,
+    slicing::ROWS,
     indexing::ROWS,
 ];
 
