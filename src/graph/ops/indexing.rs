@@ -65,7 +65,7 @@ fn gather_gradient(builder: &mut Builder, site: &Use) -> Result<Vec<Option<Value
 }
 
 /// Zeros in the shape of `like`, with `rows` added at `indices` along an axis.
-fn add_at(builder: &mut Builder, like: Value, indices: Value, rows: Value, axis: usize) -> Result<Value> {
+pub(super) fn add_at(builder: &mut Builder, like: Value, indices: Value, rows: Value, axis: usize) -> Result<Value> {
     let zeros = zeros_like(builder, like, rows)?;
     let attributes = [("axis", Attribute::Int(axis as i64)), ("reduction", Attribute::Text("add".to_owned()))];
     builder.op("ScatterElements", &[zeros, indices, rows], &attributes)

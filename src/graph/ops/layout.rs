@@ -371,7 +371,7 @@ fn concat(site: &Site) -> Result<Vec<Type>> {
     one(first.dtype, dims)
 }
 
-fn sum(a: &Dim, b: &Dim) -> Dim {
+pub(super) fn sum(a: &Dim, b: &Dim) -> Dim {
     match (a, b) {
         (Dim::Fixed(a), Dim::Fixed(b)) => Dim::Fixed(a + b),
         (Dim::Fixed(0), other) | (other, Dim::Fixed(0)) => other.clone(),

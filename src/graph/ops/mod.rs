@@ -12,9 +12,11 @@ mod case;
 mod comparison;
 mod convolution;
 mod dims;
+mod einsum;
 mod indexing;
 mod layout;
 mod normalisation;
+mod pooling;
 mod product;
 mod reduction;
 mod slicing;
@@ -214,9 +216,11 @@ pub static OPS: &[&[Op]] = &[
     activation::ROWS,
     reduction::ROWS,
     product::ROWS,
+    einsum::ROWS,
     normalisation::ROWS,
     attention::ROWS,
     convolution::ROWS,
+    pooling::ROWS,
     layout::ROWS,
     slicing::ROWS,
     indexing::ROWS,
