@@ -19,6 +19,7 @@ mod normalisation;
 mod pooling;
 mod product;
 mod reduction;
+mod sizes;
 mod slicing;
 
 use std::ops::Deref;
@@ -223,6 +224,7 @@ pub static OPS: &[&[Op]] = &[
     pooling::ROWS,
     layout::ROWS,
     slicing::ROWS,
+    sizes::ROWS,
     indexing::ROWS,
 ];
 
