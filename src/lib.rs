@@ -9,6 +9,7 @@
 //! |---|---|---|
 //! | 0 | [`error`] | the one error type |
 //! | 1 | [`tensor`] | host tensors: dtype, shape, bytes |
+//! | 1 | [`random`] | seeded random numbers, by position |
 //! | 1 | [`stats`] | intervals (the only room that names statrs) |
 //! | 2 | [`graph`] | ONNX as a value: typed builder, shape rules, protobuf (the only room that names prost); runs nothing |
 //! | 2 | [`score`] | answer normalisers and metrics: strings and numbers in, numbers out |
@@ -16,7 +17,8 @@
 //! | 2 | [`shift`] | distance of features from a reference (the only room that names ndarray-linalg) |
 //! | 3 | [`runtime`] | sessions and device tensors (the only room that names ort) |
 //! | 3 | [`data`] | questions, annotations, images on disk |
-//! | 4 | [`model`] | model families as graph builders, preprocessing, decoding (the only room that names tokenizers and safetensors) |
+//! | 4 | [`model`] | model families as graph builders, preprocessing, decoding (the only room that names tokenizers) |
+//! | 4 | [`train`] | optimisers, methods, schedules, the loop, checkpoints; knows no dataset, metric or store |
 //! | 5 | [`suite`] | composes the others: a validated plan and its execution |
 //! | 5 | [`report`] | tables from scores (names only error, score, stats, store and data) |
 //!
@@ -42,12 +44,19 @@
 //! - **The prompt graph lays a row out as image, padding, text** and masks by position, so that the image part is the
 //!   same slice in every row and padding changes no sum.
 //! - **The last layer of the decoder computes the last token only**; its keys and values are computed for all.
+//! - **Updates run tensor by tensor, through one session per number of dimensions.** It is as fast as sessions for
+//!   fixed shapes (17 microseconds per tensor beside the arithmetic, about 3 % of a step), needs no grouping, and old
+//!   and new values exist side by side for one tensor at a time. The norm of the gradients is measured first, so that
+//!   one that is not finite stops a run before anything has changed.
+//! - **A run's checkpoint is a folder per step that appears by a single rename**, with the best parameters as a second
+//!   name of their file; the one before it goes only then. Metrics are cut back to the checkpoint's length.
 //! - **`report` also names `score`**, whose summaries are what its tables show.
 
 pub mod data;
 pub mod error;
 pub mod graph;
 pub mod model;
+pub mod random;
 pub mod report;
 pub mod runtime;
 pub mod score;
@@ -56,3 +65,4 @@ pub mod stats;
 pub mod store;
 pub mod suite;
 pub mod tensor;
+pub mod train;

@@ -346,3 +346,16 @@ fn planted_breaches_are_found() {
     assert!(machine_path(&format!("see {}{}x", "/ho", "me/")).is_some());
     assert!(machine_path("~/.cache and $HOME/work/ are anyone's").is_none());
 }
+
+/// A method is one row: what runs methods asks the row and never for a name.
+#[test]
+fn the_loop_knows_no_method_by_name() {
+    let folder = root().join("src/train");
+    let sources = files_below(&folder).into_iter().filter(|path| !path.ends_with("method.rs"));
+    let texts: Vec<String> = sources.map(|path| fs::read_to_string(path).unwrap()).collect();
+    assert!(texts.len() > 5, "only {} source files found", texts.len());
+    for method in digrap_bench::train::METHODS {
+        let literal = format!("\"{}\"", method.name);
+        assert!(!texts.iter().any(|text| text.contains(&literal)), "{literal}");
+    }
+}

@@ -1,9 +1,10 @@
-//! Bad input to `vqa` and `score`: one error that says what, where and what to do, and nothing half-written.
+//! Bad input to `vqa`, `score` and `export`: one error that says what, where and what to do, and nothing half-written.
 
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
+use digrap_bench::graph::{Graph, Initializer};
 use digrap_bench::store::Store;
 use serde_json::{Value, json};
 
@@ -35,6 +36,9 @@ const VQA: &[&str] = &[
 ];
 const SCORE: &[&str] =
     &["score", "--questions=questions.json", "--annotations=annotations.json", "--results=results.json"];
+
+const EXPORT: &[&str] =
+    &["export", "--model=model.onnx", "--gradients", "--loss=cross-entropy:logits", "--output=train.onnx"];
 
 impl Set {
     fn new() -> Self {
@@ -95,6 +99,21 @@ impl Set {
         for entry in fs::read_dir(fixture("models").join(name)).unwrap().map(Result::unwrap) {
             fs::copy(entry.path(), model.join(entry.file_name())).unwrap();
         }
+    }
+
+    /// Puts a foreign model in place and exports a training graph of it.
+    fn export(&mut self, name: &str) {
+        fs::copy(fixture("foreign").join(name), self.path("model.onnx")).unwrap();
+        self.command(EXPORT);
+    }
+
+    /// Exports a training graph of a BERT whose pooled output is computed by an operator of this name.
+    fn export_with(&mut self, operator: &str) {
+        self.export(BERT);
+        let mut graph = Graph::load(&self.path("model.onnx")).unwrap();
+        let node = graph.nodes.iter_mut().find(|node| node.op == "Tanh").unwrap();
+        operator.clone_into(&mut node.op);
+        self.write("model.onnx", graph.to_onnx());
     }
 
     fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
@@ -232,7 +251,7 @@ fn check(cases: &[Case]) {
 #[test]
 fn every_expectation_belongs_to_a_case() {
     let names: Vec<&str> =
-        [ARGUMENTS, QUESTIONS, IMAGES, MODELS, STORES, RESULTS].concat().iter().map(|case| case.0).collect();
+        [ARGUMENTS, QUESTIONS, IMAGES, MODELS, STORES, RESULTS, EXPORTS].concat().iter().map(|case| case.0).collect();
     let expected: Vec<&str> =
         EXPECTED.lines().filter_map(|line| Some(line.strip_prefix("== ")?.split_once(": exit code ")?.0)).collect();
     assert_eq!(names, expected);
@@ -242,7 +261,8 @@ fn every_expectation_belongs_to_a_case() {
 #[test]
 fn what_the_cases_change_is_right_without_the_change() {
     let mut set = Set::new();
-    for command in [VQA, SCORE] {
+    set.export(BERT);
+    for command in [VQA, SCORE, EXPORT] {
         set.command(command);
         let output = set.run();
         assert!(output.status.success(), "{}", told(&set, &output));
@@ -250,6 +270,7 @@ fn what_the_cases_change_is_right_without_the_change() {
     for name in ["custom.results.json", "run.json", "store.sqlite", "table.md"] {
         assert!(set.path("output").join(name).is_file(), "{name}");
     }
+    assert!(set.path("train.onnx").is_file());
 }
 
 const ARGUMENTS: &[Case] = &[
@@ -539,6 +560,79 @@ fn bad_results() {
 }
 
 /// Only the libraries of the system are left to be found. Where there is one, it is used.
+const BERT: &str = "bert-legacy-17.onnx";
+const RESNET: &str = "resnet-train-legacy-20-statistics.onnx";
+
+const EXPORTS: &[Case] = &[
+    ("no change asked for", |set| set.command(&["export", "--model=model.onnx", "--output=train.onnx"])),
+    ("no name of logits", |set| {
+        set.export(BERT);
+        set.option("--loss=cross-entropy:")
+    }),
+    ("no ONNX file", |set| {
+        set.export(BERT);
+        set.remove("model.onnx")
+    }),
+    ("folder for an ONNX file", |set| {
+        set.export(BERT);
+        set.option("--model=model")
+    }),
+    ("text for an ONNX file", |set| {
+        set.export(BERT);
+        set.write("model.onnx", "<html>not found</html>")
+    }),
+    ("truncated ONNX file", |set| {
+        set.export(BERT);
+        set.truncate("model.onnx", 2)
+    }),
+    ("weights in a missing file", |set| {
+        set.export(BERT);
+        let mut graph = Graph::load(&set.path("model.onnx")).unwrap();
+        graph.initializers[0].1 = Initializer::External { file: "model.data".to_owned(), offset: 0, length: 4 };
+        set.write("model.onnx", graph.to_onnx())
+    }),
+    ("weights in another folder", |set| {
+        set.export(BERT);
+        let mut graph = Graph::load(&set.path("model.onnx")).unwrap();
+        graph.initializers[0].1 = Initializer::External { file: "../model.data".to_owned(), offset: 0, length: 4 };
+        set.write("model.onnx", graph.to_onnx())
+    }),
+    ("unknown loss", |set| {
+        set.export(BERT);
+        set.option("--loss=total")
+    }),
+    ("loss of many numbers", |set| {
+        set.export(BERT);
+        set.option("--loss=logits")
+    }),
+    ("unknown logits", |set| {
+        set.export(BERT);
+        set.option("--loss=cross-entropy:scores")
+    }),
+    ("integers for logits", |set| {
+        set.export(BERT);
+        set.option("--loss=cross-entropy:input_ids")
+    }),
+    ("pattern without match", |set| {
+        set.export(BERT);
+        set.option("--wrt=encoder.*")
+    }),
+    ("weight off the loss", |set| {
+        set.export(RESNET);
+        set.option("--wrt=bn.running_*")
+    }),
+    ("operator without a row", |set| set.export_with("Unheard")),
+    ("training graph below a file", |set| {
+        set.export(BERT);
+        set.option("--output=questions.json/train.onnx")
+    }),
+];
+
+#[test]
+fn bad_exports() {
+    check(EXPORTS);
+}
+
 #[test]
 fn no_runtime_anywhere() {
     let mut set = Set::new();

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use digrap_bench::error::Result;
-use digrap_bench::graph::ops::{Case, CaseInput, Filling, Gradient, OPS, Op};
+use digrap_bench::graph::ops::{Case, CaseInput, Filling, Gradient, OPS, Op, Rule, Use};
 use digrap_bench::graph::{Attribute, Builder, Dim, Graph, Type, Value, gradients};
 use digrap_bench::runtime::{DeviceTensor, Session};
 use digrap_bench::tensor::{DType, Tensor};
@@ -32,6 +32,8 @@ struct Trial<'a> {
     dtype: DType,
     /// Values of the fed inputs, in double precision if they are floats.
     fed: Vec<Tensor>,
+    /// The rule to check in place of the row's, over inputs that are not broadcast.
+    rule: Option<Rule>,
 }
 
 /// The number that a dimension stands for, derived ones such as `2*tokens` and `past+2` included.
@@ -67,7 +69,7 @@ impl<'a> Trial<'a> {
                 fed.push(filled(*values, shape, &mut random));
             }
         }
-        Self { op, case, dtype, fed }
+        Self { op, case, dtype, fed, rule: None }
     }
 
     /// The node over inputs `x0`, `x1`, ...; returns its results and the floating-point inputs.
@@ -94,7 +96,12 @@ impl<'a> Trial<'a> {
         }
         let attributes: Vec<(&str, Attribute)> =
             self.case.attributes.iter().map(|(name, value)| (*name, value.clone())).collect();
-        Ok((builder.node(self.op, &inputs, &attributes)?, floats))
+        let mut results = builder.node(self.op, &inputs, &attributes)?;
+        let node = builder.nodes().last().unwrap().clone();
+        for index in results.len()..self.case.results {
+            results.push(builder.optional_output(&node, index)?);
+        }
+        Ok((results, floats))
     }
 
     fn cast(&self, tensor: &Tensor) -> Tensor {
@@ -190,11 +197,14 @@ fn inferred_shapes_are_what_onnx_runtime_computes() {
 fn differentiated(trial: &Trial) -> Result<(Graph, Vec<String>)> {
     let mut builder = Builder::new(trial.op);
     let (results, floats) = trial.emit(&mut builder)?;
-    let (mut loss, mut number) = (None, 0);
+    let node = builder.nodes().last().unwrap().clone();
+    let (mut loss, mut number, mut seeds) = (None, 0, Vec::new());
     for result in results {
         let ty = builder.ty(result)?.clone();
+        seeds.push(None);
         if ty.dtype.is_float() {
             let weights = builder.input(&format!("w{number}"), ty)?;
+            seeds[number] = Some(weights);
             let weighted = builder.mul(result, weights)?;
             let part = builder.op("ReduceSum", &[weighted], &[("keepdims", Attribute::Int(0))])?;
             loss = Some(loss.map_or(Ok(part), |loss| builder.add(loss, part))?);
@@ -202,7 +212,10 @@ fn differentiated(trial: &Trial) -> Result<(Graph, Vec<String>)> {
         }
     }
     let loss = loss.unwrap();
-    let found = gradients(&mut builder, loss, &floats, &[])?;
+    let found = match trial.rule {
+        None => gradients(&mut builder, loss, &floats, &[])?,
+        Some(rule) => rule(&mut builder, &Use { node: &node, gradients: &seeds })?,
+    };
     let outputs = names('g', found.len());
     for (name, gradient) in outputs.iter().zip(found) {
         let gradient = gradient.unwrap_or_else(|| panic!("{}: `{name}` is missing", trial.op));
@@ -254,12 +267,16 @@ fn directional(trial: &Trial) -> Result<(f64, f64)> {
     Ok((analytic, (loss_at(1.0)? - loss_at(-1.0)?) / (2.0 * step)))
 }
 
-/// In double precision where ONNX Runtime has the kernels, else in single precision.
-fn check_gradient(op: &'static str, case: &Case) -> std::result::Result<(), String> {
+/// Whether the row's rule, or `rule` in its place, gives the differences: in double precision where ONNX Runtime has the
+/// kernels, else in single precision.
+fn check_gradient(op: &'static str, case: &Case, rule: Option<Rule>) -> std::result::Result<(), String> {
     let sizes = HashMap::from(SMALL);
-    let attempt = directional(&Trial::new(op, case, DType::F64, &sizes)).map(|found| (found, 1e-6));
-    let attempt = attempt
-        .or_else(|_| directional(&Trial::new(op, case, DType::F32, &sizes)).map(|found| (found, 2e-2)))
+    let attempt = |dtype, tolerance| {
+        let trial = Trial { rule, ..Trial::new(op, case, dtype, &sizes) };
+        directional(&trial).map(|found| (found, tolerance))
+    };
+    let attempt = attempt(DType::F64, 1e-6)
+        .or_else(|_| attempt(DType::F32, 2e-2))
         .map_err(|error| format!("{op} over {:?}: {error:?}", case.inputs))?;
     let ((analytic, numeric), tolerance) = attempt;
     if (analytic - numeric).abs() <= tolerance * numeric.abs().max(1.0) {
@@ -270,11 +287,11 @@ fn check_gradient(op: &'static str, case: &Case) -> std::result::Result<(), Stri
 
 #[test]
 fn gradients_are_central_differences() {
+    let mut failures = Vec::new();
     for row in rows().filter(|row| matches!(row.gradient, Gradient::Rule(_))) {
-        for case in (row.cases)() {
-            check_gradient(row.name, &case).unwrap();
-        }
+        failures.extend((row.cases)().iter().filter_map(|case| check_gradient(row.name, case, None).err()));
     }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
 /// What a test on tiny tensors cannot see: work that is split between threads gives the same bytes on each run, and they
@@ -314,12 +331,106 @@ fn check_large(trial: &Trial) -> usize {
     elements
 }
 
-/// A rule that is wrong is caught: twice the gradient of every row but those of zero.
+/// The gradient as it is, whatever the operator.
+fn nothing_done(_: &mut Builder, site: &Use) -> Result<Vec<Option<Value>>> {
+    Ok(vec![site.gradients[0]; site.node.inputs.len()])
+}
+
+/// The gradient times the output: for a softmax its first term only.
+fn times_output(builder: &mut Builder, site: &Use) -> Result<Vec<Option<Value>>> {
+    Ok(vec![Some(builder.mul(site.gradient()?, site.output(0)?)?)])
+}
+
+/// The gradient times the input of the same number, which is the wrong one for a product.
+fn times_input(builder: &mut Builder, site: &Use) -> Result<Vec<Option<Value>>> {
+    let gradient = site.gradient()?;
+    (0..site.node.inputs.len()).map(|index| builder.mul(gradient, site.input(index)?).map(Some)).collect()
+}
+
+/// The check fails for rules that lack a term, a factor or a sign, or take the wrong input, and only for these.
 #[test]
 fn a_wrong_rule_is_caught() {
-    let case = Case::new().input("batch,4").input("4");
-    let trial = Trial::new("Mul", &case, DType::F64, &HashMap::from(SMALL));
-    let (analytic, numeric) = directional(&trial).unwrap();
-    assert!((analytic - numeric).abs() < 1e-6 * numeric.abs().max(1.0));
-    assert!((2.0 * analytic - numeric).abs() > 1e-2 * numeric.abs().max(1.0));
+    let one = || Case::new().input("batch,tokens,4");
+    let two = || one().input("+:batch,tokens,4");
+    let wrong: [(&'static str, Case, Rule); 5] = [
+        ("Softmax", one(), times_output),
+        ("Erf", one(), nothing_done),
+        ("Sub", two(), nothing_done),
+        ("Mul", two(), times_input),
+        ("Div", two(), times_input),
+    ];
+    for (op, case, rule) in wrong {
+        let Gradient::Rule(right) = rows().find(|row| row.name == op).unwrap().gradient else { panic!("{op}") };
+        check_gradient(op, &case, Some(right)).unwrap();
+        let error = check_gradient(op, &case, Some(rule)).unwrap_err();
+        assert!(error.contains("by the rule"), "{error}");
+    }
+}
+
+/// In training the elements that `Dropout` kept have the scale of the gradient, the others none. Differences cannot show
+/// it, as each run drops others.
+#[test]
+fn dropout_hands_the_gradient_to_what_it_kept() {
+    let case = Case::new().input("+:batch,tokens,4").constant(Tensor::scalar(0.25f32)).constant(Tensor::scalar(true));
+    let trial = Trial::new("Dropout", &case, DType::F32, &HashMap::from(LARGE));
+    let mut builder = Builder::new("dropout");
+    let (results, floats) = trial.emit(&mut builder).unwrap();
+    let loss = builder.op("ReduceSum", &results, &[("keepdims", Attribute::Int(0))]).unwrap();
+    let gradient = gradients(&mut builder, loss, &floats, &[]).unwrap()[0].unwrap();
+    builder.output("y", results[0]).unwrap();
+    builder.output("g", gradient).unwrap();
+    let outputs = ["y".to_owned(), "g".to_owned()];
+    let inputs = trial.device_inputs(&trial.fed, &[]);
+    let found = run(&mut session(&builder.finish()).unwrap(), &inputs, &outputs).unwrap();
+    let (results, gradients, data) = (doubles(&found[0]), doubles(&found[1]), trial.fed[0].values::<f64>().unwrap());
+    for ((result, gradient), data) in results.iter().zip(&gradients).zip(data) {
+        assert!((result - gradient * data).abs() < 1e-5, "{result} of {data}: {gradient}");
+        assert!(*gradient == 0.0 || (gradient - 1.0 / 0.75).abs() < 1e-6, "{gradient}");
+    }
+    let kept = gradients.iter().filter(|gradient| **gradient != 0.0).count() as f64 / data.len() as f64;
+    assert!((kept - 0.75).abs() < 0.02, "{kept} of the elements are kept");
+}
+
+/// The gradients of the sum of an operator's results at `fed` vectors and constants.
+fn gradients_at(op: &'static str, case: &Case, fed: &[&[f64]]) -> Vec<Vec<f64>> {
+    let fed = fed.iter().map(|values| Tensor::vector(values.to_vec())).collect();
+    let trial = Trial { op, case, dtype: DType::F64, fed, rule: None };
+    let (graph, outputs) = differentiated(&trial).unwrap();
+    let result = trial.weights(&mut Random::new(1)).unwrap();
+    let ones: Vec<Tensor> = result
+        .iter()
+        .map(|result| Tensor::new(result.shape(), vec![1.0; result.shape().iter().product()]).unwrap())
+        .collect();
+    let found = run(&mut session(&graph).unwrap(), &trial.device_inputs(&trial.fed, &ones), &outputs).unwrap();
+    found.iter().map(doubles).collect()
+}
+
+/// Where no difference can be taken: gradients at ties, at zero and at bounds are those of PyTorch 2.
+#[test]
+fn gradients_at_corners_are_those_of_pytorch() {
+    let (one, two) = (|| Case::new().input("4"), || Case::new().input("4").input("4"));
+    let number = |value: f32| Tensor::scalar(value);
+    let halves = gradients_at("Max", &two(), &[&[1.0, 2.0, 3.0, 0.0], &[1.0, 1.0, 4.0, 0.0]]);
+    assert_eq!(halves, [[0.5, 1.0, 0.0, 0.5], [0.5, 0.0, 1.0, 0.5]]);
+    let powers = gradients_at("Pow", &two(), &[&[0.0, 0.0, -2.0, 0.0], &[0.0, 1.0, 0.0, 2.0]]);
+    assert_eq!(powers[0], [0.0, 1.0, 0.0, 0.0]);
+    assert_eq!([powers[1][0], powers[1][1], powers[1][3]], [0.0; 3]);
+    let square = one().constant(number(2.0));
+    assert_eq!(gradients_at("Pow", &square, &[&[0.0, -3.0, 1.0, 2.0]])[0], [0.0, -6.0, 2.0, 4.0]);
+    let root = one().constant(number(0.5));
+    assert_eq!(gradients_at("Pow", &root, &[&[0.0, 0.25, 1.0, 4.0]])[0], [f64::INFINITY, 1.0, 0.5, 0.25]);
+    let clip = one().constant(number(-1.0)).constant(number(1.0));
+    assert_eq!(gradients_at("Clip", &clip, &[&[-1.0, 1.0, 0.5, -2.0]])[0], [0.0, 0.0, 1.0, 0.0]);
+    for (op, at, expected) in [
+        ("Relu", [0.0, -1.0, 1.0, 0.0], [0.0, 0.0, 1.0, 0.0]),
+        ("Abs", [0.0, -1.0, 1.0, 0.0], [0.0, -1.0, 1.0, 0.0]),
+        ("ReduceMax", [1.0, 3.0, 3.0, 0.0], [0.0, 0.5, 0.5, 0.0]),
+        ("ReduceMin", [1.0, 3.0, 0.0, 0.0], [0.0, 0.0, 0.5, 0.5]),
+        ("ReduceProd", [2.0, 0.0, 3.0, 5.0], [0.0, 30.0, 0.0, 0.0]),
+        ("ReduceProd", [2.0, 0.0, 0.0, 5.0], [0.0; 4]),
+        ("ReduceL1", [0.0, -2.0, 1.0, 0.0], [0.0, -1.0, 1.0, 0.0]),
+        ("ReduceL2", [0.0; 4], [0.0; 4]),
+    ] {
+        assert_eq!(gradients_at(op, &one(), &[&at])[0], expected, "{op} at {at:?}");
+    }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use digrap_bench::error::Kind;
-use digrap_bench::store::{AnswerSettings, SettingsId, Store, StoredAnswer};
+use digrap_bench::store::{AnswerSettings, CurvePoint, SettingsId, Store, StoredAnswer};
 
 const BATCH: usize = 32;
 /// Tells a copy of this test binary which store to write to, see [`writer`].
@@ -283,7 +283,7 @@ fn a_store_of_a_newer_program_is_refused() {
     bytes[60..64].copy_from_slice(&9_u32.to_be_bytes());
     fs::write(&path, &bytes).unwrap();
     let error = open_error(&path);
-    let expected = format!("the store `{}` has version 9, this program reads up to version 1", path.display());
+    let expected = format!("the store `{}` has version 9, this program reads up to version 2", path.display());
     assert_eq!(error.to_string(), expected);
     assert_eq!(error.next_step(), Some("update the program, or use another --store"));
     assert_eq!(fs::read(&path).unwrap(), bytes);
@@ -358,4 +358,24 @@ fn names_with_a_meaning_to_sqlite_are_plain_files() {
         drop(Store::open(&path).unwrap());
         assert!(path.is_file(), "{name}");
     }
+}
+
+#[test]
+fn curves_are_found_by_run_and_series_and_points_are_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.sqlite");
+    let point = |series: &str, step, value| CurvePoint { series: series.to_owned(), step, value };
+    {
+        let mut store = Store::open(&path).unwrap();
+        let (one, two) = (store.training_run("{\"seed\":1}").unwrap(), store.training_run("{\"seed\":2}").unwrap());
+        assert_ne!(one, two);
+        store.record_curve(one, &[point("loss", 2, 0.5), point("loss", 1, 0.7), point("lr", 1, 1e-3)]).unwrap();
+        store.record_curve(two, &[point("loss", 1, 9.0)]).unwrap();
+        store.record_curve(one, &[point("loss", 2, 0.25), point("loss", 3, f64::NAN)]).unwrap();
+    }
+    let mut store = Store::open(&path).unwrap();
+    let one = store.training_run("{\"seed\":1}").unwrap();
+    assert_eq!(store.curve(one, "loss").unwrap(), [(1, 0.7), (2, 0.25), (3, f64::INFINITY)]);
+    assert_eq!(store.curve(one, "lr").unwrap(), [(1, 1e-3)]);
+    assert_eq!(store.curve(one, "nothing").unwrap(), []);
 }

@@ -1,9 +1,9 @@
 //! The questions that the arguments of `vqa` and `score` name, with the metric to score them by.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use digrap_bench::data::{find_dataset, vqa_json};
-use digrap_bench::error::Result;
+use digrap_bench::data::{DatasetRow, find_dataset, vqa_json};
+use digrap_bench::error::{Error, Result};
 use digrap_bench::score::find_metric;
 use digrap_bench::suite::PlannedDataset;
 
@@ -14,11 +14,24 @@ const CUSTOM_METRIC: &str = "official-2021";
 pub fn dataset(name: &str, root: Option<&Path>, metric: Option<&str>) -> Result<PlannedDataset> {
     let row = find_dataset(name)?;
     let metric = find_metric(metric.unwrap_or(row.metric))?;
-    let root = match root {
-        Some(root) => root.to_owned(),
-        None => super::machine::folders()?.data.join("datasets").join(row.name),
-    };
-    Ok(PlannedDataset { dataset: (row.load)(&root)?, metric })
+    Ok(PlannedDataset { dataset: (row.load)(&root_of(row, root)?)?, metric })
+}
+
+/// The training part of a known dataset.
+pub fn training(name: &str, root: Option<&Path>) -> Result<PlannedDataset> {
+    let row = find_dataset(name)?;
+    let load = row.load_training.ok_or_else(|| {
+        Error::input(format!("`{name}` has no part to train on"))
+            .hint("`digrap-bench list datasets` shows which have one")
+    })?;
+    Ok(PlannedDataset { dataset: load(&root_of(row, root)?)?, metric: find_metric(row.metric)? })
+}
+
+fn root_of(row: &DatasetRow, root: Option<&Path>) -> Result<PathBuf> {
+    match root {
+        Some(root) => Ok(root.to_owned()),
+        None => Ok(super::machine::folders()?.data.join("datasets").join(row.name)),
+    }
 }
 
 /// A set of one's own in the official format.

@@ -8,11 +8,13 @@ use clap::{Parser, Subcommand};
 use digrap_bench::error::{Error, Kind, Result};
 
 mod doctor;
+mod export;
 mod known;
 mod list;
 mod machine;
 mod progress;
 mod score;
+mod train;
 mod vqa;
 
 const EXIT_CODES: &str =
@@ -33,8 +35,12 @@ struct Cli {
 enum Verb {
     /// Evaluate models on questions about images
     Vqa(Box<vqa::VqaArgs>),
+    /// Fine-tune a model on questions about images
+    Train(Box<train::TrainArgs>),
     /// Score a results file
     Score(score::ScoreArgs),
+    /// Write models as ONNX files
+    Export(export::ExportArgs),
     /// The known datasets, metrics, model families and prompts
     List(list::ListArgs),
     /// What this machine can run, and what is missing
@@ -68,7 +74,9 @@ pub fn main() -> ExitCode {
 fn run(cli: &Cli) -> Result<()> {
     match &cli.verb {
         Verb::Vqa(args) => vqa::run(args, cli.json),
+        Verb::Train(args) => train::run(args, cli.json),
         Verb::Score(args) => score::run(args, cli.json),
+        Verb::Export(args) => export::run(args, cli.json),
         Verb::List(args) => list::run(args, cli.json),
         Verb::Doctor => doctor::run(cli.json),
     }

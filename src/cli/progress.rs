@@ -54,6 +54,15 @@ impl Progress {
         }
     }
 
+    /// Writes a line of its own, above the bar if there is one.
+    pub fn say(progress: Option<&Self>, text: &str) {
+        match progress.map(|progress| &progress.display) {
+            Some(Display::Bar(bar)) => bar.println(text),
+            // A message is a courtesy, as progress is.
+            _ => drop(writeln!(io::stderr().lock(), "{text}")),
+        }
+    }
+
     /// Ends the display; the last state stays visible.
     pub fn finish(self) {
         match &self.display {

@@ -164,7 +164,7 @@ fn shorten(datasets: &mut Vec<PlannedDataset>, limit: Option<u64>) -> Option<usi
     longer.then_some(count)
 }
 
-fn parse_dtype(text: &str) -> Result<Option<DType>> {
+pub fn parse_dtype(text: &str) -> Result<Option<DType>> {
     match text {
         "auto" => Ok(None),
         "f32" | "float32" => Ok(Some(DType::F32)),
@@ -183,7 +183,7 @@ fn parse_batch_size(text: &str) -> Result<Option<usize>> {
     }
 }
 
-fn available_threads() -> usize {
+pub fn available_threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 

@@ -17,7 +17,9 @@ pub(super) const ROW: DatasetRow = DatasetRow {
     metric: "official-2021",
     n: 9_673,
     obtain: "`make demo` fetches it; or `pip download --no-deps easy-vqa==1.0` and unpack the archive",
-    load: load_test,
+    load: |root| load(root, "test"),
+    load_training: Some(|root| load(root, "train")),
+    validation_share: 0.1,
 };
 
 const HUMAN_ANSWERS: i64 = 10;
@@ -49,10 +51,6 @@ pub fn load(root: &Path, part: &str) -> Result<Dataset> {
     }
     let images = ImageFolder::new(folder.join("images"), "{image_id}.png".parse()?);
     Ok(Dataset { name: ROW.name.to_owned(), questions, references: Some(builder.finish()), images })
-}
-
-fn load_test(root: &Path) -> Result<Dataset> {
-    load(root, "test")
 }
 
 fn answer_type(answer: &str) -> &'static str {

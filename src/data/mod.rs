@@ -97,6 +97,17 @@ impl Dataset {
         !self.questions.iter().all(|question| seen.insert(&question.question_id))
     }
 
+    /// The questions at these positions.
+    #[must_use]
+    pub fn select(&self, positions: &[usize]) -> Self {
+        Self {
+            name: self.name.clone(),
+            questions: positions.iter().map(|position| self.questions[*position].clone()).collect(),
+            references: self.references.as_ref().map(|references| references.select(positions)),
+            images: self.images.clone(),
+        }
+    }
+
     /// The first `count` questions (all, where there are fewer).
     #[must_use]
     pub fn limit(mut self, count: usize) -> Self {
@@ -124,8 +135,12 @@ pub struct DatasetRow {
     pub n: usize,
     /// How to get the files.
     pub obtain: &'static str,
-    /// Loads it from a folder.
+    /// Loads the evaluated part from a folder.
     pub load: fn(&Path) -> Result<Dataset>,
+    /// Loads the part to train on from a folder, where there is one.
+    pub load_training: Option<fn(&Path) -> Result<Dataset>>,
+    /// Share of the training images that are held out to select checkpoints.
+    pub validation_share: f64,
 }
 
 /// Every known dataset.

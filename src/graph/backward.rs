@@ -6,8 +6,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::ops::{self, Gradient, Use};
-use super::{Attribute, Builder, Dim, Node, Value};
+use super::ops::{self, Gradient, Op, Use};
+use super::{Attribute, Builder, Dim, Node, Value, is_standard};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
@@ -28,7 +28,9 @@ pub fn gradients(
 ) -> Result<Vec<Option<Value>>> {
     let nodes = builder.nodes().to_vec();
     let dependent = dependents(builder, &nodes, wanted)?;
-    let mut walk = Walk { builder, dependent, gradients: HashMap::new(), segments: segments(&nodes, recomputed) };
+    let captured = builder.captured();
+    let segments = segments(&nodes, recomputed);
+    let mut walk = Walk { builder, dependent, captured, gradients: HashMap::new(), segments };
     let seed = seed(walk.builder, loss)?;
     walk.gradients.insert(loss, seed);
     for node in nodes.iter().rev() {
@@ -40,9 +42,10 @@ pub fn gradients(
 /// The floating-point values that depend on `wanted`, themselves included.
 fn dependents(builder: &Builder, nodes: &[Node], wanted: &[Value]) -> Result<HashSet<Value>> {
     let mut dependent: HashSet<Value> = wanted.iter().copied().collect();
+    let captured = builder.captured();
     for node in nodes {
-        let fed = node.inputs.iter().flatten().any(|input| dependent.contains(input));
-        let crossed = !ops::find(&node.op).is_some_and(|row| matches!(row.gradient, Gradient::Zero { .. }));
+        let fed = reads(node, &captured).any(|input| dependent.contains(input));
+        let crossed = !row_of(node).is_some_and(|row| matches!(row.gradient, Gradient::Zero { .. }));
         if fed && crossed {
             // Where nothing is known of a result it may carry a gradient.
             dependent.extend(
@@ -51,6 +54,16 @@ fn dependents(builder: &Builder, nodes: &[Node], wanted: &[Value]) -> Result<Has
         }
     }
     Ok(dependent)
+}
+
+/// What a node reads, through its sub-graphs too.
+fn reads<'a>(node: &'a Node, captured: &'a HashMap<Value, Vec<Value>>) -> impl Iterator<Item = &'a Value> {
+    let inside = node.outputs.first().and_then(|output| captured.get(output));
+    node.inputs.iter().flatten().chain(inside.into_iter().flatten())
+}
+
+fn row_of(node: &Node) -> Option<&'static Op> {
+    ops::find(&node.op).filter(|_| is_standard(&node.domain))
 }
 
 /// The gradient of the loss with respect to itself.
@@ -83,6 +96,8 @@ fn segments(nodes: &[Node], scopes: &[String]) -> Vec<Segment> {
 struct Walk<'a> {
     builder: &'a mut Builder,
     dependent: HashSet<Value>,
+    /// What nodes read through their sub-graphs.
+    captured: HashMap<Value, Vec<Value>>,
     /// Sums of the contributions so far.
     gradients: HashMap<Value, Value>,
     segments: Vec<Segment>,
@@ -94,11 +109,11 @@ impl Walk<'_> {
         let outputs: Vec<Option<Value>> =
             node.outputs.iter().map(|output| self.gradients.get(output).copied()).collect();
         let reached = outputs.iter().any(Option::is_some);
-        if !reached || !node.inputs.iter().flatten().any(|input| self.dependent.contains(input)) {
+        if !reached || !reads(node, &self.captured).any(|input| self.dependent.contains(input)) {
             return Ok(());
         }
         let within = |error: Error| error.within(format!("cannot differentiate `{}` (node `{}`)", node.op, node.name));
-        let row = ops::find(&node.op).filter(|_| matches!(node.domain.as_str(), "" | "ai.onnx")).ok_or_else(|| {
+        let row = row_of(node).ok_or_else(|| {
             Error::input(format!("cannot differentiate `{}` (node `{}`): no row in graph::ops", node.op, node.name))
                 .hint("choose weights that the loss reaches without crossing it")
         })?;

@@ -15,20 +15,30 @@ pub struct Builder {
     scope: Vec<String>,
     names: HashSet<String>,
     parameters: HashMap<String, Value>,
+    /// Positions of values among the initialisers.
+    stored: HashMap<Value, usize>,
+    /// What the nodes of a foreign graph read through their sub-graphs.
+    captured: HashMap<Value, Vec<Value>>,
 }
 
 impl Builder {
     /// An empty graph with this name.
     pub fn new(name: &str) -> Self {
-        Self { graph: Graph::new(name), scope: Vec::new(), names: HashSet::new(), parameters: HashMap::new() }
+        Self::resume(Graph::new(name))
     }
 
     /// Goes on with a finished graph.
     pub fn resume(graph: Graph) -> Self {
         let names = graph.values.iter().map(|value| value.name.clone()).collect();
         let stored = graph.initializers.iter().map(|(value, _)| (graph.name_of(*value).to_owned(), *value));
-        let parameters = stored.collect();
-        Self { graph, scope: Vec::new(), names, parameters }
+        let (parameters, captured) = (stored.collect(), graph.captured());
+        let mut builder = Self { graph, scope: Vec::new(), names, parameters, stored: HashMap::new(), captured };
+        builder.index();
+        builder
+    }
+
+    fn index(&mut self) {
+        self.stored = self.graph.initializers.iter().zip(0..).map(|((value, _), at)| (*value, at)).collect();
     }
 
     /// Emits the nodes that follow under `scope` in node names, until [`Builder::leave`].
@@ -54,17 +64,62 @@ impl Builder {
             return Ok(*value);
         }
         let value = self.named(name, Some(ty.clone()))?;
-        self.graph.initializers.push((value, place()?));
+        self.store(value, place()?);
         self.parameters.insert(name.to_owned(), value);
         Ok(value)
+    }
+
+    /// The input of this name, declared on first use; also whether this was the first.
+    pub fn shared_input(&mut self, name: &str, ty: &Type) -> Result<(Value, bool)> {
+        if let Some(value) = self.parameters.get(name) {
+            return Ok((*value, false));
+        }
+        let value = self.input(name, ty.clone())?;
+        self.parameters.insert(name.to_owned(), value);
+        Ok((value, true))
     }
 
     /// A constant inside the graph.
     pub fn constant(&mut self, tensor: Tensor) -> Result<Value> {
         let name = self.fresh("constant");
         let value = self.named(&name, Some(Type::of(&tensor)))?;
-        self.graph.initializers.push((value, Initializer::Inline(tensor)));
+        self.store(value, Initializer::Inline(tensor));
         Ok(value)
+    }
+
+    fn store(&mut self, value: Value, initializer: Initializer) {
+        self.stored.insert(value, self.graph.initializers.len());
+        self.graph.initializers.push((value, initializer));
+    }
+
+    /// Turns initialisers into inputs of the graph, in this order and under their names, which are fed from then on.
+    /// Returns what they held, in the order of the file.
+    ///
+    /// # Errors
+    ///
+    /// Internal error where one is no initialiser of floating-point numbers.
+    pub fn release(&mut self, weights: &[Value]) -> Result<Vec<(Value, Initializer)>> {
+        for weight in weights {
+            let ty = self.ty(*weight)?;
+            if !self.stored.contains_key(weight) || !ty.dtype.is_float() {
+                let name = self.name_of(*weight);
+                return Err(Error::internal(format!("`{name}`, {ty}, is no initialiser of floating-point numbers")));
+            }
+        }
+        let released: HashSet<Value> = weights.iter().copied().collect();
+        let all = std::mem::take(&mut self.graph.initializers);
+        let (held, kept) = all.into_iter().partition(|(value, _)| released.contains(value));
+        self.graph.initializers = kept;
+        self.graph.inputs.extend_from_slice(weights);
+        self.index();
+        Ok(held)
+    }
+
+    /// Undoes [`Builder::release`] for these initialisers.
+    pub(super) fn retain(&mut self, weights: Vec<(Value, Initializer)>) {
+        self.graph.inputs.retain(|input| !weights.iter().any(|(weight, _)| weight == input));
+        self.graph.initializers.extend(weights);
+        self.index();
     }
 
     /// A constant without dimensions.
@@ -141,21 +196,28 @@ impl Builder {
     /// Declares `value` an output of the graph under `name`.
     pub fn output(&mut self, name: &str, value: Value) -> Result<()> {
         let computed = self.graph.nodes.iter().any(|node| node.outputs.contains(&value));
-        if computed && !self.graph.outputs.contains(&value) {
+        let inside = self.captured.values().any(|values| values.contains(&value));
+        if computed && !inside && !self.graph.outputs.contains(&value) {
             self.rename(value, name)?;
             self.graph.outputs.push(value);
             return Ok(());
         }
-        // An input or a parameter keeps its name, and so does a value that is handed out already.
+        // An input, a parameter and what a sub-graph reads keep their names, as does a value that is handed out already.
         let copy = self.op("Identity", &[value], &[])?;
         self.output(name, copy)
     }
 
+    /// Whether some value has this name.
+    pub fn is_taken(&self, name: &str) -> bool {
+        self.names.contains(name)
+    }
+
     /// Type of a value.
     pub fn ty(&self, value: Value) -> Result<&Type> {
-        self.graph
-            .type_of(value)
-            .ok_or_else(|| Error::internal(format!("the type of `{}` is not known", self.graph.name_of(value))))
+        self.graph.type_of(value).ok_or_else(|| {
+            Error::input(format!("the type of `{}` is not known", self.graph.name_of(value)))
+                .hint("let `onnx.shape_inference` add the types of values to the file")
+        })
     }
 
     /// Name of a value.
@@ -189,14 +251,12 @@ impl Builder {
         (row.shape)(&site).map_err(|error| error.within(format!("cannot emit `{op}` (node `{name}`)")))
     }
 
-    /// A value that is a constant inside the graph.
+    /// The value of a constant inside the graph.
     pub(super) fn inline(&self, value: Value) -> Option<&Tensor> {
-        self.graph.initializers.iter().rev().find(|(key, _)| *key == value).and_then(|(_, initializer)| {
-            match initializer {
-                Initializer::Inline(tensor) => Some(tensor),
-                Initializer::External { .. } => None,
-            }
-        })
+        match &self.graph.initializers[*self.stored.get(&value)?].1 {
+            Initializer::Inline(tensor) => Some(tensor),
+            Initializer::External { .. } => None,
+        }
     }
 
     fn named(&mut self, name: &str, ty: Option<Type>) -> Result<Value> {
@@ -213,17 +273,41 @@ impl Builder {
     }
 
     fn rename(&mut self, value: Value, name: &str) -> Result<()> {
+        if self.name_of(value) == name {
+            return Ok(());
+        }
         self.claim(name)?;
         name.clone_into(&mut self.graph.values[value.index()].name);
         Ok(())
     }
 
     fn fresh(&self, what: &str) -> String {
-        let mut name = self.scope.join("/");
-        if !name.is_empty() {
-            name.push('/');
+        let mut prefix = self.scope.join("/");
+        if !prefix.is_empty() {
+            prefix.push('/');
         }
-        format!("{name}{what}_{}", self.graph.values.len())
+        // Only foreign graphs can have values that are named like this one.
+        let mut names = (self.graph.values.len()..).map(|number| format!("{prefix}{what}_{number}"));
+        names.find(|name| !self.names.contains(name)).unwrap_or(prefix)
+    }
+
+    /// What nodes read through their sub-graphs, by the first output of each.
+    pub(super) fn captured(&self) -> HashMap<Value, Vec<Value>> {
+        self.captured.clone()
+    }
+
+    /// The graph so far.
+    pub(super) fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// Gives an inner value another name, so that `name` is free.
+    pub(super) fn vacate(&mut self, value: Value) -> Result<()> {
+        let name = self.name_of(value).to_owned();
+        let other = self.fresh(&name);
+        self.rename(value, &other)?;
+        self.names.remove(&name);
+        Ok(())
     }
 }
 

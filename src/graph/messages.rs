@@ -12,6 +12,9 @@ pub(super) struct ModelProto {
     pub(super) graph: Option<GraphProto>,
     #[prost(message, repeated, tag = "8")]
     pub(super) opset_import: Vec<OperatorSetIdProto>,
+    /// Each one a `FunctionProto`, kept as it is: a function names the operator sets of its own.
+    #[prost(bytes = "vec", repeated, tag = "25")]
+    pub(super) functions: Vec<Vec<u8>>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -73,6 +76,15 @@ pub(super) struct AttributeProto {
     pub(super) ints: Vec<i64>,
     #[prost(int32, optional, tag = "20")]
     pub(super) r#type: Option<i32>,
+}
+
+/// The sub-graphs of an `AttributeProto`: read to see what they use, never written.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct SubGraphs {
+    #[prost(message, optional, tag = "6")]
+    pub(super) g: Option<GraphProto>,
+    #[prost(message, repeated, tag = "11")]
+    pub(super) graphs: Vec<GraphProto>,
 }
 
 #[derive(Clone, PartialEq, Message)]

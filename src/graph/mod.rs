@@ -5,16 +5,22 @@
 
 mod backward;
 mod builder;
+mod folding;
 mod messages;
 pub mod ops;
 mod protobuf;
+mod reader;
+mod subgraph;
+mod training;
+mod upgrade;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
 pub use backward::gradients;
 pub use builder::Builder;
+pub use training::{Loss, TrainingReport, training_graph};
 
 use crate::tensor::{DType, Tensor};
 use ops::Attributes;
@@ -155,6 +161,11 @@ pub enum Initializer {
     },
 }
 
+/// Whether a domain is that of the ONNX specification, which has two names.
+fn is_standard(domain: &str) -> bool {
+    matches!(domain, "" | "ai.onnx")
+}
+
 #[derive(Debug, Clone, PartialEq)]
 struct ValueInfo {
     name: String,
@@ -176,6 +187,10 @@ pub struct Graph {
     pub initializers: Vec<(Value, Initializer)>,
     values: Vec<ValueInfo>,
     opsets: Vec<(String, i64)>,
+    /// Each a `FunctionProto` of the file, as it was read.
+    functions: Vec<Vec<u8>>,
+    /// Initialisers that are no weights: they were made by `Constant` nodes, or follow from others.
+    literals: HashSet<Value>,
 }
 
 impl Graph {
@@ -188,7 +203,35 @@ impl Graph {
             initializers: Vec::new(),
             values: Vec::new(),
             opsets: vec![(String::new(), OPSET)],
+            functions: Vec::new(),
+            literals: HashSet::new(),
         }
+    }
+
+    /// Version of the standard operators, if the graph uses them.
+    pub fn opset(&self) -> Option<i64> {
+        self.opsets.iter().find(|(domain, _)| is_standard(domain)).map(|(_, version)| *version)
+    }
+
+    /// Values by name.
+    fn named(&self) -> HashMap<&str, Value> {
+        (0..).zip(&self.values).map(|(index, value)| (value.name.as_str(), Value(index))).collect()
+    }
+
+    /// The values that a node reads from outside its inputs, through its sub-graphs, by the node's first output.
+    fn captured(&self) -> HashMap<Value, Vec<Value>> {
+        let holds = |node: &&Node| node.attributes.iter().any(|(_, value)| matches!(value, Attribute::Other(_)));
+        let mut captured = HashMap::new();
+        if !self.nodes.iter().any(|node| holds(&node)) {
+            return captured;
+        }
+        let named = self.named();
+        for node in self.nodes.iter().filter(holds) {
+            let names = subgraph::captured(&node.attributes);
+            let values = names.iter().filter_map(|name| named.get(name.as_str()).copied());
+            captured.extend(node.outputs.first().map(|output| (*output, values.collect())));
+        }
+        captured
     }
 
     fn add_value(&mut self, name: String, ty: Option<Type>) -> Value {
@@ -199,10 +242,12 @@ impl Graph {
     /// Removes nodes and initialisers that no output depends on. Inputs stay.
     pub fn prune(&mut self) {
         let mut needed: HashSet<Value> = self.outputs.iter().copied().collect();
+        let captured = self.captured();
         let mut kept = Vec::with_capacity(self.nodes.len());
         for node in std::mem::take(&mut self.nodes).into_iter().rev() {
             if node.outputs.iter().any(|output| needed.contains(output)) {
                 needed.extend(node.inputs.iter().flatten());
+                needed.extend(node.outputs.first().and_then(|output| captured.get(output)).into_iter().flatten());
                 kept.push(node);
             }
         }

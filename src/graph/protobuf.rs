@@ -9,7 +9,7 @@ use super::messages::{
     TensorProto, TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
 };
 use super::ops::{self, Site};
-use super::{Attribute, Dim, Graph, Initializer, Node, OPSET, Type, Value};
+use super::{Attribute, Dim, Graph, Initializer, Node, OPSET, Type, Value, is_standard, reader};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 
@@ -65,29 +65,24 @@ impl Graph {
             producer_name: Some("digrap-bench".to_owned()),
             graph: Some(graph),
             opset_import: self.opsets.iter().map(opset).collect(),
+            functions: self.functions.clone(),
         };
         model.encode_to_vec()
     }
 
     /// Reads the bytes of an `.onnx` file. Any operator and any attribute loads and is written back by
-    /// [`Graph::to_onnx`]. Shape rules are those of opset [`OPSET`]: in a file of another opset, and for operators
-    /// without a row, the types of results are known only where the file states them. Functions that a file defines
-    /// are not read.
+    /// [`Graph::to_onnx`].
+    ///
+    /// Nodes of opset 13 to 22 are brought into the form of opset [`OPSET`]; other opsets stay as they are. Constants,
+    /// and what follows from constants by integer arithmetic, become initialisers. Where no shape rule says more (for
+    /// operators without a row, and in a file of another opset), types are those that the file states.
     ///
     /// # Errors
     ///
     /// Input errors: no protobuf of a model; a node that reads what nothing before it makes; an initialiser that is
-    /// damaged or of an element type without a [`DType`].
+    /// damaged or of an element type without a [`DType`]; a node without a counterpart in opset [`OPSET`].
     pub fn from_onnx(bytes: &[u8]) -> Result<Self> {
-        let model = ModelProto::decode(bytes).map_err(|cause| Error::input("not an ONNX model").caused_by(cause))?;
-        let proto = model.graph.ok_or_else(|| Error::input("the ONNX model holds no graph"))?;
-        let mut graph = Graph::new(proto.name.as_deref().unwrap_or("graph"));
-        graph.opsets = model
-            .opset_import
-            .into_iter()
-            .map(|opset| (opset.domain.unwrap_or_default(), opset.version.unwrap_or(1)))
-            .collect();
-        Reader { graph, values: HashMap::new() }.read(proto)
+        reader::read(ModelProto::decode_bytes(bytes)?)
     }
 
     fn encode_node(&self, node: &Node) -> NodeProto {
@@ -105,8 +100,16 @@ impl Graph {
     /// Types that reading the file could not infer, as a file states them.
     fn stated_values(&self) -> Vec<ValueInfoProto> {
         let mut stated = Vec::new();
+        let constants: HashMap<Value, &Tensor> = self
+            .initializers
+            .iter()
+            .filter_map(
+                |(value, place)| if let Initializer::Inline(tensor) = place { Some((*value, tensor)) } else { None },
+            )
+            .collect();
         for node in &self.nodes {
-            let inferred = self.infer(node).unwrap_or_default();
+            let inferred = self.infer(node, node.outputs.len(), |value| constants.get(&value).copied());
+            let inferred = inferred.unwrap_or_default();
             for (at, output) in node.outputs.iter().enumerate() {
                 let ty = self.type_of(*output);
                 if ty.is_some() && ty != inferred.get(at) && !self.outputs.contains(output) {
@@ -118,11 +121,15 @@ impl Graph {
     }
 
     /// Types of a node's results, where its operator has a row for the opset of this graph and the types of its
-    /// inputs are known.
-    fn infer(&self, node: &Node) -> Option<Vec<Type>> {
+    /// inputs are known. `constant` finds the constants inside the graph.
+    pub(super) fn infer<'a>(
+        &'a self,
+        node: &Node,
+        outputs: usize,
+        constant: impl Fn(Value) -> Option<&'a Tensor>,
+    ) -> Option<Vec<Type>> {
         let Node { domain, op, inputs, .. } = node;
-        let ruled = |(domain, version): &(String, i64)| is_standard(domain) && *version == OPSET;
-        if !is_standard(domain) || !self.opsets.iter().any(ruled) {
+        if !is_standard(domain) || self.opset() != Some(OPSET) {
             return None;
         }
         let row = ops::find(op)?;
@@ -133,14 +140,7 @@ impl Graph {
                 None => None,
             });
         }
-        let constants = inputs.iter().map(|input| {
-            let (_, initializer) = self.initializers.iter().find(|(value, _)| Some(*value) == *input)?;
-            match initializer {
-                Initializer::Inline(tensor) => Some(tensor),
-                Initializer::External { .. } => None,
-            }
-        });
-        let (constants, outputs) = (constants.collect(), node.outputs.len());
+        let constants = inputs.iter().map(|input| input.and_then(&constant)).collect();
         (row.shape)(&Site { op, inputs: types, constants, attributes: node.attributes(), outputs }).ok()
     }
 
@@ -178,9 +178,18 @@ impl Graph {
     }
 }
 
-/// Whether a domain is that of the ONNX specification, which has two names.
-fn is_standard(domain: &str) -> bool {
-    matches!(domain, "" | "ai.onnx")
+impl ModelProto {
+    /// The message in the bytes of an `.onnx` file.
+    pub(super) fn decode_bytes(bytes: &[u8]) -> Result<Self> {
+        Self::decode(bytes).map_err(|cause| Error::input("not an ONNX model").caused_by(cause))
+    }
+}
+
+impl TensorProto {
+    /// Whether its elements lie in another file.
+    pub(super) fn is_external(&self) -> bool {
+        self.data_location == Some(EXTERNAL)
+    }
 }
 
 fn fixed_dims(ty: &Type) -> Vec<i64> {
@@ -236,86 +245,7 @@ fn encode_attribute(name: &str, attribute: &Attribute) -> Vec<u8> {
     proto.encode_to_vec()
 }
 
-struct Reader {
-    graph: Graph,
-    values: HashMap<String, Value>,
-}
-
-impl Reader {
-    fn read(mut self, proto: GraphProto) -> Result<Graph> {
-        let stated: HashMap<String, Type> = proto
-            .value_info
-            .iter()
-            .chain(&proto.output)
-            .filter_map(|info| Some((info.name.clone()?, decode_type(info)?)))
-            .collect();
-        for tensor in proto.initializer {
-            self.read_initializer(tensor)?;
-        }
-        for info in &proto.input {
-            let name = info.name.clone().unwrap_or_default();
-            if !self.values.contains_key(&name) {
-                let value = self.declare(name, decode_type(info));
-                self.graph.inputs.push(value);
-            }
-        }
-        for (index, node) in proto.node.into_iter().enumerate() {
-            self.read_node(index, node, &stated)?;
-        }
-        for info in &proto.output {
-            let name = info.name.as_deref().unwrap_or_default();
-            let value = self.values.get(name).copied();
-            self.graph.outputs.push(value.ok_or_else(|| Error::input(format!("no node makes the output `{name}`")))?);
-        }
-        Ok(self.graph)
-    }
-
-    fn declare(&mut self, name: String, ty: Option<Type>) -> Value {
-        let value = self.graph.add_value(name.clone(), ty);
-        self.values.insert(name, value);
-        value
-    }
-
-    fn read_initializer(&mut self, tensor: TensorProto) -> Result<()> {
-        let name = tensor.name.clone().unwrap_or_default();
-        let within = |error: Error| error.within(format!("cannot read the initialiser `{name}`"));
-        let (ty, initializer) = decode_initializer(tensor).map_err(within)?;
-        let value = self.declare(name.clone(), Some(ty));
-        self.graph.initializers.push((value, initializer));
-        Ok(())
-    }
-
-    fn read_node(&mut self, index: usize, proto: NodeProto, stated: &HashMap<String, Type>) -> Result<()> {
-        let op = proto.op_type.unwrap_or_default();
-        let name = proto.name.filter(|name| !name.is_empty()).unwrap_or_else(|| format!("{op}_{index}"));
-        let mut inputs = Vec::with_capacity(proto.input.len());
-        for input in proto.input {
-            let value = self.values.get(&input).copied();
-            if value.is_none() && !input.is_empty() {
-                return Err(Error::input(format!("node `{name}` reads `{input}`, which nothing before it makes")));
-            }
-            inputs.push(value);
-        }
-        let attributes = proto
-            .attribute
-            .into_iter()
-            .map(decode_attribute)
-            .collect::<Result<Vec<_>>>()
-            .map_err(|error| error.within(format!("cannot read the attributes of node `{name}`")))?;
-        let domain = proto.domain.unwrap_or_default();
-        let outputs = proto.output.into_iter().map(|output| self.declare(output, None)).collect();
-        let node = Node { name, op, domain, inputs, outputs, attributes };
-        let inferred = self.graph.infer(&node).unwrap_or_default();
-        for (at, output) in node.outputs.iter().enumerate() {
-            let ty = inferred.get(at).or_else(|| stated.get(self.graph.name_of(*output))).cloned();
-            self.graph.values[output.index()].ty = ty;
-        }
-        self.graph.nodes.push(node);
-        Ok(())
-    }
-}
-
-fn decode_type(info: &ValueInfoProto) -> Option<Type> {
+pub(super) fn decode_type(info: &ValueInfoProto) -> Option<Type> {
     let tensor = info.r#type.as_ref()?.tensor_type.as_ref()?;
     let dtype = dtype_from_onnx(i64::from(tensor.elem_type?)).ok()?;
     let dims = tensor.shape.as_ref()?.dim.iter().map(|dim| match (dim.dim_value, &dim.dim_param) {
@@ -326,8 +256,8 @@ fn decode_type(info: &ValueInfoProto) -> Option<Type> {
     Some(Type { dtype, dims: dims.collect() })
 }
 
-fn decode_initializer(proto: TensorProto) -> Result<(Type, Initializer)> {
-    if proto.data_location != Some(EXTERNAL) {
+pub(super) fn decode_initializer(proto: TensorProto) -> Result<(Type, Initializer)> {
+    if !proto.is_external() {
         let tensor = decode_tensor(proto)?;
         return Ok((Type::of(&tensor), Initializer::Inline(tensor)));
     }
@@ -373,7 +303,7 @@ fn decode_tensor(proto: TensorProto) -> Result<Tensor> {
     }
 }
 
-fn decode_attribute(bytes: Vec<u8>) -> Result<(String, Attribute)> {
+pub(super) fn decode_attribute(bytes: Vec<u8>) -> Result<(String, Attribute)> {
     let proto = AttributeProto::decode(&*bytes)
         .map_err(|cause| Error::input("an attribute is no ONNX attribute").caused_by(cause))?;
     let name = proto.name.clone().unwrap_or_default();
@@ -400,7 +330,7 @@ fn decode_attribute(bytes: Vec<u8>) -> Result<(String, Attribute)> {
 /// Whether a tensor is of a known element type and not in another file.
 fn has_elements_here(proto: &TensorProto) -> bool {
     let dtype = dtype_from_onnx(i64::from(proto.data_type.unwrap_or(0)));
-    dtype.is_ok() && proto.data_location != Some(EXTERNAL)
+    dtype.is_ok() && !proto.is_external()
 }
 
 #[cfg(test)]
@@ -511,7 +441,9 @@ mod tests {
             (OPSET, "Exp", "ai.onnx", "f32[2]"),
             (OPSET, "Exp", "elsewhere", "f32[7]"),
             (OPSET, "Unheard", "", "f32[7]"),
-            (OPSET - 1, "Exp", "", "f32[7]"),
+            (OPSET - 1, "Exp", "", "f32[2]"),
+            (12, "Exp", "", "f32[7]"),
+            (OPSET + 1, "Exp", "", "f32[7]"),
         ];
         for (opset, op, domain, expected) in cases {
             let graph = Graph::from_onnx(&file(opset, node(op, domain, vec![]))).unwrap();

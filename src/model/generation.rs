@@ -1,7 +1,7 @@
 //! From prompts and image features to generated tokens: batches, positions, the cache of keys and values.
 
-use super::Model;
 use super::decoding::{Candidates, Continuation, Decoding, Search};
+use super::{Model, with_trained};
 use crate::error::{Error, Result};
 use crate::runtime::DeviceTensor;
 use crate::tensor::Tensor;
@@ -113,7 +113,7 @@ impl Model {
         let shape = [requests.len(), width];
         let (ids, positions) = (self.int_tensor(shape, ids)?, self.int_tensor(shape, positions)?);
         let (rows, top_k) = (self.int_vector(rows)?, self.int_vector(vec![count as i64])?);
-        let inputs = [
+        let inputs = vec![
             ("image_features", features),
             ("image_rows", &rows),
             ("input_ids", &ids),
@@ -121,6 +121,7 @@ impl Model {
             ("top_k", &top_k),
         ];
         let host: &[&str] = if first_logits { &["tokens", "scores", "logits"] } else { &["tokens", "scores"] };
+        let inputs = with_trained(&self.trained, &self.prefill, inputs);
         let outputs = self.prefill.run(&inputs, &names.present(), host)?;
         step_of(outputs, names.layers, first_logits)
     }
@@ -139,6 +140,7 @@ impl Model {
         let (keys, top_k) = (self.int_tensor(shape, key_positions)?, self.int_vector(vec![count as i64])?);
         let mut inputs = vec![("rows", &rows), ("token_ids", &tokens), ("key_positions", &keys), ("top_k", &top_k)];
         inputs.extend(names.past.iter().map(String::as_str).zip(&last.cache));
+        let inputs = with_trained(&self.trained, &self.decode, inputs);
         let outputs = self.decode.run(&inputs, &names.present(), &["tokens", "scores"])?;
         step_of(outputs, names.layers, false)
     }

@@ -126,6 +126,25 @@ impl TextProcessor {
         }
     }
 
+    /// Tokens of an answer to learn, with the token that ends it.
+    ///
+    /// # Errors
+    /// Input error for a text without tokens, or with one that the model does not know.
+    pub fn encode_answer(&self, answer: &str, end: u32) -> Result<Vec<u32>> {
+        let cannot = || Error::input(format!("cannot learn the answer `{answer}`"));
+        let encoding = self.tokenizer.encode_fast(answer, false).map_err(|cause| cannot().caused_by(cause))?;
+        let ids = encoding.get_ids();
+        let unknown = |id: &&u32| **id as usize >= self.limits.vocabulary;
+        match ids.iter().find(unknown) {
+            _ if ids.is_empty() => Err(cannot().caused_by(Error::input("it has no tokens"))),
+            Some(id) => {
+                let cause = format!("token {id} is beyond the model's vocabulary of {}", self.limits.vocabulary);
+                Err(cannot().caused_by(Error::input(cause)).hint("tokenizer.json and config.json must belong together"))
+            }
+            None => Ok([ids, &[end]].concat()),
+        }
+    }
+
     /// The answer that generated tokens spell: special tokens left out, white space at both ends removed.
     pub fn decode(&self, tokens: &[u32]) -> Result<String> {
         let text = self

@@ -14,10 +14,10 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 use crate::graph::{Dim, Initializer, Type};
-use crate::tensor::DType;
+use crate::tensor::{DType, Tensor};
 
-const SINGLE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
+pub(super) const SINGLE: &str = "model.safetensors";
+pub(super) const INDEX: &str = "model.safetensors.index.json";
 /// Between two reports of progress.
 const PROGRESS_BYTES: usize = 16 << 20;
 /// Alignment of the tensors that are converted for another compute dtype.
@@ -38,6 +38,30 @@ struct Entry {
 struct Shard {
     path: PathBuf,
     map: Mmap,
+}
+
+/// A tensor as it lies in its file.
+#[derive(Debug, Clone, Copy)]
+pub struct StoredTensor<'a> {
+    /// Its element type.
+    pub dtype: DType,
+    /// Its dimensions.
+    pub shape: &'a [usize],
+    /// Its elements, little-endian, in row-major order.
+    pub bytes: &'a [u8],
+}
+
+impl StoredTensor<'_> {
+    /// Its elements in f32.
+    ///
+    /// # Errors
+    /// Internal error if it holds no floats.
+    pub fn to_f32(self) -> Result<Tensor> {
+        let mut bytes = Vec::with_capacity(self.bytes.len() / self.dtype.size() * DType::F32.size());
+        write_converted(&mut bytes, self.dtype, self.bytes, DType::F32)
+            .map_err(|cause| Error::internal("cannot convert a tensor").caused_by(cause))?;
+        Tensor::from_bytes(DType::F32, self.shape, &bytes)
+    }
 }
 
 /// The tensors of a checkpoint folder by their names there.
@@ -77,9 +101,40 @@ impl Weights {
         Ok(weights)
     }
 
+    /// Maps one file of a folder.
+    ///
+    /// # Errors
+    /// Input error naming the file, which is missing, truncated or no safetensors file.
+    pub(super) fn open_file(folder: &Path, name: &str) -> Result<Self> {
+        let mut weights = Self { folder: folder.to_owned(), shards: Vec::new(), entries: HashMap::new() };
+        weights.add_file(name.to_owned())?;
+        Ok(weights)
+    }
+
     /// Whether the checkpoint holds this tensor.
     pub fn contains(&self, name: &str) -> bool {
         self.entries.contains_key(name)
+    }
+
+    /// The elements of a tensor of these dimensions in f32.
+    ///
+    /// # Errors
+    /// Input error for a tensor that is not there, has another shape or holds no floats.
+    pub fn values(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        let ty = Type::new(DType::F32, shape.iter().copied().map(Dim::Fixed).collect::<Vec<_>>());
+        self.view(self.entry(name, &ty)?).to_f32()
+    }
+
+    /// A tensor as it is stored, if there is one of this name.
+    pub fn stored(&self, name: &str) -> Option<StoredTensor<'_>> {
+        self.entries.get(name).map(|entry| self.view(entry))
+    }
+
+    /// The names of all tensors, sorted.
+    pub fn names(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.entries.keys().map(String::as_str).collect();
+        names.sort_unstable();
+        names
     }
 
     /// The dtype most of the weights are stored in.
@@ -157,6 +212,10 @@ impl Weights {
         check_length(&metadata, start, map.len() as u64).map_err(|error| within(cannot().caused_by(error)))?;
         self.shards.push(Shard { path, map });
         Ok(())
+    }
+
+    fn view<'a>(&'a self, entry: &'a Entry) -> StoredTensor<'a> {
+        StoredTensor { dtype: entry.dtype, shape: &entry.shape, bytes: self.bytes(entry) }
     }
 
     fn bytes(&self, entry: &Entry) -> &[u8] {

@@ -1,4 +1,5 @@
-//! Raw answers in SQLite: what a model said, under which settings, and nothing derived from it.
+//! Raw answers in SQLite: what a model said, under which settings, and nothing derived from it; and the curves of
+//! training runs.
 //!
 //! The only room that names rusqlite. A store is one file with a write-ahead log beside it. A batch that
 //! [`Store::commit`] has accepted survives the death of the process at any later moment; after a power
@@ -6,6 +7,7 @@
 //! store: they take turns. Scores and tables are computed elsewhere and never kept in place of answers.
 
 mod answers;
+mod curves;
 mod digests;
 mod schema;
 
@@ -18,6 +20,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::error::{Error, Result};
 pub use answers::{AnswerSettings, SettingsId, StoredAnswer};
+pub use curves::{CurvePoint, TrainingRunId};
 
 /// How long a process waits for its turn; a turn is one batch, which takes milliseconds.
 const BUSY_LIMIT: Duration = Duration::from_secs(60);

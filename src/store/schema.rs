@@ -13,7 +13,8 @@ const APPLICATION_ID: i32 = 0x4467_426e;
 ///
 /// Settings and data set names are kept once and answers refer to them by number, so that an answer costs
 /// little more than its text. The primary keys are the order on disk.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
     CREATE TABLE settings (
         id INTEGER PRIMARY KEY,
         json TEXT NOT NULL UNIQUE
@@ -37,7 +38,21 @@ const MIGRATIONS: [&str; 1] = ["
         modified_ns INTEGER NOT NULL,
         digest TEXT NOT NULL
     ) STRICT, WITHOUT ROWID;
-"];
+",
+    "
+    CREATE TABLE training_run (
+        id INTEGER PRIMARY KEY,
+        json TEXT NOT NULL UNIQUE
+    ) STRICT;
+    CREATE TABLE training_curve (
+        run INTEGER NOT NULL REFERENCES training_run,
+        series TEXT NOT NULL,
+        step INTEGER NOT NULL,
+        value REAL NOT NULL,
+        PRIMARY KEY (run, series, step)
+    ) STRICT, WITHOUT ROWID;
+",
+];
 
 const VERSION: usize = MIGRATIONS.len();
 

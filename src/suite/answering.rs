@@ -34,8 +34,6 @@ pub(super) struct Answering<'a> {
     pub batch_size: usize,
     /// Threads that prepare images and prompts; they sleep while they are ahead.
     pub threads: usize,
-    /// Under which settings the store files the answers.
-    pub settings: SettingsId,
 }
 
 /// What happens during a long run.
@@ -114,7 +112,7 @@ impl Pace {
     }
 }
 
-/// Answers what is missing; returns when every question has an answer in the store.
+/// Answers what is missing under these settings; returns when every question has an answer in the store.
 ///
 /// # Errors
 ///
@@ -124,22 +122,66 @@ pub(super) fn answer_all(
     plan: &Answering,
     replicas: &mut [Model],
     activity: &Activity,
-    store: &mut Store,
+    (store, settings): (&mut Store, SettingsId),
     on_event: &mut dyn FnMut(Event),
 ) -> Result<Pace> {
-    let Some(first) = replicas.first() else {
-        return Err(Error::internal("there is no model to answer with"));
-    };
-    let schedule = Schedule::new(plan.dataset, plan.batch_size, first.image_tokens());
-    let open = open_questions(plan, &schedule, store)?;
+    let schedule = schedule(plan, replicas)?;
+    let open = open_questions(plan, &schedule, (store, settings))?;
+    let (before, count) = (activity.time(), replicas.len());
+    let text = Arc::clone(text_of(replicas)?);
+    let mut writer = Writer::new(plan, &text, (store, settings), &open);
+    on_event(writer.event());
+    answer_open(plan, replicas, &schedule, &open, &mut |batch| {
+        writer.commit(batch)?;
+        on_event(writer.event());
+        Ok(())
+    })?;
+    let after = activity.time();
+    let calls = CallTime { busy: after.busy - before.busy, work: after.work - before.work };
+    Ok(writer.pace(count, calls))
+}
+
+/// Answers every question; returns the answers in the order of the questions and keeps nothing.
+///
+/// # Errors
+/// As [`answer_all`].
+pub(super) fn answers(plan: &Answering, replicas: &mut [Model]) -> Result<Vec<String>> {
+    let schedule = schedule(plan, replicas)?;
+    let text = Arc::clone(text_of(replicas)?);
+    let mut answers = vec![String::new(); plan.dataset.questions.len()];
+    let open = vec![Some(0); answers.len()];
+    answer_open(plan, replicas, &schedule, &open, &mut |batch| {
+        for (index, _, tokens) in &batch.answers {
+            answers[*index] = text.decode(tokens)?;
+        }
+        Ok(())
+    })?;
+    Ok(answers)
+}
+
+fn text_of(replicas: &[Model]) -> Result<&Arc<TextProcessor>> {
+    replicas.first().map(Model::text).ok_or_else(|| Error::internal("there is no model to answer with"))
+}
+
+fn schedule(plan: &Answering, replicas: &[Model]) -> Result<Schedule> {
+    let first = replicas.first().ok_or_else(|| Error::internal("there is no model to answer with"))?;
+    Ok(Schedule::new(plan.dataset, plan.batch_size, first.image_tokens()))
+}
+
+/// Answers the questions that have a fingerprint in `open`; `on_batch` takes each finished batch on the calling thread.
+fn answer_open(
+    plan: &Answering,
+    replicas: &mut [Model],
+    schedule: &Schedule,
+    open: &[Option<u64>],
+    on_batch: &mut dyn FnMut(Batch) -> Result<()>,
+) -> Result<()> {
+    let Some(first) = replicas.first() else { return Ok(()) };
     let (text, images) = (first.text().clone(), first.images().clone());
     let next = AtomicUsize::new(0);
-    let preparation = Preparation { plan, schedule: &schedule, open: &open, text: &text, images: &images, next };
-    let (before, count) = (activity.time(), replicas.len());
-    let mut writer = Writer::new(plan, &text, store, &open);
-    on_event(writer.event());
+    let preparation = Preparation { plan, schedule, open, text: &text, images: &images, next };
     let (windows, prepared) = sync_channel(1);
-    let (answers, batches) = sync_channel(2 * count);
+    let (answers, batches) = sync_channel(2 * replicas.len());
     // The replicas own the receiver together: when the last of them stops, so does the preparation.
     let prepared = Arc::new(Mutex::new(prepared));
     std::thread::scope(|scope| {
@@ -154,20 +196,17 @@ pub(super) fn answer_all(
             scope.spawn(move || run_windows(plan, model, &prepared, &answers));
         }
         drop((answers, prepared));
-        batches.into_iter().try_for_each(|batch| {
-            writer.commit(batch?)?;
-            on_event(writer.event());
-            Ok(())
-        })
-    })?;
-    let after = activity.time();
-    let calls = CallTime { busy: after.busy - before.busy, work: after.work - before.work };
-    Ok(writer.pace(count, calls))
+        batches.into_iter().try_for_each(|batch| on_batch(batch?))
+    })
 }
 
 /// The fingerprints of the questions that have no answer in the store, or one to another text or image; none of the
 /// others. Taken before anything is computed: an image that changes later makes its answers out of date.
-fn open_questions(plan: &Answering, schedule: &Schedule, store: &Store) -> Result<Vec<Option<u64>>> {
+fn open_questions(
+    plan: &Answering,
+    schedule: &Schedule,
+    (store, settings): (&Store, SettingsId),
+) -> Result<Vec<Option<u64>>> {
     let questions = &plan.dataset.questions;
     let mut open = vec![None; questions.len()];
     let mut fingerprint = Fingerprint::default();
@@ -175,7 +214,7 @@ fn open_questions(plan: &Answering, schedule: &Schedule, store: &Store) -> Resul
         let question = &questions[index];
         let content = fingerprint.of(plan.dataset, question)?;
         let (question_id, image_id) = question.key();
-        let known = store.answer(plan.settings, &plan.dataset.name, &question_id, &image_id)?;
+        let known = store.answer(settings, &plan.dataset.name, &question_id, &image_id)?;
         open[index] = Some(content).filter(|content| known.is_none_or(|(stored, _)| stored != *content));
     }
     Ok(open)
@@ -335,15 +374,21 @@ struct Writer<'a> {
     plan: &'a Answering<'a>,
     text: &'a TextProcessor,
     store: &'a mut Store,
+    settings: SettingsId,
     pace: Pace,
     /// From the first call to the last.
     span: Option<(Instant, Instant)>,
 }
 
 impl<'a> Writer<'a> {
-    fn new(plan: &'a Answering, text: &'a TextProcessor, store: &'a mut Store, open: &[Option<u64>]) -> Self {
+    fn new(
+        plan: &'a Answering,
+        text: &'a TextProcessor,
+        (store, settings): (&'a mut Store, SettingsId),
+        open: &[Option<u64>],
+    ) -> Self {
         let reused = open.iter().filter(|open| open.is_none()).count();
-        Self { plan, text, store, pace: Pace { reused, ..Pace::default() }, span: None }
+        Self { plan, text, store, settings, pace: Pace { reused, ..Pace::default() }, span: None }
     }
 
     fn commit(&mut self, batch: Batch) -> Result<()> {
@@ -353,7 +398,7 @@ impl<'a> Writer<'a> {
             let (question_id, image_id) = dataset.questions[*index].key();
             answers.push(StoredAnswer { question_id, image_id, content: *content, answer: self.text.decode(tokens)? });
         }
-        self.store.commit(self.plan.settings, &dataset.name, &answers)?;
+        self.store.commit(self.settings, &dataset.name, &answers)?;
         self.pace.answered += answers.len();
         let (first, last) = self.span.unwrap_or((batch.started, batch.finished));
         self.span = Some((first.min(batch.started), last.max(batch.finished)));

@@ -11,6 +11,7 @@ use crate::data::{Dataset, results};
 use crate::error::{Error, Result};
 use crate::model::decoding::Decoding;
 use crate::model::text::Prompt;
+use crate::model::training::Trained;
 use crate::model::weights::Placement;
 use crate::model::{Checkpoint, Model, hex};
 use crate::runtime::{Device, Runtime, SessionOptions, Sharing};
@@ -124,23 +125,29 @@ pub fn evaluate(plan: &Plan, runtime: &Runtime, on_event: &mut dyn FnMut(&str, E
 }
 
 /// How a checkpoint is run.
-struct Execution {
-    dtype: DType,
-    sharing: Sharing,
-    replicas: usize,
-    batch_size: usize,
+pub(super) struct Execution {
+    pub dtype: DType,
+    pub sharing: Sharing,
+    pub replicas: usize,
+    pub batch_size: usize,
 }
 
 impl Execution {
     fn of(plan: &Plan, checkpoint: &Checkpoint) -> Self {
         let dtype = dtype_of(plan, checkpoint);
+        let chosen = Self::chosen(plan.device, dtype, plan.threads, checkpoint);
+        Self { batch_size: plan.batch_size.unwrap_or(chosen.batch_size), ..chosen }
+    }
+
+    /// What the size of the checkpoint asks for.
+    pub(super) fn chosen(device: Device, dtype: DType, threads: usize, checkpoint: &Checkpoint) -> Self {
         let bytes = checkpoint.weights.size() / checkpoint.weights.dtype().size() as u64 * dtype.size() as u64;
         let small = bytes <= REPLICA_LIMIT;
-        let (sharing, replicas) = match plan.device {
-            Device::Cpu if small => (Sharing::Replicas, plan.threads.min((REPLICAS_LIMIT / bytes.max(1)) as usize)),
+        let (sharing, replicas) = match device {
+            Device::Cpu if small => (Sharing::Replicas, threads.min((REPLICAS_LIMIT / bytes.max(1)) as usize)),
             _ => (Sharing::Operators, 1),
         };
-        let batch_size = plan.batch_size.unwrap_or(BATCH_SIZES[usize::from(!small)]);
+        let batch_size = BATCH_SIZES[usize::from(!small)];
         Self { dtype, sharing, replicas, batch_size }
     }
 }
@@ -172,7 +179,7 @@ impl LoadedModel {
         let mut on_converted = |done| tell(Event::Converted { done, total });
         let placement = Placement::new(&checkpoint.weights, execution.dtype, &plan.scratch, &mut on_converted)?;
         let session = SessionOptions { device: plan.device, sharing: execution.sharing };
-        let replicas = Model::load(checkpoint, placement, runtime, &session, execution.replicas)?;
+        let replicas = Model::load(checkpoint, placement, &Trained::default(), runtime, &session, execution.replicas)?;
         let model = replicas.first().ok_or_else(|| Error::internal("no replica of the model was made"))?;
         model.check_decoding(&plan.decoding)?;
         let mut done = 0;
@@ -200,9 +207,8 @@ impl LoadedModel {
             decoding: plan.decoding,
             batch_size: self.batch_size,
             threads: plan.threads,
-            settings: self.id,
         };
-        answer_all(&answering, &mut self.replicas, runtime.activity(), store, on_event)
+        answer_all(&answering, &mut self.replicas, runtime.activity(), (store, self.id), on_event)
     }
 }
 
@@ -216,7 +222,7 @@ fn settings(
 ) -> AnswerSettings {
     let provider = match (plan.device, execution.sharing) {
         (Device::Cpu, Sharing::Replicas) => "cpu",
-        (Device::Cpu, Sharing::Operators) => "cpu, shared weights",
+        (Device::Cpu, Sharing::Operators | Sharing::Training { .. }) => "cpu, shared weights",
         (Device::Cuda(_), _) => "cuda",
     };
     AnswerSettings {
@@ -322,7 +328,7 @@ fn model_name(folder: &Path) -> String {
 }
 
 fn dtype_of(plan: &Plan, checkpoint: &Checkpoint) -> DType {
-    let stored = checkpoint.weights.dtype();
+    let stored = checkpoint.dtype();
     plan.dtype.unwrap_or(if plan.device == Device::Cpu { DType::F32 } else { stored })
 }
 
@@ -336,7 +342,11 @@ fn check_dtype(device: Device, dtype: DType) -> Result<()> {
 
 /// SHA-256 of the weights: that of the file, or over those of all files. Each is remembered by the store as long as size
 /// and time of the file stay.
-fn weights_digest(checkpoint: &Checkpoint, store: &mut Store, on_bytes: &mut dyn FnMut(u64)) -> Result<String> {
+pub(super) fn weights_digest(
+    checkpoint: &Checkpoint,
+    store: &mut Store,
+    on_bytes: &mut dyn FnMut(u64),
+) -> Result<String> {
     let mut digests = Vec::new();
     for (index, file) in checkpoint.weights.files().enumerate() {
         let stamp = stamp(file)?;

@@ -5,7 +5,11 @@
 
 mod answering;
 mod evaluation;
+mod sampling;
 mod schedule;
+mod training;
 
 pub use answering::{Event, Pace};
 pub use evaluation::{Evaluation, Plan, PlannedDataset, evaluate};
+pub use sampling::Sampling;
+pub use training::{Length, TrainingPlan, TrainingReport, Validation, train_model};

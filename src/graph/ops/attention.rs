@@ -1,352 +1,344 @@
 //! Attention and rotary position embeddings.
 
-use super::indexing::add_at;
-use super::layout::{fixed, flat, reshape_like, sizes, transposed, zeros_like};
-use super::{Attributes, Case, Dim, Gradient, Op, Site, Type, Use, same};
+use super::dims::remaining;
+use super::{Attribute, Attributes, Builder, Case, Dim, Gradient, Op, Site, Tensor, Type, Use, Value, same};
 use crate::error::{Error, Result};
-use crate::graph::{Attribute, Builder, Value};
-use crate::tensor::{DType, Tensor};
+use crate::tensor::DType;
 
 /// The rows of this file.
 pub(super) const ROWS: &[Op] = &[
-    Op { name: "RotaryEmbedding", shape: same, gradient: Gradient::Rule(rotary_gradient), cases: rotary_cases },
+    Op { name: "RotaryEmbedding", shape: rotary, gradient: Gradient::Rule(rotate_back), cases: rotary_cases },
     Op { name: "Attention", shape: attention, gradient: Gradient::Rule(attention_gradient), cases: attention_cases },
 ];
 
 fn rotary_cases() -> Vec<Case> {
-    let angles = |case: Case| case.input("batch,tokens,2").input("batch,tokens,2");
     vec![
-        angles(Case::new().input("batch,3,tokens,4")),
-        angles(Case::new().input("batch,3,tokens,4")).int("interleaved", 1).unknown(),
-        angles(Case::new().input("batch,tokens,12")).int("num_heads", 3),
-        angles(Case::new().input("batch,tokens,12")).int("num_heads", 3).int("interleaved", 1),
-        angles(Case::new().input("batch,3,tokens,6")).int("rotary_embedding_dim", 4),
-        Case::new().input("batch,3,tokens,4").input("140,2").input("140,2").input("i140:batch,tokens"),
+        rotated("batch,3,tokens,4"),
+        rotated("batch,3,tokens,4").int("interleaved", 1),
+        rotated("batch,tokens,12").int("num_heads", 3),
+        rotated("batch,3,tokens,6").int("rotary_embedding_dim", 4),
+        Case::new().input("2,3,4,4").constant(angles(&[2, 4, 2], f32::cos)).constant(angles(&[2, 4, 2], f32::sin)),
     ]
 }
 
-fn pairs<'a>(attributes: Attributes<'a>) -> Vec<(&'a str, Attribute)> {
-    attributes.0.iter().map(|(name, value)| (name.as_str(), value.clone())).collect()
+/// Heads of which four numbers are rotated by tables of 160 positions. The tables are constants: they carry no gradient.
+fn rotated(input: &str) -> Case {
+    let case = Case::new().input(input).constant(angles(&[160, 2], f32::cos)).constant(angles(&[160, 2], f32::sin));
+    case.input("i7:batch,tokens")
 }
 
-/// A rotation is undone by the negative angle. The caches are linear in it too: `d cos = x dy` and, with `x` rotated by a
-/// right angle, `d sin = x' dy`.
-fn rotary_gradient(builder: &mut Builder, site: &Use) -> Result<Vec<Option<Value>>> {
-    let (x, cos, sin, gradient) = (site.input(0)?, site.input(1)?, site.input(2)?, site.gradient()?);
-    let (positions, attributes) = (site.optional(3), pairs(site.attributes()));
-    let rotate = |builder: &mut Builder, x, cos, sin| {
-        let mut inputs = vec![Some(x), Some(cos), Some(sin)];
-        inputs.extend(positions.map(Some));
-        Ok::<_, Error>(builder.node("RotaryEmbedding", &inputs, &attributes)?[0])
-    };
-    let back = builder.op("Neg", &[sin], &[])?;
-    let dx = rotate(builder, gradient, cos, back)?;
-    let (zero, one) = (builder.scale(cos, 0.0)?, builder.float(1.0, builder.ty(cos)?.dtype)?);
-    let one = builder.add(zero, one)?;
-    let quarter = rotate(builder, x, zero, one)?;
-    let dcos = cache_gradient(builder, site, x, cos)?;
-    let dsin = cache_gradient(builder, site, quarter, sin)?;
-    Ok(vec![Some(dx), Some(dcos), Some(dsin), None])
+fn angles(shape: &[usize], of: fn(f32) -> f32) -> Tensor {
+    let values = (0..shape.iter().product()).map(|index: usize| of(0.3 * index as f32)).collect();
+    Tensor::new(shape, values).unwrap_or_else(|_| Tensor::scalar(0f32))
 }
 
-/// The gradient of a cache whose element multiplies both elements of a pair of `x` in every head.
-fn cache_gradient(builder: &mut Builder, site: &Use, x: Value, cache: Value) -> Result<Value> {
-    let product = builder.mul(x, site.gradient()?)?;
-    let four = builder.ty(product)?.dims.len() == 4;
-    let (by_head, heads) = match site.attributes().int("num_heads").filter(|_| !four) {
-        Some(heads) => (builder.reshape(product, &[0, 0, heads, -1])?, 2),
-        None => (product, 1),
-    };
-    let axes = builder.ints(&[heads])?;
-    let sum = builder.op("ReduceSum", &[by_head, axes], &[("keepdims", Attribute::Int(0))])?;
-    let rotated = match site.attributes().int("rotary_embedding_dim").unwrap_or(0) {
-        0 => sum,
-        rotated => builder.slice(sum, -1, 0, rotated)?,
-    };
-    let (shape, axis) = match site.attributes().int("interleaved").unwrap_or(0) {
-        0 => ([0, 0, 2, -1], 2),
-        _ => ([0, 0, -1, 2], 3),
-    };
-    let apart = builder.reshape(rotated, &shape)?;
-    let axes = builder.ints(&[axis])?;
-    let sum = builder.op("ReduceSum", &[apart, axes], &[("keepdims", Attribute::Int(0))])?;
-    let Some(positions) = site.optional(3) else { return Ok(sum) };
-    let rows = builder.op("Flatten", &[sum], &[("axis", Attribute::Int(-1))])?;
-    let positions = flat(builder, positions)?;
-    let positions = builder.unsqueeze(positions, &[1])?;
-    let shape = builder.op("Shape", &[rows], &[])?;
-    let positions = builder.op("Expand", &[positions, shape], &[])?;
-    add_at(builder, cache, positions, rows, 0)
+fn rotary(site: &Site) -> Result<Vec<Type>> {
+    let input = site.input(0)?;
+    match (input.dims.len(), site.int("num_heads").unwrap_or(0)) {
+        (4, _) | (3, 1..) => same(site),
+        (3, _) => Err(Error::internal(format!("`num_heads` is missing for {input}"))),
+        _ => Err(Error::internal(format!("{input} has neither three nor four dimensions"))),
+    }
+}
+
+/// The gradient is rotated back: by the same angles with negated sines. The tables of angles have no gradient.
+fn rotate_back(builder: &mut Builder, site: &Use) -> Result<Vec<Option<Value>>> {
+    let sines = builder.op("Neg", &[site.input(2)?], &[])?;
+    let mut inputs = vec![Some(site.gradient()?), Some(site.input(1)?), Some(sines)];
+    inputs.extend(site.optional(3).map(Some));
+    let attributes: Vec<_> = site.node.attributes.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
+    Ok(vec![Some(builder.node("RotaryEmbedding", &inputs, &attributes)?[0])])
 }
 
 fn attention_cases() -> Vec<Case> {
-    let heads = |case: Case, queries, keys| case.int("q_num_heads", queries).int("kv_num_heads", keys);
-    let flat = || Case::new().input("batch,tokens,12").input("batch,past,6").input("batch,past,10");
-    let square = || Case::new().input("batch,2,tokens,4").input("batch,2,tokens,4").input("batch,2,tokens,4");
-    let mut cases = vec![
-        heads(flat(), 4, 2),
+    let heads = |query: &str, key: &str, value: &str| Case::new().input(query).input(key).input(value);
+    let square = || heads("2,4,tokens,6", "2,2,tokens,6", "2,2,tokens,3");
+    let softcap = ("softcap", Attribute::Float(1.5));
+    vec![
+        heads("batch,2,tokens,4", "batch,2,past,4", "batch,2,past,4"),
         square().int("is_causal", 1).with("scale", Attribute::Float(0.7)),
-        square().input("batch,1,tokens,tokens"),
-        square().input("batch,1,tokens,tokens").int("is_causal", 1),
-        square().omit().input("batch,2,past,4").input("batch,2,past,4").int("is_causal", 1),
-        square().with("softcap", Attribute::Float(1.5)),
-        square().input("2,tokens,tokens").with("softcap", Attribute::Float(1.5)),
-    ];
-    if let Ok(mask) = Tensor::new(vec![3, 2], vec![true, false, true, true, false, true]) {
-        cases.push(Case::new().input("batch,2,3,4").input("batch,2,2,4").input("batch,2,2,5").constant(mask));
-    }
-    cases
+        square().input("b:tokens,tokens"),
+        heads("2,4,5,6", "2,2,5,6", "2,2,5,3").constant(first_and_some(5)).int("is_causal", 1),
+        square().input("2,4,tokens,tokens").int("is_causal", 1),
+        square().with(softcap.0, softcap.1.clone()),
+        square().input("1,tokens,tokens").with(softcap.0, softcap.1.clone()),
+        square().int("is_causal", 1).with(softcap.0, softcap.1),
+        heads("2,tokens,8", "2,past,4", "2,past,6").input("tokens,past").int("q_num_heads", 4).int("kv_num_heads", 2),
+    ]
 }
 
-/// Sizes of an attention that have to be known.
+/// A mask by which each of `tokens` queries sees the first key and some others: ONNX Runtime has no result for one that
+/// sees none.
+fn first_and_some(tokens: usize) -> Tensor {
+    let visible = (0..tokens * tokens).map(|index| index % tokens == 0 || index % 3 == 1).collect::<Vec<bool>>();
+    Tensor::new([tokens, tokens], visible).unwrap_or_else(|_| Tensor::scalar(true))
+}
+
+/// The sizes that attention is computed with.
 struct Heads {
-    queries: i64,
-    keys: i64,
-    /// Elements of a head of queries and keys.
-    width: i64,
-    /// Elements of a head of values.
-    value_width: i64,
-    /// Whether the heads lie one after the other in the last of three dimensions.
+    /// Heads of the queries, and those of keys and values, each of which serves the same number of query heads.
+    query: Dim,
+    key: Dim,
+    /// Whether heads lie side by side in the last dimension.
     joined: bool,
 }
 
-fn heads(attributes: Attributes, query: &Type, key: &Type, value: &Type) -> Result<Heads> {
-    let last = |ty: &Type| ty.dims.last().and_then(fixed);
-    let joined = query.dims.len() == 3;
-    let (queries, keys) = match joined {
-        true => (attributes.int("q_num_heads"), attributes.int("kv_num_heads")),
-        false if query.dims.len() == 4 && key.dims.len() == 4 => (fixed(&query.dims[1]), fixed(&key.dims[1])),
-        false => (None, None),
-    };
-    let known = (|| {
-        let (queries, keys) = (queries?, keys?);
-        let (width, value_width) = match joined {
-            true => (last(query)? / queries, last(value)? / keys),
-            false => (last(query)?, last(value)?),
+impl Heads {
+    fn of(attributes: Attributes, query: &Type, key: &Type) -> Result<Self> {
+        let given = |name: &str| match attributes.int(name) {
+            Some(count @ 1..) => Ok(Dim::Fixed(count as usize)),
+            _ => Err(Error::internal(format!("`{name}` is missing for {query} and {key}"))),
         };
-        Some(Heads { queries, keys, width, value_width, joined })
-    })();
-    let known = known.filter(|heads| heads.keys > 0 && heads.queries % heads.keys == 0);
-    known.ok_or_else(|| Error::input(format!("the heads of queries {query} and keys {key} are not known")))
+        match (query.dims.len(), key.dims.len()) {
+            (4, 4) => Ok(Self { query: query.dims[1].clone(), key: key.dims[1].clone(), joined: false }),
+            (3, 3) => Ok(Self { query: given("q_num_heads")?, key: given("kv_num_heads")?, joined: true }),
+            _ => Err(Error::internal(format!("{query} and {key} have neither three nor four dimensions"))),
+        }
+    }
+
+    /// Size of each of `count` heads of an input.
+    fn size(&self, ty: &Type, count: &Dim) -> Result<Dim> {
+        let last = ty.dims[ty.dims.len() - 1].clone();
+        if self.joined { remaining(&[last], std::slice::from_ref(count)) } else { Ok(last) }
+    }
+
+    /// Whether keys serve several query heads.
+    fn shared(&self) -> Result<bool> {
+        match (&self.query, &self.key) {
+            (Dim::Fixed(query), Dim::Fixed(key)) if query % key == 0 => Ok(query != key),
+            (query, key) if query == key && *key != Dim::Unknown => Ok(false),
+            (query, key) => Err(Error::input(format!("{query} heads of queries cannot share {key} heads of keys"))
+                .hint("export the model with fixed numbers of heads, the first a multiple of the second")),
+        }
+    }
+}
+
+/// How heads are laid out for the products.
+impl Heads {
+    /// An input as `[batch, head, token, size]`.
+    fn split(&self, builder: &mut Builder, value: Value, count: &Dim) -> Result<Value> {
+        let (true, Dim::Fixed(count)) = (self.joined, count) else { return Ok(value) };
+        let split = builder.reshape(value, &[0, 0, *count as i64, -1])?;
+        builder.transpose(split, &[0, 2, 1, 3])
+    }
+
+    /// The reverse of [`Heads::split`].
+    fn join(&self, builder: &mut Builder, value: Value) -> Result<Value> {
+        if !self.joined {
+            return Ok(value);
+        }
+        let moved = builder.transpose(value, &[0, 2, 1, 3])?;
+        builder.reshape(moved, &[0, 0, -1])
+    }
+
+    /// `[batch, head, row, column]` with the rows of as many heads joined, or split, as leaves `count` heads.
+    fn regroup(&self, builder: &mut Builder, value: Value, count: &Dim) -> Result<Value> {
+        let ty = builder.ty(value)?.clone();
+        let (true, Dim::Fixed(number)) = (self.shared()?, count) else { return Ok(value) };
+        let leading = builder.ints(&[0, *number as i64, -1])?;
+        let shape = builder.op("Shape", &[value], &[])?;
+        let columns = builder.slice(shape, 0, 3, i64::MAX)?;
+        let shape = builder.concat(&[leading, columns], 0)?;
+        let result = builder.op("Reshape", &[value, shape], &[])?;
+        let rows = remaining(&ty.dims[1..3], std::slice::from_ref(count))?;
+        let dims = vec![ty.dims[0].clone(), count.clone(), rows, ty.dims[3].clone()];
+        builder.assume(result, Type { dtype: ty.dtype, dims });
+        Ok(result)
+    }
 }
 
 fn attention(site: &Site) -> Result<Vec<Type>> {
     let (query, key, value) = (site.input(0)?, site.input(1)?, site.input(2)?);
-    let heads = heads(site.attributes, query, key, value)?;
-    let size = |size: i64| Dim::Fixed(size as usize);
-    let (batch, tokens, keys) = match heads.joined {
-        true => (&query.dims[0], &query.dims[1], &key.dims[1]),
-        false => (&query.dims[0], &query.dims[2], &key.dims[2]),
+    let heads = Heads::of(site.attributes, query, key)?;
+    let (tokens, past) = (if heads.joined { 1 } else { 2 }, site.optional(4).is_some());
+    if value.dims.len() != key.dims.len() || key.dtype != query.dtype {
+        return Err(Error::internal(format!("inputs are {query}, {key} and {value}")));
+    }
+    let (head, value_head) = (heads.size(key, &heads.key)?, heads.size(value, &heads.key)?);
+    let mut result = query.dims.clone();
+    result[query.dims.len() - 1] = match (&value_head, heads.joined) {
+        (size, false) => size.clone(),
+        (size, true) => remaining(&[heads.query.clone(), size.clone()], &[])?,
     };
-    let result = match heads.joined {
-        true => vec![batch.clone(), tokens.clone(), size(heads.queries * heads.value_width)],
-        false => vec![batch.clone(), size(heads.queries), tokens.clone(), size(heads.value_width)],
+    let length = if past { Dim::Unknown } else { key.dims[tokens].clone() };
+    let (batch, dtype) = (&query.dims[0], query.dtype);
+    let kept = |heads: &Dim, rows: &Dim, columns: Dim| Type {
+        dtype,
+        dims: vec![batch.clone(), heads.clone(), rows.clone(), columns],
     };
-    let all = match site.optional(4).and_then(|past| past.dims.get(2)) {
-        Some(past) => super::layout::sum(past, keys),
-        None => keys.clone(),
-    };
-    let present = |width| vec![batch.clone(), size(heads.keys), all.clone(), size(width)];
-    let scores = vec![batch.clone(), size(heads.queries), tokens.clone(), all.clone()];
-    let every = [result, present(heads.width), present(heads.value_width), scores];
-    // ONNX Runtime wants all keys and values as results where there are past ones.
-    let least = if site.optional(4).is_some() { 3 } else { 1 };
-    Ok(every.into_iter().take(site.outputs.max(least)).map(|dims| Type { dtype: query.dtype, dims }).collect())
+    let mut types = vec![
+        Type { dtype, dims: result },
+        kept(&heads.key, &length, head),
+        kept(&heads.key, &length, value_head),
+        kept(&heads.query, &query.dims[tokens], length.clone()),
+    ];
+    types.truncate(site.outputs.max(1));
+    Ok(types)
 }
 
-/// `[batch, heads, tokens, width]` from a query, key, value or result.
-fn by_head(builder: &mut Builder, x: Value, heads: i64, joined: bool) -> Result<Value> {
-    if !joined {
-        return Ok(x);
-    }
-    let width = fixed(&builder.ty(x)?.dims[2]).map_or(-1, |all| all / heads);
-    let apart = builder.reshape(x, &[0, 0, heads, width])?;
-    builder.transpose(apart, &[0, 2, 1, 3])
-}
-
-/// Back to the form of `like`, an input.
-fn in_form_of(builder: &mut Builder, x: Value, like: Value, joined: bool) -> Result<Value> {
-    if !joined {
-        return Ok(x);
-    }
-    let together = builder.transpose(x, &[0, 2, 1, 3])?;
-    reshape_like(builder, together, like)
-}
-
-/// Keys or values of all tokens, the past ones first.
-fn present(builder: &mut Builder, past: Option<Value>, x: Value) -> Result<Value> {
-    match past {
-        Some(past) => builder.concat(&[past, x], 2),
-        None => Ok(x),
-    }
-}
-
-/// Each head of keys or values as often as queries share it.
-fn shared(builder: &mut Builder, x: Value, heads: &Heads, width: i64) -> Result<Value> {
-    let times = heads.queries / heads.keys;
-    if times == 1 {
-        return Ok(x);
-    }
-    let apart = builder.unsqueeze(x, &[2])?;
-    let repeats = builder.ints(&[1, 1, times, 1, 1])?;
-    let repeated = builder.op("Tile", &[apart, repeats], &[])?;
-    builder.reshape(repeated, &[0, heads.queries, -1, width])
-}
-
-/// Sums over the queries that share a head.
-fn unshared(builder: &mut Builder, x: Value, heads: &Heads, width: i64) -> Result<Value> {
-    let times = heads.queries / heads.keys;
-    if times == 1 {
-        return Ok(x);
-    }
-    let apart = builder.reshape(x, &[0, heads.keys, times, -1, width])?;
-    let axes = builder.ints(&[2])?;
-    builder.op("ReduceSum", &[apart, axes], &[("keepdims", Attribute::Int(0))])
-}
-
-/// What is computed again of the forward pass.
-struct Scores {
-    probabilities: Value,
-    /// `tanh` of the scores before the cap, where there is one.
-    capped: Option<Value>,
-}
-
-/// The result is `P V` with `P = softmax(c tanh(s Q K^T / c) + mask)`, as ONNX Runtime has it: everything but `Q`, `K` and `V` is computed again.
+/// `Y = P V` with `P = softmax(S)`, and `S` the capped and masked `scale Q K^T`:
+/// `dV = P^T dY`, `dS = P * (dY V^T - rowsum(dY * Y))`, `dQ = scale dS K`, `dK = scale dS^T Q`.
+///
+/// The probabilities are computed once more. The query heads that share a key head are rows of one matrix in every
+/// product, which sums the gradients of that head.
 fn attention_gradient(builder: &mut Builder, site: &Use) -> Result<Vec<Option<Value>>> {
-    let inputs = [site.input(0)?, site.input(1)?, site.input(2)?];
-    let types = inputs.map(|input| builder.ty(input).cloned());
-    let [query_ty, key_ty, value_ty] = types;
-    let heads = heads(site.attributes(), &query_ty?, &key_ty?, &value_ty?)?;
-    let query = by_head(builder, inputs[0], heads.queries, heads.joined)?;
-    let key = by_head(builder, inputs[1], heads.keys, heads.joined)?;
-    let value = by_head(builder, inputs[2], heads.keys, heads.joined)?;
-    let keys = present(builder, site.optional(4), key)?;
-    let values = present(builder, site.optional(5), value)?;
-    let (shared_keys, shared_values) =
-        (shared(builder, keys, &heads, heads.width)?, shared(builder, values, &heads, heads.value_width)?);
-    let scale = site.attributes().float("scale").unwrap_or(1.0 / (heads.width as f32).sqrt());
-    let scores = scores(builder, site, query, shared_keys, scale)?;
-    let result = site.output(0)?;
-    let gradient = match site.gradients.first().copied().flatten() {
-        Some(gradient) => gradient,
-        None => zeros_like(builder, result, result)?,
-    };
-    let result = by_head(builder, result, heads.queries, heads.joined)?;
-    let gradient = by_head(builder, gradient, heads.queries, heads.joined)?;
-    let dmask = score_gradient(builder, scores.probabilities, shared_values, (result, gradient))?;
-    let dscores = uncapped(builder, dmask, scores.capped)?;
-    let dscores = builder.scale(dscores, scale)?;
-    let dquery = builder.matmul(dscores, shared_keys)?;
-    let (dscores, probabilities) = (transposed(builder, dscores)?, transposed(builder, scores.probabilities)?);
-    let dkeys = builder.matmul(dscores, query)?;
-    let dvalues = builder.matmul(probabilities, gradient)?;
-    let dkeys = unshared(builder, dkeys, &heads, heads.width)?;
-    let dvalues = unshared(builder, dvalues, &heads, heads.value_width)?;
-    let (dpast_key, dkey) = parts(builder, site, dkeys, (key, 1))?;
-    let (dpast_value, dvalue) = parts(builder, site, dvalues, (value, 2))?;
-    let dquery = in_form_of(builder, dquery, inputs[0], heads.joined)?;
-    let dkey = in_form_of(builder, dkey, inputs[1], heads.joined)?;
-    let dvalue = in_form_of(builder, dvalue, inputs[2], heads.joined)?;
-    Ok(vec![Some(dquery), Some(dkey), Some(dvalue), Some(dmask), dpast_key, dpast_value])
+    let later = site.gradients.iter().skip(1).any(Option::is_some);
+    if later || site.node.outputs.len() > 3 || site.optional(4).is_some() || site.optional(5).is_some() {
+        return Err(Error::input(
+            "`Attention` with a cache of keys and values, or whose scores are a result, is not supported",
+        )
+        .hint("export the model without a cache, for training"));
+    }
+    let (query, key) = (site.input(0)?, site.input(1)?);
+    let heads = Heads::of(site.attributes(), builder.ty(query)?, builder.ty(key)?)?;
+    let scores = Scores::compute(builder, site, &heads)?;
+    let value = heads.split(builder, site.input(2)?, &heads.key)?;
+    let gradient = heads.split(builder, site.gradient()?, &heads.query)?;
+    let result = heads.split(builder, site.output(0)?, &heads.query)?;
+
+    let weighted = builder.mul(gradient, result)?;
+    let last = builder.ints(&[-1])?;
+    let mean = builder.op("ReduceSum", &[weighted, last], &[("keepdims", Attribute::Int(1))])?;
+    let gradient = heads.regroup(builder, gradient, &heads.key)?;
+    let probabilities = heads.regroup(builder, scores.probabilities, &heads.key)?;
+    let probabilities = swapped(builder, probabilities)?;
+    let of_value = builder.matmul(probabilities, gradient)?;
+    let values = swapped(builder, value)?;
+    let of_probabilities = builder.matmul(gradient, values)?;
+    let of_probabilities = heads.regroup(builder, of_probabilities, &heads.query)?;
+    let deviation = builder.op("Sub", &[of_probabilities, mean], &[])?;
+    let of_softmax = builder.mul(scores.probabilities, deviation)?;
+    let (of_product, of_mask) = scores.back_to_product(builder, of_softmax)?;
+
+    let of_product = heads.regroup(builder, of_product, &heads.key)?;
+    let of_query = builder.matmul(of_product, scores.key)?;
+    let of_query = heads.regroup(builder, of_query, &heads.query)?;
+    let of_query = builder.scale(of_query, scores.scale)?;
+    let transposed = swapped(builder, of_product)?;
+    let of_key = builder.matmul(transposed, scores.query)?;
+    let of_query = heads.join(builder, of_query)?;
+    Ok(vec![Some(of_query), Some(heads.join(builder, of_key)?), Some(heads.join(builder, of_value)?), of_mask])
 }
 
-fn scores(builder: &mut Builder, site: &Use, query: Value, keys: Value, scale: f32) -> Result<Scores> {
-    let keys = transposed(builder, keys)?;
-    let scores = builder.matmul(query, keys)?;
-    let ty = builder.ty(scores)?.clone();
-    let mut scores = builder.scale(scores, scale)?;
-    let mut capped = None;
-    if let Some(cap) = site.attributes().float("softcap").filter(|cap| *cap > 0.0) {
-        let scaled = builder.scale(scores, 1.0 / cap)?;
-        let tanh = builder.op("Tanh", &[scaled], &[])?;
-        capped = Some(tanh);
-        scores = builder.scale(tanh, cap)?;
-    }
-    if let Some(mask) = site.optional(3) {
-        let mask = additive(builder, mask, ty.dtype)?;
-        scores = builder.add(scores, mask)?;
-    }
-    if site.attributes().int("is_causal").unwrap_or(0) != 0 {
-        let mask = causal(builder, site, scores)?;
-        scores = builder.add(scores, mask)?;
-    }
-    builder.assume(scores, ty);
-    Ok(Scores { probabilities: builder.softmax(scores)?, capped })
+/// The last two dimensions of four swapped.
+fn swapped(builder: &mut Builder, value: Value) -> Result<Value> {
+    builder.transpose(value, &[0, 1, 3, 2])
 }
 
-/// A mask that is added to scores; truth values say where attention goes.
-fn additive(builder: &mut Builder, mask: Value, dtype: DType) -> Result<Value> {
-    if builder.ty(mask)?.dtype != DType::Bool {
-        return builder.cast(mask, dtype);
-    }
-    // Two of them still have a finite sum.
-    let lowest = if dtype == DType::F16 { -30_000.0 } else { f32::MIN / 4.0 };
-    let (seen, hidden) = (builder.float(0.0, dtype)?, builder.float(lowest, dtype)?);
-    builder.op("Where", &[mask, seen, hidden], &[])
-}
-
-/// A query sees the keys up to its own position, which counts from the end of the past.
-fn causal(builder: &mut Builder, site: &Use, scores: Value) -> Result<Value> {
-    let dtype = builder.ty(scores)?.dtype;
-    let (zero, one) = (builder.scalar(0i64)?, builder.scalar(1i64)?);
-    let mut positions = |axis| {
-        let size = sizes(builder, scores, axis, axis + 1)?;
-        let size = builder.reshape(size, &[])?;
-        builder.op("Range", &[zero, size, one], &[])
-    };
-    let (queries, keys) = (positions(2)?, positions(3)?);
-    let mut queries = builder.unsqueeze(queries, &[1])?;
-    if let Some(past) = site.optional(4) {
-        let length = sizes(builder, past, 2, 3)?;
-        queries = builder.add(queries, length)?;
-    }
-    let seen = builder.op("LessOrEqual", &[keys, queries], &[])?;
-    additive(builder, seen, dtype)
-}
-
-/// The gradient of the masked scores: `P (dP - rowsum(dO O))`.
-fn score_gradient(
-    builder: &mut Builder,
+/// What the probabilities are computed from.
+struct Scores {
+    scale: f32,
+    /// `[batch, key head, query head of it and token, size]`, times the scale.
+    query: Value,
+    /// `[batch, key head, token, size]`.
+    key: Value,
+    softcap: f32,
+    /// The hyperbolic tangents of capped scores.
+    tangents: Option<Value>,
+    /// Where truth values of the model, not only causality, hide scores.
+    visible: Option<Value>,
+    /// Whether numbers are added to the scores.
+    biased: bool,
+    /// `[batch, query head, token, token of the keys]`.
     probabilities: Value,
-    values: Value,
-    (result, gradient): (Value, Value),
-) -> Result<Value> {
-    let values = transposed(builder, values)?;
-    let dprobabilities = builder.matmul(gradient, values)?;
-    let both = builder.mul(gradient, result)?;
-    let axes = builder.ints(&[-1])?;
-    let rows = builder.op("ReduceSum", &[both, axes], &[])?;
-    let centred = builder.op("Sub", &[dprobabilities, rows], &[])?;
-    builder.mul(probabilities, centred)
 }
 
-/// `d tanh(x) / dx = 1 - tanh(x)^2`.
-fn uncapped(builder: &mut Builder, gradient: Value, tanh: Option<Value>) -> Result<Value> {
-    let Some(tanh) = tanh else { return Ok(gradient) };
-    let square = builder.mul(tanh, tanh)?;
-    let one = builder.float(1.0, builder.ty(tanh)?.dtype)?;
-    let slope = builder.op("Sub", &[one, square], &[])?;
-    builder.mul(gradient, slope)
-}
-
-/// The gradients of past and new keys or values, those of output `index` included.
-fn parts(
-    builder: &mut Builder,
-    site: &Use,
-    gradient: Value,
-    (new, index): (Value, usize),
-) -> Result<(Option<Value>, Value)> {
-    let gradient = match site.gradients.get(index).copied().flatten() {
-        Some(other) => builder.add(gradient, other)?,
-        None => gradient,
-    };
-    let Some(past) = site.optional(3 + index) else { return Ok((None, gradient)) };
-    let (before, here) = (sizes(builder, past, 2, 3)?, sizes(builder, new, 2, 3)?);
-    let lengths = builder.concat(&[before, here], 0)?;
-    let both = builder.node("Split", &[Some(gradient), Some(lengths)], &[("axis", Attribute::Int(2))])?;
-    for (part, like) in both.iter().zip([past, new]) {
-        let ty = builder.ty(like)?.clone();
-        builder.assume(*part, ty);
+impl Scores {
+    fn compute(builder: &mut Builder, site: &Use, heads: &Heads) -> Result<Self> {
+        let attributes = site.attributes();
+        let size = heads.size(builder.ty(site.input(0)?)?, &heads.query)?;
+        let scale = match (attributes.float("scale"), size) {
+            (Some(scale), _) => scale,
+            (None, Dim::Fixed(size)) => 1.0 / (size as f32).sqrt(),
+            (None, size) => {
+                return Err(Error::internal(format!("the heads of `Attention` have the unknown size {size}")));
+            }
+        };
+        let query = heads.split(builder, site.input(0)?, &heads.query)?;
+        let query = builder.scale(query, scale)?;
+        let query = heads.regroup(builder, query, &heads.key)?;
+        let key = heads.split(builder, site.input(1)?, &heads.key)?;
+        let transposed = swapped(builder, key)?;
+        let product = builder.matmul(query, transposed)?;
+        let product = heads.regroup(builder, product, &heads.query)?;
+        let softcap = attributes.float("softcap").unwrap_or(0.0);
+        let mut scores =
+            Self { scale, query, key, softcap, tangents: None, visible: None, biased: false, probabilities: product };
+        // ONNX Runtime caps the scores before it masks them, so that hidden ones stay hidden.
+        let capped = if softcap > 0.0 { scores.cap(builder, product)? } else { product };
+        let masked = scores.mask(builder, site, capped)?;
+        scores.probabilities = builder.softmax(masked)?;
+        Ok(scores)
     }
-    Ok((Some(both[0]), both[1]))
+
+    fn cap(&mut self, builder: &mut Builder, scores: Value) -> Result<Value> {
+        let scaled = builder.scale(scores, 1.0 / self.softcap)?;
+        let tangents = builder.op("Tanh", &[scaled], &[])?;
+        self.tangents = Some(tangents);
+        builder.scale(tangents, self.softcap)
+    }
+
+    fn mask(&mut self, builder: &mut Builder, site: &Use, scores: Value) -> Result<Value> {
+        let mut scores = scores;
+        let mut hiding = None;
+        if let Some(mask) = site.optional(3) {
+            if builder.ty(mask)?.dtype == DType::Bool {
+                self.visible = Some(mask);
+                hiding = Some(mask);
+            } else {
+                self.biased = true;
+                scores = builder.add(scores, mask)?;
+            }
+        }
+        if site.attributes().int("is_causal").unwrap_or(0) != 0 {
+            let causal = causal(builder, scores)?;
+            hiding = Some(match hiding {
+                Some(mask) => builder.op("And", &[mask, causal], &[])?,
+                None => causal,
+            });
+        }
+        let Some(visible) = hiding else { return Ok(scores) };
+        let dtype = builder.ty(scores)?.dtype;
+        let lowest = builder.float(if dtype == DType::F16 { -65504.0 } else { LOWEST }, dtype)?;
+        let ty = builder.ty(scores)?.clone();
+        let masked = builder.op("Where", &[visible, scores, lowest], &[])?;
+        builder.assume(masked, ty);
+        Ok(masked)
+    }
+
+    /// Gradients of the product of queries and keys and of numbers that are added to it, from that of the softmax's input.
+    fn back_to_product(&self, builder: &mut Builder, gradient: Value) -> Result<(Value, Option<Value>)> {
+        let ty = builder.ty(gradient)?.clone();
+        let of_bias = self.biased.then_some(gradient);
+        let mut gradient = gradient;
+        // A row of which nothing is visible has probabilities all the same, but not through its scores.
+        if let Some(visible) = self.visible {
+            let zero = builder.float(0.0, ty.dtype)?;
+            gradient = builder.op("Where", &[visible, gradient, zero], &[])?;
+            builder.assume(gradient, ty.clone());
+        }
+        if let Some(tangents) = self.tangents {
+            let square = builder.mul(tangents, tangents)?;
+            let one = builder.float(1.0, ty.dtype)?;
+            let slope = builder.op("Sub", &[one, square], &[])?;
+            gradient = builder.mul(gradient, slope)?;
+        }
+        Ok((gradient, of_bias))
+    }
+}
+
+/// Stands for minus infinity in single precision and in `bfloat16`.
+const LOWEST: f32 = -3.38e38;
+
+/// Whether a key is not later than a query, for scores `[..., queries, keys]`.
+fn causal(builder: &mut Builder, scores: Value) -> Result<Value> {
+    let shape = builder.op("Shape", &[scores], &[])?;
+    let mut positions = |axis: i64, other: i64| -> Result<Value> {
+        let (number, zero, one) = (builder.scalar(axis)?, builder.scalar(0i64)?, builder.scalar(1i64)?);
+        let count = builder.gather(shape, number, 0)?;
+        let range = builder.op("Range", &[zero, count, one], &[])?;
+        builder.unsqueeze(range, &[other])
+    };
+    let (queries, keys) = (positions(2, 1)?, positions(3, 0)?);
+    builder.op("LessOrEqual", &[keys, queries], &[])
 }

@@ -14,6 +14,8 @@ pub struct Case {
     pub attributes: Vec<(&'static str, Attribute)>,
     /// Whether the inputs are declared without any size, as in files that state none.
     pub unknown: bool,
+    /// Number of results asked for where more than the required ones are.
+    pub results: usize,
 }
 
 /// One input of a [`Case`].
@@ -111,6 +113,13 @@ impl Case {
     #[must_use]
     pub fn int_list(self, name: &'static str, values: &[i64]) -> Self {
         self.with(name, Attribute::Ints(values.to_vec()))
+    }
+
+    /// Asks for this many results, optional ones among them.
+    #[must_use]
+    pub fn results(mut self, count: usize) -> Self {
+        self.results = count;
+        self
     }
 
     /// Declares the fed inputs without any size.

@@ -23,7 +23,7 @@ pub(super) fn normalise_axes(axes: &[i64], rank: usize) -> Result<Vec<usize>> {
 }
 
 /// The dimensions of an elementwise operation over both.
-pub(super) fn broadcast_dims(a: &[Dim], b: &[Dim]) -> Result<Vec<Dim>> {
+pub(in crate::graph) fn broadcast_dims(a: &[Dim], b: &[Dim]) -> Result<Vec<Dim>> {
     let rank = a.len().max(b.len());
     let at = |dims: &[Dim], index: usize| match (index + dims.len()).checked_sub(rank) {
         Some(index) => dims[index].clone(),
@@ -44,11 +44,6 @@ pub(super) fn broadcast_dims(a: &[Dim], b: &[Dim]) -> Result<Vec<Dim>> {
 /// Whether two sizes can be the same.
 pub(super) fn compatible(a: &Dim, b: &Dim) -> bool {
     a == b || matches!((a, b), (Dim::Unknown, _) | (_, Dim::Unknown))
-}
-
-/// The better known of two sizes that are the same.
-pub(super) fn merged(a: &Dim, b: &Dim) -> Dim {
-    if *a == Dim::Unknown { b.clone() } else { a.clone() }
 }
 
 /// The dimensions without some axes, or with 1 in their place.
@@ -88,7 +83,7 @@ pub(super) fn count(dims: &[Dim]) -> Option<(usize, Vec<String>)> {
 }
 
 /// The size of the one open dimension when `from` is reshaped to `to`.
-pub(super) fn remaining(from: &[Dim], to: &[Dim]) -> Result<Dim> {
+pub(in crate::graph) fn remaining(from: &[Dim], to: &[Dim]) -> Result<Dim> {
     let (Some((from_size, mut symbols)), Some((to_size, used))) = (count(from), count(to)) else {
         return Ok(Dim::Unknown);
     };
@@ -98,11 +93,7 @@ pub(super) fn remaining(from: &[Dim], to: &[Dim]) -> Result<Dim> {
             None => return Err(Error::internal(format!("`{symbol}` is not among the reshaped dimensions"))),
         }
     }
-    let divides = to_size != 0 && from_size % to_size == 0;
-    if !divides && to_size != 0 && !symbols.is_empty() {
-        return Ok(Dim::Unknown);
-    }
-    if !divides {
+    if to_size == 0 || from_size % to_size != 0 {
         return Err(Error::internal(format!("{from_size} elements do not divide into {to_size}")));
     }
     Ok(match (from_size / to_size, symbols.as_slice()) {

@@ -1,188 +1,194 @@
-//! Operators that move elements without computing with them.
+//! Operators that arrange, repeat, join and divide tensors, and those that make tensors of sizes and numbers.
 
 use super::dims::{
-    broadcast_dims, compatible, count, derived, merged, normalise_axes, normalise_axis, remaining, without_axes,
+    broadcast_dims, compatible, count, derived, normalise_axes, normalise_axis, remaining, without_axes,
 };
 use super::product::transposed_product;
-use super::{Attributes, Case, Dim, Gradient, Op, Site, Type, Use, expand_like, one};
+use super::{Attribute, Case, Dim, Gradient, Op, Site, Type, Use, expand_like, one};
 use crate::error::{Error, Result};
-use crate::graph::{Attribute, Builder, Node, Value};
-use crate::tensor::Tensor;
+use crate::graph::{Builder, Value};
+use crate::tensor::{DType, Tensor};
+
+const SIZES: Gradient = Gradient::Zero { why: "sizes do not change with the values" };
+const NUMBERS: Gradient = Gradient::Zero { why: "its elements are given by sizes and constants" };
 
 /// The rows of this file.
 pub(super) const ROWS: &[Op] = &[
-    Op { name: "Transpose", shape: transpose, gradient: Gradient::Rule(transpose_gradient), cases: transpose_cases },
-    Op { name: "Reshape", shape: reshape, gradient: Gradient::Rule(restore), cases: reshape_cases },
-    Op { name: "Flatten", shape: flatten, gradient: Gradient::Rule(restore), cases: flatten_cases },
-    Op { name: "Squeeze", shape: squeeze, gradient: Gradient::Rule(squeeze_gradient), cases: squeeze_cases },
-    Op { name: "Unsqueeze", shape: unsqueeze, gradient: Gradient::Rule(unsqueeze_gradient), cases: unsqueeze_cases },
-    Op { name: "Expand", shape: expand, gradient: Gradient::Rule(expand_gradient), cases: expand_cases },
-    Op { name: "Tile", shape: tile, gradient: Gradient::Rule(tile_gradient), cases: tile_cases },
-    Op { name: "Concat", shape: concat, gradient: Gradient::Rule(concat_gradient), cases: concat_cases },
-    Op { name: "Split", shape: split, gradient: Gradient::Rule(split_gradient), cases: split_cases },
-    Op { name: "Trilu", shape: super::same, gradient: Gradient::Rule(trilu_gradient), cases: trilu_cases },
-    Op { name: "DepthToSpace", shape: to_space, gradient: Gradient::Rule(to_space_gradient), cases: to_space_cases },
-    Op { name: "SpaceToDepth", shape: to_depth, gradient: Gradient::Rule(to_depth_gradient), cases: to_depth_cases },
+    Op { name: "Transpose", shape: transpose, gradient: Gradient::Rule(transpose_back), cases: transpose_cases },
+    Op { name: "Reshape", shape: reshape, gradient: Gradient::Rule(reshape_back), cases: reshape_cases },
+    Op {
+        name: "Flatten",
+        shape: flatten,
+        gradient: Gradient::Rule(reshape_back),
+        cases: || {
+            let flat = |axis| Case::new().input("batch,tokens,4").int("axis", axis);
+            vec![flat(-1), flat(0).unknown(), flat(3), Case::new().input("batch,tokens,4")]
+        },
+    },
+    Op {
+        name: "Squeeze",
+        shape: squeeze,
+        gradient: Gradient::Rule(reshape_back),
+        cases: || {
+            let input = || Case::new().input("batch,1,tokens,4,1");
+            vec![input().ints(&[1, -1]), Case::new().input("1,3,1,2"), input().ints(&[-4]).unknown()]
+        },
+    },
+    Op {
+        name: "Unsqueeze",
+        shape: unsqueeze,
+        gradient: Gradient::Rule(reshape_back),
+        cases: || {
+            let input = || Case::new().input("batch,tokens,4");
+            vec![input().ints(&[0, -1]), input().ints(&[2]).unknown()]
+        },
+    },
+    Op {
+        name: "Expand",
+        shape: expand,
+        gradient: Gradient::Rule(expand_back),
+        cases: || {
+            let input = || Case::new().input("batch,1,4");
+            vec![input().ints(&[2, 1, 130, 1]), input().ints(&[3, 4]).unknown()]
+        },
+    },
+    Op {
+        name: "Tile",
+        shape: tile,
+        gradient: Gradient::Rule(tile_back),
+        cases: || {
+            let input = || Case::new().input("batch,tokens,4");
+            vec![input().ints(&[1, 3, 2]), input().ints(&[2, 1, 1]).unknown()]
+        },
+    },
+    Op { name: "Concat", shape: concat, gradient: Gradient::Rule(concat_back), cases: concat_cases },
+    Op { name: "Split", shape: split, gradient: Gradient::Rule(split_back), cases: split_cases },
+    Op {
+        name: "Shape",
+        shape: shape_of,
+        gradient: SIZES,
+        cases: || {
+            let input = || Case::new().input("batch,tokens,4");
+            vec![input(), input().int("start", -2), input().int("start", 1).int("end", -1).unknown()]
+        },
+    },
+    Op { name: "Size", shape: size, gradient: SIZES, cases: || vec![Case::new().input("batch,tokens,4")] },
+    Op {
+        name: "ConstantOfShape",
+        shape: constant_of_shape,
+        gradient: NUMBERS,
+        cases: || {
+            let truths = Attribute::Tensor(Tensor::vector(vec![true]));
+            vec![Case::new().ints(&[2, 3]), Case::new().input("i4:3").with("value", truths)]
+        },
+    },
+    Op {
+        name: "Range",
+        shape: range,
+        gradient: NUMBERS,
+        cases: || {
+            let numbers =
+                |values: [i64; 3]| values.iter().fold(Case::new(), |case, n| case.constant(Tensor::scalar(*n)));
+            let one = || Tensor::scalar(1i64);
+            vec![
+                numbers([2, 9, 3]),
+                numbers([9, 2, -3]),
+                numbers([3, 3, 1]),
+                Case::new().constant(Tensor::scalar(0i64)).input("i9:").constant(one()),
+            ]
+        },
+    },
+    Op {
+        name: "Constant",
+        shape: constant,
+        gradient: NUMBERS,
+        cases: || {
+            vec![
+                Case::new().with("value", Attribute::Tensor(Tensor::vector(vec![1.0f32, 2.0]))),
+                Case::new().int("value_int", 3),
+                Case::new().int_list("value_ints", &[3, 4]),
+                Case::new().with("value_float", Attribute::Float(0.5)),
+                Case::new().with("value_floats", Attribute::Floats(vec![0.5, 1.5, 2.5])),
+            ]
+        },
+    },
 ];
-
-/// The node that makes a value; none for inputs and constants.
-pub(super) fn producer(builder: &Builder, value: Value) -> Option<&Node> {
-    builder.nodes().iter().rev().find(|node| node.outputs.contains(&value))
-}
-
-/// The permutation of a `Transpose`, counted from the front.
-fn permutation(attributes: Attributes, rank: usize) -> Result<Vec<usize>> {
-    match attributes.int_list("perm") {
-        Some(axes) => normalise_axes(axes, rank),
-        None => Ok((0..rank).rev().collect()),
-    }
-}
-
-/// The permutation that swaps the last two dimensions.
-fn swap(rank: usize) -> Vec<usize> {
-    let mut axes: Vec<usize> = (0..rank).collect();
-    axes.swap(rank - 2, rank - 1);
-    axes
-}
-
-/// `value`, of at least two dimensions, with the last two swapped; what it was before where they are swapped already.
-pub(super) fn transposed(builder: &mut Builder, value: Value) -> Result<Value> {
-    let rank = builder.ty(value)?.dims.len();
-    if let Some(node) = producer(builder, value).filter(|node| node.op == "Transpose")
-        && permutation(node.attributes(), rank)? == swap(rank)
-        && let Some(Some(before)) = node.inputs.first()
-    {
-        return Ok(*before);
-    }
-    builder.transpose(value, &swap(rank).into_iter().map(|axis| axis as i64).collect::<Vec<_>>())
-}
 
 /// `value` in the shape of `like`, which has as many elements.
 pub(super) fn reshape_like(builder: &mut Builder, value: Value, like: Value) -> Result<Value> {
-    let ty = Type { dtype: builder.ty(value)?.dtype, dims: builder.ty(like)?.dims.clone() };
-    let sizes: Option<Vec<i64>> = ty.dims.iter().map(fixed).collect();
-    let shape = match sizes {
-        Some(sizes) => builder.ints(&sizes)?,
-        None => builder.op("Shape", &[like], &[])?,
-    };
+    let dims = builder.ty(like)?.dims.clone();
+    let shape = builder.op("Shape", &[like], &[])?;
+    let ty = Type { dtype: builder.ty(value)?.dtype, dims };
+    // A size of zero is meant here, not the size of `value`.
     let reshaped = builder.op("Reshape", &[value, shape], &[("allowzero", Attribute::Int(1))])?;
     builder.assume(reshaped, ty);
     Ok(reshaped)
 }
 
-/// A size that is known.
-pub(super) fn fixed(dim: &Dim) -> Option<i64> {
-    match dim {
-        Dim::Fixed(size) => Some(*size as i64),
-        _ => None,
-    }
-}
-
-/// All elements in one dimension.
-pub(super) fn flat(builder: &mut Builder, value: Value) -> Result<Value> {
-    builder.reshape(value, &[-1])
-}
-
-/// The sizes `from..to` of a value as a vector.
-pub(super) fn sizes(builder: &mut Builder, value: Value, from: usize, to: usize) -> Result<Value> {
-    builder.op("Shape", &[value], &[("start", Attribute::Int(from as i64)), ("end", Attribute::Int(to as i64))])
-}
-
-/// Zeros with dtype and shape of `like`. They are made when `after` is there: where the shape is constant the runtime
-/// would otherwise keep them with the graph, and those of an embedding table take gigabytes.
-pub(super) fn zeros_like(builder: &mut Builder, like: Value, after: Value) -> Result<Value> {
-    let dtype = builder.ty(like)?.dtype;
-    let size = builder.op("Size", &[after], &[])?;
-    let nothing = builder.scalar(0i64)?;
-    let zero = builder.mul(size, nothing)?;
-    let zero = builder.cast(zero, dtype)?;
-    expand_like(builder, zero, like)
-}
-
-/// The number of each element of `value`, in its shape. What an operator makes of these numbers tells where each element
-/// of its result comes from.
-pub(super) fn element_numbers(builder: &mut Builder, value: Value) -> Result<Value> {
-    let (zero, one) = (builder.scalar(0i64)?, builder.scalar(1i64)?);
-    let size = builder.op("Size", &[value], &[])?;
-    let numbers = builder.op("Range", &[zero, size, one], &[])?;
-    reshape_like(builder, numbers, value)
-}
-
-/// Adds the elements of `gradient` up at those elements of `like` that `numbers` name.
-pub(super) fn collect(builder: &mut Builder, gradient: Value, numbers: Value, like: Value) -> Result<Value> {
-    let zeros = zeros_like(builder, like, gradient)?;
-    let (zeros, numbers) = (flat(builder, zeros)?, flat(builder, numbers)?);
-    let gradient = flat(builder, gradient)?;
-    let attributes = [("axis", Attribute::Int(0)), ("reduction", Attribute::Text("add".to_owned()))];
-    let sums = builder.op("ScatterElements", &[zeros, numbers, gradient], &attributes)?;
-    reshape_like(builder, sums, like)
-}
-
-/// The gradient of an operator that keeps number and order of the elements.
-fn restore(builder: &mut Builder, site: &Use) -> Result<Vec<Option<Value>>> {
+/// The gradient of an operator that keeps the elements in their order.
+fn reshape_back(builder: &mut Builder, site: &Use) -> Result<Vec<Option<Value>>> {
     Ok(vec![Some(reshape_like(builder, site.gradient()?, site.input(0)?)?), None])
 }
 
 fn transpose_cases() -> Vec<Case> {
-    vec![
-        Case::new().input("batch,tokens,4").int_list("perm", &[2, 0, 1]),
-        Case::new().input("batch,tokens,4"),
-        Case::new().input("batch,tokens,4").int_list("perm", &[1, 2, 0]).unknown(),
-    ]
+    let input = || Case::new().input("batch,tokens,4");
+    vec![input().int_list("perm", &[2, 0, 1]), input(), Case::new().input("tokens,256").int_list("perm", &[1, 0])]
+}
+
+/// The dimension of the input that each dimension of the result is.
+fn permutation(attribute: Option<&[i64]>, rank: usize) -> Result<Vec<usize>> {
+    let Some(order) = attribute else { return Ok((0..rank).rev().collect()) };
+    let axes = normalise_axes(order, rank)?;
+    match (0..rank).all(|axis| axes.contains(&axis)) && axes.len() == rank {
+        true => Ok(axes),
+        false => Err(Error::internal(format!("{order:?} is no permutation of {rank} dimensions"))),
+    }
 }
 
 fn transpose(site: &Site) -> Result<Vec<Type>> {
     let input = site.input(0)?;
-    let axes = permutation(site.attributes, input.dims.len())?;
-    let mut sorted = axes.clone();
-    sorted.sort_unstable();
-    if sorted != (0..input.dims.len()).collect::<Vec<_>>() {
-        return Err(Error::internal(format!("{axes:?} is no permutation of the dimensions of {input}")));
-    }
-    one(input.dtype, axes.iter().map(|axis| input.dims[*axis].clone()).collect())
+    let order = permutation(site.int_list("perm"), input.dims.len())?;
+    one(input.dtype, order.into_iter().map(|axis| input.dims[axis].clone()).collect())
 }
 
-fn transpose_gradient(builder: &mut Builder, site: &Use) -> Result<Vec<Option<Value>>> {
-    let (x, gradient) = (site.input(0)?, site.gradient()?);
-    let rank = builder.ty(x)?.dims.len();
-    let axes = permutation(site.attributes(), rank)?;
-    if rank == 2
-        && axes == swap(2)
+/// The inverse permutation.
+fn transpose_back(builder: &mut Builder, site: &Use) -> Result<Vec<Option<Value>>> {
+    let gradient = site.gradient()?;
+    let order = permutation(site.attributes().int_list("perm"), builder.ty(gradient)?.dims.len())?;
+    if order == [1, 0]
         && let Some(product) = transposed_product(builder, gradient)?
     {
         return Ok(vec![Some(product)]);
     }
-    let mut inverse = vec![0; rank];
-    for (to, from) in axes.into_iter().enumerate() {
-        inverse[from] = to as i64;
+    let mut inverse = vec![0; order.len()];
+    for (to, from) in (0i64..).zip(order) {
+        inverse[from] = to;
     }
     Ok(vec![Some(builder.transpose(gradient, &inverse)?)])
 }
 
 fn reshape_cases() -> Vec<Case> {
+    let input = || Case::new().input("batch,tokens,6");
     vec![
-        Case::new().input("batch,tokens,6").ints(&[0, 0, 2, 3]),
-        Case::new().input("batch,tokens,6").ints(&[-1]),
-        Case::new().input("batch,tokens,6").ints(&[-1, 3]).unknown(),
-        Case::new().input("4,6").ints(&[8, 3]).int("allowzero", 1),
+        input().ints(&[0, 0, 2, 3]),
+        input().ints(&[-1]),
+        input().ints(&[0, -1]).unknown(),
+        Case::new().input("4,6").ints(&[3, -1, 2]).int("allowzero", 1),
     ]
 }
 
 fn reshape(site: &Site) -> Result<Vec<Type>> {
     let input = site.input(0)?;
     let Some(wanted) = site.constant(1) else {
-        return match site.input(1)?.dims.as_slice() {
-            [Dim::Fixed(rank)] => one(input.dtype, vec![Dim::Unknown; *rank]),
-            _ => Err(Error::internal("the number of dimensions to reshape to is not known")),
-        };
+        return one(input.dtype, unknown_sizes(site.input(1)?)?);
     };
     let wanted = wanted.values::<i64>()?;
-    let literal = site.int("allowzero").unwrap_or(0) != 0;
+    let keep_zero = site.int("allowzero").unwrap_or(0) != 0;
     let mut dims = Vec::with_capacity(wanted.len());
     let mut open = None;
     for (index, size) in wanted.iter().enumerate() {
         dims.push(match size {
-            0 if !literal => {
+            0 if !keep_zero => {
                 input.dims.get(index).cloned().ok_or_else(|| Error::internal(format!("{input} to {wanted:?}")))?
             }
             -1 => {
@@ -192,71 +198,55 @@ fn reshape(site: &Site) -> Result<Vec<Type>> {
             size => Dim::Fixed(*size as usize),
         });
     }
-    if let Some(index) = open {
-        dims[index] = remaining(&input.dims, &dims)?;
-    } else if let (Some((from, symbols)), Some((to, others))) = (count(&input.dims), count(&dims))
-        && symbols.is_empty()
-        && others.is_empty()
-        && from != to
-    {
-        return Err(Error::internal(format!("{input} has another number of elements than {wanted:?}")));
+    match open {
+        Some(index) => dims[index] = remaining(&input.dims, &dims)?,
+        None if contradict(&input.dims, &dims) => {
+            return Err(Error::internal(format!("{input} has another number of elements than {wanted:?}")));
+        }
+        None => {}
     }
     one(input.dtype, dims)
 }
 
-fn flatten_cases() -> Vec<Case> {
-    vec![
-        Case::new().input("batch,tokens,4"),
-        Case::new().input("batch,tokens,4").int("axis", -1),
-        Case::new().input("batch,tokens,4").int("axis", 0).unknown(),
-    ]
+/// Whether the numbers of elements differ for certain: names may turn out to be any number, unless both sides have the
+/// same.
+fn contradict(a: &[Dim], b: &[Dim]) -> bool {
+    let (Some((a, names)), Some((b, others))) = (count(a), count(b)) else { return false };
+    names == others && a != b
+}
+
+/// The dimensions that a shape describes which is known only when the graph runs.
+fn unknown_sizes(shape: &Type) -> Result<Vec<Dim>> {
+    match shape.dims.as_slice() {
+        [Dim::Fixed(rank)] => Ok(vec![Dim::Unknown; *rank]),
+        _ => Err(Error::internal("the number of dimensions of the result is not known")),
+    }
 }
 
 fn flatten(site: &Site) -> Result<Vec<Type>> {
     let input = site.input(0)?;
     let rank = input.dims.len();
     let axis = match site.int("axis").unwrap_or(1) {
-        axis if axis == rank as i64 => rank,
+        axis if usize::try_from(axis) == Ok(rank) => rank,
         axis => normalise_axis(axis, rank)?,
     };
-    let size = |dims: &[Dim]| remaining(dims, &[]);
-    one(input.dtype, vec![size(&input.dims[..axis])?, size(&input.dims[axis..])?])
-}
-
-fn squeeze_cases() -> Vec<Case> {
-    vec![
-        Case::new().input("batch,1,tokens,4,1").ints(&[1, -1]),
-        Case::new().input("1,20,1,7"),
-        Case::new().input("batch,1,4,1").ints(&[1]).unknown(),
-    ]
+    one(input.dtype, vec![remaining(&input.dims[..axis], &[])?, remaining(&input.dims[axis..], &[])?])
 }
 
 fn squeeze(site: &Site) -> Result<Vec<Type>> {
     let input = site.input(0)?;
-    if site.optional(1).is_none() {
-        let dims: Vec<Dim> = input.dims.iter().filter(|dim| **dim != Dim::Fixed(1)).cloned().collect();
-        return match dims.iter().all(|dim| fixed(dim).is_some()) {
-            true => one(input.dtype, dims),
-            false => Err(Error::internal(format!("which dimensions of {input} are of size 1 is not known"))),
-        };
-    }
-    let axes = normalise_axes(site.ints(1)?, input.dims.len())?;
-    if axes.iter().any(|axis| matches!(input.dims[*axis], Dim::Fixed(size) if size != 1)) {
+    let lone = |dim: &Dim| *dim == Dim::Fixed(1);
+    let axes = match site.optional(1) {
+        Some(_) => normalise_axes(site.ints(1)?, input.dims.len())?,
+        None if input.dims.iter().all(|dim| matches!(dim, Dim::Fixed(_))) => {
+            (0..input.dims.len()).filter(|axis| lone(&input.dims[*axis])).collect()
+        }
+        None => return Err(Error::internal(format!("which dimensions of {input} have size 1 is not known"))),
+    };
+    if axes.iter().any(|axis| matches!(input.dims[*axis], Dim::Fixed(_)) && !lone(&input.dims[*axis])) {
         return Err(Error::internal(format!("axes {axes:?} of {input} are not all of size 1")));
     }
     one(input.dtype, without_axes(&input.dims, &axes, false))
-}
-
-fn squeeze_gradient(builder: &mut Builder, site: &Use) -> Result<Vec<Option<Value>>> {
-    let Some(axes) = site.optional(1) else { return restore(builder, site) };
-    Ok(vec![Some(builder.op("Unsqueeze", &[site.gradient()?, axes], &[])?), None])
-}
-
-fn unsqueeze_cases() -> Vec<Case> {
-    vec![
-        Case::new().input("batch,tokens,4").ints(&[0, -1]),
-        Case::new().input("batch,tokens,4").ints(&[2, 1]).unknown(),
-    ]
 }
 
 fn unsqueeze(site: &Site) -> Result<Vec<Type>> {
@@ -269,68 +259,49 @@ fn unsqueeze(site: &Site) -> Result<Vec<Type>> {
         let kept = if axes.contains(&axis) { Some(Dim::Fixed(1)) } else { rest.next().cloned() };
         dims.push(kept.ok_or_else(|| Error::internal(format!("axes {axes:?} repeat")))?);
     }
-    one(input.dtype, dims)
-}
-
-fn unsqueeze_gradient(builder: &mut Builder, site: &Use) -> Result<Vec<Option<Value>>> {
-    Ok(vec![Some(builder.op("Squeeze", &[site.gradient()?, site.input(1)?], &[])?), None])
-}
-
-fn expand_cases() -> Vec<Case> {
-    vec![
-        Case::new().input("batch,1,4").ints(&[2, 1, 3, 1]),
-        Case::new().input("batch,1,tokens").ints(&[7, 1]),
-        Case::new().input("batch,1,4").ints(&[2, 1, 3, 1]).unknown(),
-    ]
+    match rest.next() {
+        None => one(input.dtype, dims),
+        Some(_) => Err(Error::internal(format!("axes {axes:?} repeat"))),
+    }
 }
 
 fn expand(site: &Site) -> Result<Vec<Type>> {
     let (input, shape) = (site.input(0)?, site.input(1)?);
-    if let Some(sizes) = site.constant(1) {
-        let sizes: Vec<Dim> = sizes.values::<i64>()?.iter().map(|size| Dim::Fixed(*size as usize)).collect();
-        return one(input.dtype, broadcast_dims(&input.dims, &sizes)?);
-    }
-    match shape.dims.as_slice() {
-        [Dim::Fixed(rank)] => one(input.dtype, vec![Dim::Unknown; input.dims.len().max(*rank)]),
-        _ => Err(Error::internal("the number of dimensions to expand to is not known")),
-    }
+    let Some(sizes) = site.constant(1) else {
+        let rank = unknown_sizes(shape)?.len().max(input.dims.len());
+        return one(input.dtype, vec![Dim::Unknown; rank]);
+    };
+    let sizes: Vec<Dim> = sizes.values::<i64>()?.iter().map(|size| Dim::Fixed(*size as usize)).collect();
+    one(input.dtype, broadcast_dims(&input.dims, &sizes)?)
 }
 
-/// Each copy has its share: the driver sums over the copies.
-fn expand_gradient(_: &mut Builder, site: &Use) -> Result<Vec<Option<Value>>> {
+/// A repetition is what the driver sums over.
+fn expand_back(_: &mut Builder, site: &Use) -> Result<Vec<Option<Value>>> {
     Ok(vec![Some(site.gradient()?), None])
-}
-
-fn tile_cases() -> Vec<Case> {
-    vec![
-        Case::new().input("batch,tokens,4").ints(&[1, 2, 3]),
-        Case::new().input("batch,tokens,4").ints(&[2, 1, 2]).unknown(),
-    ]
 }
 
 fn tile(site: &Site) -> Result<Vec<Type>> {
     let input = site.input(0)?;
     let Some(repeats) = site.constant(1) else { return one(input.dtype, vec![Dim::Unknown; input.dims.len()]) };
-    let times = |(dim, times): (&Dim, &i64)| match (dim, times) {
+    let times = |(dim, repeats): (&Dim, &i64)| match (dim, repeats) {
         (dim, 1) => dim.clone(),
-        (Dim::Fixed(size), times) => Dim::Fixed(size * *times as usize),
-        (Dim::Symbol(name), times) if !name.contains('+') => derived(format!("{times}*{name}")),
+        (Dim::Fixed(size), repeats) => Dim::Fixed(size * *repeats as usize),
+        (Dim::Symbol(name), repeats) if !name.contains(['+', '[']) => derived(format!("{repeats}*{name}")),
         _ => Dim::Unknown,
     };
     one(input.dtype, input.dims.iter().zip(repeats.values::<i64>()?).map(times).collect())
 }
 
-/// With the copies of each dimension in a dimension of their own, their gradients are summed.
-fn tile_gradient(builder: &mut Builder, site: &Use) -> Result<Vec<Option<Value>>> {
+/// Sums over the copies, which are dimensions of their own between those of the input.
+fn tile_back(builder: &mut Builder, site: &Use) -> Result<Vec<Option<Value>>> {
     let (x, repeats, gradient) = (site.input(0)?, site.input(1)?, site.gradient()?);
     let ty = builder.ty(x)?.clone();
-    let shape = builder.op("Shape", &[x], &[])?;
-    let (repeats, shape) = (builder.unsqueeze(repeats, &[1])?, builder.unsqueeze(shape, &[1])?);
-    let pairs = builder.concat(&[repeats, shape], 1)?;
-    let pairs = flat(builder, pairs)?;
-    let apart = builder.op("Reshape", &[gradient, pairs], &[])?;
-    let axes: Vec<i64> = (0..ty.dims.len() as i64).map(|axis| 2 * axis).collect();
-    let axes = builder.ints(&axes)?;
+    let sizes = builder.op("Shape", &[x], &[])?;
+    let (copies, sizes) = (builder.unsqueeze(repeats, &[1])?, builder.unsqueeze(sizes, &[1])?);
+    let pairs = builder.concat(&[copies, sizes], 1)?;
+    let shape = builder.reshape(pairs, &[2 * ty.dims.len() as i64])?;
+    let apart = builder.op("Reshape", &[gradient, shape], &[("allowzero", Attribute::Int(1))])?;
+    let axes = builder.ints(&(0..ty.dims.len() as i64).map(|axis| 2 * axis).collect::<Vec<_>>())?;
     let sum = builder.op("ReduceSum", &[apart, axes], &[("keepdims", Attribute::Int(0))])?;
     builder.assume(sum, ty);
     Ok(vec![Some(sum), None])
@@ -338,9 +309,9 @@ fn tile_gradient(builder: &mut Builder, site: &Use) -> Result<Vec<Option<Value>>
 
 fn concat_cases() -> Vec<Case> {
     vec![
-        Case::new().input("batch,past,4").input("batch,2,4").int("axis", 1),
-        Case::new().input("batch,tokens,4").input("batch,tokens,3").input("batch,tokens,2").int("axis", -1),
-        Case::new().input("batch,past,4").input("batch,2,4").int("axis", 1).unknown(),
+        Case::new().input("batch,past,8").input("batch,2,8").int("axis", 1),
+        Case::new().input("batch,past,2").input("batch,past,3").input("batch,past,1").int("axis", -1).unknown(),
+        Case::new().input("2,4").input("3,4").int("axis", 0),
     ]
 }
 
@@ -356,89 +327,87 @@ fn concat(site: &Site) -> Result<Vec<Type>> {
         if !fits {
             return Err(Error::internal(format!("{first} and {other} cannot be joined along axis {axis}")));
         }
-        for (at, dim) in dims.iter_mut().enumerate() {
-            *dim = if at == axis { sum(dim, &other.dims[at]) } else { merged(dim, &other.dims[at]) };
-        }
     }
+    let sizes: Vec<&Dim> = site.inputs.iter().flatten().map(|ty| &ty.dims[axis]).collect();
+    dims[axis] = joined(&sizes);
     one(first.dtype, dims)
 }
 
-pub(super) fn sum(a: &Dim, b: &Dim) -> Dim {
-    match (a, b) {
-        (Dim::Fixed(a), Dim::Fixed(b)) => Dim::Fixed(a + b),
-        (Dim::Fixed(0), other) | (other, Dim::Fixed(0)) => other.clone(),
-        (Dim::Unknown, _) | (_, Dim::Unknown) => Dim::Unknown,
-        // A product of sums and a sum of products would read the same.
-        (Dim::Symbol(name), _) | (_, Dim::Symbol(name)) if name.contains('*') => Dim::Unknown,
-        (a, b) => derived(format!("{a}+{b}")),
+/// The size of several dimensions end to end; equal ones multiply, as they do where shapes are changed.
+fn joined(sizes: &[&Dim]) -> Dim {
+    match sizes {
+        sizes if sizes.contains(&&Dim::Unknown) => Dim::Unknown,
+        [Dim::Symbol(one), rest @ ..] if !rest.is_empty() && rest.iter().all(|size| *size == sizes[0]) => {
+            derived(format!("{}*{one}", sizes.len()))
+        }
+        sizes => sizes[1..].iter().fold(sizes[0].clone(), |sum, size| match (&sum, size) {
+            (Dim::Fixed(a), Dim::Fixed(b)) => Dim::Fixed(a + b),
+            (a, b) => derived(format!("{a}+{b}")),
+        }),
     }
 }
 
-fn concat_gradient(builder: &mut Builder, site: &Use) -> Result<Vec<Option<Value>>> {
+/// Each input's gradient is the part of the whole where the input went.
+fn concat_back(builder: &mut Builder, site: &Use) -> Result<Vec<Option<Value>>> {
     let gradient = site.gradient()?;
     let axis = site.attributes().axis(builder.ty(gradient)?.dims.len(), 0)?;
-    let parts: Vec<Value> = site.node.inputs.iter().flatten().copied().collect();
-    let mut known = Vec::with_capacity(parts.len());
-    for part in &parts {
-        known.push(fixed(&builder.ty(*part)?.dims[axis]));
+    let axes = builder.ints(&[axis as i64])?;
+    let mut start = builder.ints(&[0])?;
+    let mut parts = Vec::with_capacity(site.node.inputs.len());
+    for index in 0..site.node.inputs.len() {
+        let x = site.input(index)?;
+        let ty = builder.ty(x)?.clone();
+        let size = match ty.dims[axis] {
+            Dim::Fixed(size) => builder.ints(&[size as i64])?,
+            _ => {
+                let bounds = [("start", Attribute::Int(axis as i64)), ("end", Attribute::Int(axis as i64 + 1))];
+                builder.op("Shape", &[x], &bounds)?
+            }
+        };
+        let end = builder.add(start, size)?;
+        let part = builder.op("Slice", &[gradient, start, end, axes], &[])?;
+        builder.assume(part, ty);
+        parts.push(Some(part));
+        start = end;
     }
-    let lengths = match known.into_iter().collect::<Option<Vec<_>>>() {
-        Some(lengths) => builder.ints(&lengths)?,
-        None => {
-            let lengths = parts.iter().map(|part| sizes(builder, *part, axis, axis + 1)).collect::<Result<Vec<_>>>()?;
-            builder.concat(&lengths, 0)?
-        }
-    };
-    let attributes = [("axis", Attribute::Int(axis as i64))];
-    let gradients = builder.node("Split", &[Some(gradient), Some(lengths)], &attributes)?;
-    for (gradient, part) in gradients.iter().zip(&parts) {
-        let ty = builder.ty(*part)?.clone();
-        builder.assume(*gradient, ty);
-    }
-    Ok(gradients.into_iter().map(Some).collect())
+    Ok(parts)
 }
 
 fn split_cases() -> Vec<Case> {
     vec![
-        Case::new().input("batch,tokens,6").ints(&[1, 3, 2]).int("axis", -1),
-        Case::new().input("batch,tokens,7").int("axis", 2).int("num_outputs", 3),
-        Case::new().input("batch,tokens,6").int("axis", 1).int("num_outputs", 2),
-        Case::new().input("batch,tokens,6").ints(&[2, 4]).int("axis", 2).unknown(),
+        Case::new().input("batch,tokens,8").ints(&[3, 1, 4]).int("axis", -1),
+        Case::new().input("batch,5,4").int("axis", 1).int("num_outputs", 2),
+        Case::new().input("batch,tokens").int("axis", 1).int("num_outputs", 2).unknown(),
     ]
 }
 
 fn split(site: &Site) -> Result<Vec<Type>> {
     let input = site.input(0)?;
     let axis = site.axis(input.dims.len(), 0)?;
-    let lengths: Vec<Dim> = if let Some(lengths) = site.constant(1) {
-        lengths.values::<i64>()?.iter().map(|length| Dim::Fixed(*length as usize)).collect()
-    } else if let Some(lengths) = site.optional(1) {
-        match lengths.dims.as_slice() {
-            [Dim::Fixed(parts)] => vec![Dim::Unknown; *parts],
-            _ => vec![Dim::Unknown; site.outputs],
-        }
-    } else {
-        let parts = site.int("num_outputs").map_or(site.outputs, |parts| parts as usize);
-        match &input.dims[axis] {
-            Dim::Fixed(size) => {
-                let length = size.div_ceil(parts);
-                let at = |part: usize| (part * length).min(*size);
-                (0..parts).map(|part| Dim::Fixed(at(part + 1) - at(part))).collect()
-            }
-            dim if parts == 1 => vec![dim.clone()],
-            _ => vec![Dim::Unknown; parts],
-        }
+    let sizes: Vec<Dim> = match (site.constant(1), site.int("num_outputs"), &input.dims[axis]) {
+        (Some(sizes), ..) => sizes.values::<i64>()?.iter().map(|size| Dim::Fixed(*size as usize)).collect(),
+        (None, Some(parts), Dim::Fixed(size)) if parts > 0 => equal_parts(*size, parts as usize),
+        (None, Some(parts), _) if parts > 0 => vec![Dim::Unknown; parts as usize],
+        // How many parts a use without either attribute or constant has is known where it asks for all of them.
+        _ if site.outputs > 1 => vec![Dim::Unknown; site.outputs],
+        _ => return Err(Error::internal("into how many parts it is to be divided is not known")),
     };
-    let part = |length: Dim| {
+    let part = |size| {
         let mut dims = input.dims.clone();
-        dims[axis] = length;
+        dims[axis] = size;
         Type { dtype: input.dtype, dims }
     };
-    Ok(lengths.into_iter().map(part).collect())
+    Ok(sizes.into_iter().map(part).collect())
 }
 
-/// The gradients of the parts, joined again; zeros for parts that the loss does not depend on.
-fn split_gradient(builder: &mut Builder, site: &Use) -> Result<Vec<Option<Value>>> {
+/// Parts of one size; the last is smaller where the size does not divide.
+fn equal_parts(size: usize, parts: usize) -> Vec<Dim> {
+    let each = size.div_ceil(parts);
+    (0..parts).map(|index| Dim::Fixed(size.saturating_sub(index * each).min(each))).collect()
+}
+
+/// The gradients of the parts in their order, zeros for those that the loss does not depend on.
+fn split_back(builder: &mut Builder, site: &Use) -> Result<Vec<Option<Value>>> {
     let x = site.input(0)?;
     let ty = builder.ty(x)?.clone();
     let axis = site.attributes().axis(ty.dims.len(), 0)?;
@@ -446,89 +415,71 @@ fn split_gradient(builder: &mut Builder, site: &Use) -> Result<Vec<Option<Value>
     for (index, gradient) in site.gradients.iter().enumerate() {
         parts.push(match gradient {
             Some(gradient) => *gradient,
-            None => {
-                let part = site.output(index)?;
-                zeros_like(builder, part, part)?
-            }
+            None => zeros_like(builder, site.output(index)?)?,
         });
     }
-    let joined = builder.concat(&parts, axis as i64)?;
-    builder.assume(joined, ty);
-    Ok(vec![Some(joined), None])
+    let whole = builder.concat(&parts, axis as i64)?;
+    builder.assume(whole, ty);
+    Ok(vec![Some(whole), None])
 }
 
-fn trilu_cases() -> Vec<Case> {
-    vec![Case::new().input("batch,tokens,4").int("upper", 0), Case::new().input("3,4,5").constant(Tensor::scalar(1i64))]
+/// Zeros in the shape of `like`.
+pub(super) fn zeros_like(builder: &mut Builder, like: Value) -> Result<Value> {
+    let dtype = builder.ty(like)?.dtype;
+    let zero = builder.float(0.0, dtype)?;
+    expand_like(builder, zero, like)
 }
 
-/// What was kept stays.
-fn trilu_gradient(builder: &mut Builder, site: &Use) -> Result<Vec<Option<Value>>> {
-    let upper = site.attributes().int("upper").unwrap_or(1);
-    let inputs: Vec<Option<Value>> = [Some(site.gradient()?), site.optional(1)].into_iter().collect();
-    let kept = builder.node("Trilu", &inputs, &[("upper", Attribute::Int(upper))])?;
-    Ok(vec![Some(kept[0]), None])
+fn shape_of(site: &Site) -> Result<Vec<Type>> {
+    let rank = site.input(0)?.dims.len() as i64;
+    let bound = |name, default: i64| {
+        let at = site.int(name).unwrap_or(default);
+        (if at < 0 { at + rank } else { at }).clamp(0, rank)
+    };
+    let sizes = (bound("end", rank) - bound("start", 0)).max(0);
+    one(DType::I64, vec![Dim::Fixed(sizes as usize)])
 }
 
-fn block_size(attributes: Attributes) -> Result<i64> {
-    let size = attributes.int("blocksize").filter(|size| *size > 0);
-    size.ok_or_else(|| Error::internal("the attribute `blocksize` is missing"))
+fn size(_: &Site) -> Result<Vec<Type>> {
+    one(DType::I64, Vec::new())
 }
 
-fn to_space_cases() -> Vec<Case> {
-    let crd = Attribute::Text("CRD".to_owned());
-    vec![
-        Case::new().input("batch,8,10,12").int("blocksize", 2),
-        Case::new().input("batch,8,10,12").int("blocksize", 2).with("mode", crd),
-    ]
+fn constant_of_shape(site: &Site) -> Result<Vec<Type>> {
+    let dtype = site.tensor("value").map_or(DType::F32, Tensor::dtype);
+    let dims = match site.constant(0) {
+        Some(sizes) => sizes.values::<i64>()?.iter().map(|size| Dim::Fixed(*size as usize)).collect(),
+        None => unknown_sizes(site.input(0)?)?,
+    };
+    one(dtype, dims)
 }
 
-/// `[batch, channel, height, width]` with sizes multiplied by the fractions.
-fn rescaled(site: &Site, channels: (i64, i64), space: (i64, i64)) -> Result<Vec<Type>> {
-    let input = site.input(0)?;
-    if input.dims.len() != 4 {
-        return Err(Error::internal(format!("{input} has not four dimensions")));
-    }
-    let scaled = |(dim, (up, down)): (&Dim, (i64, i64))| match dim {
-        Dim::Fixed(size) => Dim::Fixed(size * up as usize / down as usize),
+fn range(site: &Site) -> Result<Vec<Type>> {
+    let dtype = site.input(0)?.dtype;
+    let bound = |index| site.constant(index).and_then(|tensor| tensor.values::<i64>().ok()?.first().copied());
+    let length = match (bound(0), bound(1), bound(2)) {
+        (Some(start), Some(end), Some(step)) if step != 0 => Dim::Fixed(steps_between(start, end, step)),
         _ => Dim::Unknown,
     };
-    let mut dims = vec![input.dims[0].clone()];
-    dims.extend(input.dims[1..].iter().zip([channels, space, space]).map(scaled));
-    one(input.dtype, dims)
+    one(dtype, vec![length])
 }
 
-fn to_space(site: &Site) -> Result<Vec<Type>> {
-    let block = block_size(site.attributes)?;
-    rescaled(site, (1, block * block), (block, 1))
+/// Number of steps from `start` that stay before `end`; `step` is not zero.
+pub(super) fn steps_between(start: i64, end: i64, step: i64) -> usize {
+    let distance = if step > 0 { end.saturating_sub(start) } else { start.saturating_sub(end) };
+    usize::try_from(distance).map_or(0, |distance| distance.div_ceil(step.unsigned_abs() as usize))
 }
 
-/// `SpaceToDepth` undoes the mode `DCR`; in the mode `CRD` the channels come before the blocks.
-fn to_space_gradient(builder: &mut Builder, site: &Use) -> Result<Vec<Option<Value>>> {
-    let (x, gradient) = (site.input(0)?, site.gradient()?);
-    let block = block_size(site.attributes())?;
-    let mut back = builder.op("SpaceToDepth", &[gradient], &[("blocksize", Attribute::Int(block))])?;
-    if site.attributes().text("mode") == Some("CRD") {
-        let channels = fixed(&builder.ty(gradient)?.dims[1])
-            .ok_or_else(|| Error::input("the number of channels of `DepthToSpace` is not known"))?;
-        let apart = builder.reshape(back, &[0, block * block, channels, -1])?;
-        back = builder.transpose(apart, &[0, 2, 1, 3])?;
+fn constant(site: &Site) -> Result<Vec<Type>> {
+    for (name, attribute) in site.attributes.0 {
+        let (dtype, dims) = match (name.as_str(), attribute) {
+            ("value", Attribute::Tensor(tensor)) => return Ok(vec![Type::of(tensor)]),
+            ("value_int", Attribute::Int(_)) => (DType::I64, Vec::new()),
+            ("value_float", Attribute::Float(_)) => (DType::F32, Vec::new()),
+            ("value_ints", Attribute::Ints(values)) => (DType::I64, vec![Dim::Fixed(values.len())]),
+            ("value_floats", Attribute::Floats(values)) => (DType::F32, vec![Dim::Fixed(values.len())]),
+            _ => continue,
+        };
+        return one(dtype, dims);
     }
-    Ok(vec![Some(reshape_like(builder, back, x)?)])
-}
-
-fn to_depth_cases() -> Vec<Case> {
-    vec![Case::new().input("batch,3,12,18").int("blocksize", 2)]
-}
-
-fn to_depth(site: &Site) -> Result<Vec<Type>> {
-    let block = block_size(site.attributes)?;
-    rescaled(site, (block * block, 1), (1, block))
-}
-
-fn to_depth_gradient(builder: &mut Builder, site: &Use) -> Result<Vec<Option<Value>>> {
-    let (x, block) = (site.input(0)?, block_size(site.attributes())?);
-    let back = builder.op("DepthToSpace", &[site.gradient()?], &[("blocksize", Attribute::Int(block))])?;
-    let ty = builder.ty(x)?.clone();
-    builder.assume(back, ty);
-    Ok(vec![Some(back)])
+    Err(Error::internal("`Constant` has no value of a kind that is known: a tensor, numbers or a list of numbers"))
 }

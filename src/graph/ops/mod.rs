@@ -11,16 +11,15 @@ mod attention;
 mod case;
 mod comparison;
 mod convolution;
-mod dims;
-mod einsum;
+pub(super) mod dims;
 mod indexing;
 mod layout;
+mod loss;
 mod normalisation;
 mod pooling;
 mod product;
 mod reduction;
-mod sizes;
-mod slicing;
+mod window;
 
 use std::ops::Deref;
 
@@ -217,19 +216,15 @@ pub static OPS: &[&[Op]] = &[
     activation::ROWS,
     reduction::ROWS,
     product::ROWS,
-    einsum::ROWS,
     normalisation::ROWS,
+    loss::ROWS,
     attention::ROWS,
     convolution::ROWS,
     pooling::ROWS,
     layout::ROWS,
-    slicing::ROWS,
-    sizes::ROWS,
+    window::ROWS,
     indexing::ROWS,
 ];
-
-/// Placeholder while a rule is being written.
-pub(crate) const OPEN: Gradient = Gradient::Zero { why: "OPEN" };
 
 /// The type with dtype `dtype` and these dimensions, as the only result.
 fn one(dtype: DType, dims: Vec<Dim>) -> Result<Vec<Type>> {

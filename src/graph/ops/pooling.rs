@@ -1,194 +1,231 @@
-//! Pooling.
+//! Pooling: maxima and means of windows.
 
-use super::convolution::{Window, cut_like, spread};
-use super::layout::{collect, fixed, sizes};
-use super::{Case, Dim, Gradient, Op, Site, Type, Use, expand_like, one};
+use super::convolution::{Slide, slides, spatial_shape, spread};
+use super::{Attribute, Builder, Case, Dim, Gradient, Op, Site, Tensor, Type, Use, Value, expand_like, one};
 use crate::error::{Error, Result};
-use crate::graph::{Attribute, Builder, Value};
 use crate::tensor::DType;
 
 /// The rows of this file.
 pub(super) const ROWS: &[Op] = &[
-    Op { name: "MaxPool", shape: pool, gradient: Gradient::Rule(max_pool_gradient), cases: max_pool_cases },
-    Op { name: "AveragePool", shape: pool, gradient: Gradient::Rule(average_pool_gradient), cases: average_pool_cases },
-    Op {
-        name: "GlobalAveragePool",
-        shape: global_pool,
-        gradient: Gradient::Rule(global_average_gradient),
-        cases: global_cases,
-    },
+    Op { name: "MaxPool", shape: max_pool, gradient: Gradient::Rule(max_gradient), cases: max_cases },
+    Op { name: "AveragePool", shape: average_pool, gradient: Gradient::Rule(average_gradient), cases: average_cases },
     Op {
         name: "GlobalMaxPool",
         shape: global_pool,
         gradient: Gradient::Rule(global_max_gradient),
-        cases: global_cases,
+        cases: || vec![Case::new().input("~:batch,3,4,3"), Case::new().input("~:batch,4,tokens").unknown()],
+    },
+    Op {
+        name: "GlobalAveragePool",
+        shape: global_pool,
+        gradient: Gradient::Rule(global_mean_gradient),
+        cases: || vec![Case::new().input("batch,3,16,15"), Case::new().input("batch,3,tokens").unknown()],
     },
 ];
 
-fn max_pool_cases() -> Vec<Case> {
-    let square = || Case::new().input("~:batch,4,12,10").int_list("kernel_shape", &[3, 3]);
+/// Windows of several kinds over an image of `fill`ed numbers.
+fn pooled(fill: &str) -> Vec<Case> {
+    let image =
+        |dims: &str, kernel: &[i64]| Case::new().input(&format!("{fill}{dims}")).int_list("kernel_shape", kernel);
     vec![
-        square().int_list("strides", &[2, 2]).int_list("pads", &[1, 1, 1, 1]),
-        square().int_list("strides", &[2, 3]).int("ceil_mode", 1),
-        square().int_list("dilations", &[2, 1]).unknown(),
-        Case::new().input("~:batch,4,tokens").int_list("kernel_shape", &[2]).int_list("strides", &[2]),
+        image("batch,3,16,15", &[3, 3]).int_list("strides", &[2, 2]).int_list("pads", &[1, 1, 1, 1]),
+        image("batch,3,9,10", &[3, 2]).int_list("strides", &[2, 3]).int_list("pads", &[1, 0, 0, 1]).int("ceil_mode", 1),
+        image("batch,3,10,9", &[2, 3]).int_list("dilations", &[3, 2]),
+        image("batch,3,10", &[3]).int_list("strides", &[2]).with("auto_pad", Attribute::Text("SAME_UPPER".to_owned())),
+        image("batch,3,tokens", &[3]).int_list("pads", &[1, 1]),
+        image("batch,3,tokens,past", &[2, 2]).int_list("strides", &[3, 2]).int_list("pads", &[1, 0, 0, 1]).unknown(),
     ]
 }
 
-fn average_pool_cases() -> Vec<Case> {
-    let square = || Case::new().input("batch,4,12,10").int_list("kernel_shape", &[3, 3]);
-    let padded = || square().int_list("strides", &[2, 2]).int_list("pads", &[1, 0, 1, 1]);
-    vec![
-        padded(),
-        padded().int("count_include_pad", 1),
-        padded().int("ceil_mode", 1).unknown(),
-        square().int_list("strides", &[2, 4]).int("ceil_mode", 1).int("count_include_pad", 1),
-        square().int_list("strides", &[3, 3]),
-        square().int_list("dilations", &[2, 1]),
-        Case::new().input("batch,4,tokens").int_list("kernel_shape", &[2]),
-    ]
+fn max_cases() -> Vec<Case> {
+    pooled("~:")
 }
 
-fn global_cases() -> Vec<Case> {
-    vec![Case::new().input("~:batch,4,12,10"), Case::new().input("~:batch,4,tokens").unknown()]
+fn average_cases() -> Vec<Case> {
+    let padded = |case: Case| case.int("count_include_pad", 1);
+    pooled("").into_iter().chain(pooled("").into_iter().map(padded)).collect()
 }
 
-fn window(attributes: super::Attributes, input: &Type) -> Result<Window> {
-    let kernel = attributes.int_list("kernel_shape");
-    let kernel = kernel.ok_or_else(|| Error::internal("the attribute `kernel_shape` is missing"))?;
-    Window::new(attributes, input, kernel.to_vec())
-}
-
-fn pool(site: &Site) -> Result<Vec<Type>> {
-    let input = site.input(0)?;
-    let window = window(site.attributes, input)?;
-    let mut dims = input.dims[..2].to_vec();
-    for (axis, size) in input.dims[2..].iter().enumerate() {
-        dims.push(window.positions(axis, size)?);
+/// How the window moves over each spatial axis of an input.
+fn windows(attributes: super::Attributes, input: &Type) -> Result<Vec<Slide>> {
+    let kernel = attributes.int_list("kernel_shape").ok_or_else(|| Error::internal("`kernel_shape` is missing"))?;
+    if input.dims.len() < 3 || kernel.len() != input.dims.len() - 2 {
+        return Err(Error::internal(format!("windows of {kernel:?} do not fit {input}")));
     }
-    let indices = Type { dtype: DType::I64, dims: dims.clone() };
-    let mut types = one(input.dtype, dims)?;
+    slides(attributes, &input.dims[2..], kernel)
+}
+
+fn average_pool(site: &Site) -> Result<Vec<Type>> {
+    let input = site.input(0)?;
+    let mut dims = input.dims[..2.min(input.dims.len())].to_vec();
+    for (slide, size) in windows(site.attributes, input)?.iter().zip(&input.dims[2..]) {
+        dims.push(slide.windows(size)?);
+    }
+    one(input.dtype, dims)
+}
+
+fn max_pool(site: &Site) -> Result<Vec<Type>> {
+    let mut types = average_pool(site)?;
     if site.outputs > 1 {
-        types.push(indices);
+        types.push(Type { dtype: DType::I64, dims: types[0].dims.clone() });
     }
     Ok(types)
 }
 
-/// The gradients go to the largest elements, which the operator numbers over the whole input.
-fn max_pool_gradient(builder: &mut Builder, site: &Use) -> Result<Vec<Option<Value>>> {
+/// Zeros of the dtype of `like` in the shape of `shaped`.
+fn zeros(builder: &mut Builder, shaped: Value) -> Result<Value> {
+    let ty = builder.ty(shaped)?.clone();
+    let zero = Tensor::from_bytes(ty.dtype, [1], &vec![0; ty.dtype.size()])?;
+    let shape = builder.op("Shape", &[shaped], &[])?;
+    let zeros = builder.op("ConstantOfShape", &[shape], &[("value", Attribute::Tensor(zero))])?;
+    builder.assume(zeros, ty);
+    Ok(zeros)
+}
+
+/// `value` with the elements of `like`, in its shape.
+fn shaped_like(builder: &mut Builder, value: Value, like: Value) -> Result<Value> {
+    let ty = builder.ty(like)?.clone();
+    let shape = builder.op("Shape", &[like], &[])?;
+    let result = builder.op("Reshape", &[value, shape], &[])?;
+    builder.assume(result, ty);
+    Ok(result)
+}
+
+/// Adds `updates` to zeros of the shape of `x`, at `indices` along the last axis of `x` reshaped to `shape`.
+fn scatter(builder: &mut Builder, x: Value, shape: &[i64], indices: Value, updates: Value) -> Result<Value> {
+    let flat = builder.reshape(x, shape)?;
+    let zeros = zeros(builder, flat)?;
+    let (indices, updates) = (builder.reshape(indices, shape)?, builder.reshape(updates, shape)?);
+    let attributes =
+        [("axis", Attribute::Int(shape.len() as i64 - 1)), ("reduction", Attribute::Text("add".to_owned()))];
+    let sums = builder.op("ScatterElements", &[zeros, indices, updates], &attributes)?;
+    shaped_like(builder, sums, x)
+}
+
+/// The gradient of each window belongs to its largest element, which the operator's second result points at as a position
+/// in the whole tensor.
+fn max_gradient(builder: &mut Builder, site: &Use) -> Result<Vec<Option<Value>>> {
     if site.attributes().int("storage_order").unwrap_or(0) != 0 {
-        return Err(Error::input("no gradient for indices in column-major order"));
+        return Err(Error::input("`MaxPool` that counts positions by columns (`storage_order` 1) is not supported"));
     }
-    let numbers = builder.optional_output(site.node, 1)?;
-    Ok(vec![Some(collect(builder, site.gradient()?, numbers, site.input(0)?)?)])
+    let (gradient, indices) = (site.gradient()?, builder.optional_output(site.node, 1)?);
+    Ok(vec![Some(scatter(builder, site.input(0)?, &[-1], indices, gradient)?)])
 }
 
-/// Each gradient is spread evenly over the elements of its window. Channels are taken as part of the batch.
-fn average_pool_gradient(builder: &mut Builder, site: &Use) -> Result<Vec<Option<Value>>> {
-    let (x, gradient) = (site.input(0)?, site.gradient()?);
-    let (ty, dtype) = (builder.ty(x)?.clone(), builder.ty(x)?.dtype);
-    let window = window(site.attributes(), &ty)?;
-    let share = match even(site, &window) {
-        true => builder.scale(gradient, 1.0 / window.kernel.iter().product::<i64>() as f32)?,
-        false => {
-            let count = window_sizes(builder, site, &window)?;
-            builder.op("Div", &[gradient, count], &[])?
-        }
-    };
-    let ones = ones(builder, &window, dtype)?;
-    let single = |builder: &mut Builder, value: Value| {
-        let ty = builder.ty(value)?.clone();
-        let (front, space) = (builder.ints(&[-1, 1])?, sizes(builder, value, 2, ty.dims.len())?);
-        let shape = builder.concat(&[front, space], 0)?;
-        let single = builder.op("Reshape", &[value, shape], &[])?;
-        let mut dims = ty.dims;
-        dims.splice(..2, [Dim::Unknown, Dim::Fixed(1)]);
-        builder.assume(single, Type { dtype: ty.dtype, dims });
-        Ok::<_, Error>(single)
-    };
-    let (share, like) = (single(builder, share)?, single(builder, x)?);
-    let spread = spread(builder, share, ones, (&window, 1), like)?;
-    Ok(vec![Some(super::layout::reshape_like(builder, spread, x)?)])
-}
-
-/// Whether every window has all its elements.
-fn even(site: &Use, window: &Window) -> bool {
-    let padded = window.pads.iter().any(|pad| *pad != 0);
-    let counted = site.attributes().int("count_include_pad").unwrap_or(0) != 0;
-    !window.ceil && (counted || !padded)
-}
-
-/// A kernel of ones for one channel.
-fn ones(builder: &mut Builder, window: &Window, dtype: DType) -> Result<Value> {
-    let one = builder.float(1.0, dtype)?;
-    let shape: Vec<i64> = [1, 1].into_iter().chain(window.kernel.iter().copied()).collect();
-    let shape = builder.ints(&shape)?;
-    builder.op("Expand", &[one, shape], &[])
-}
-
-/// The number of elements of each window: a field of ones is convolved with ones.
-fn window_sizes(builder: &mut Builder, site: &Use, window: &Window) -> Result<Value> {
-    let (x, result) = (site.input(0)?, site.output(0)?);
-    let (axes, dtype) = (window.axes(), builder.ty(x)?.dtype);
-    let mut window = Window { ceil: false, ..window.clone() };
-    let mut space = sizes(builder, x, 2, axes + 2)?;
-    if site.attributes().int("count_include_pad").unwrap_or(0) != 0 {
-        let margins: Vec<i64> = (0..axes).map(|axis| window.pads[axis] + window.pads[axis + axes]).collect();
-        let margins = builder.ints(&margins)?;
-        space = builder.add(space, margins)?;
-        window.pads = vec![0; 2 * axes];
-    }
-    if site.attributes().int("ceil_mode").unwrap_or(0) != 0 {
-        for axis in 0..axes {
-            window.pads[axis + axes] += window.strides[axis] - 1;
+/// The gradient of each mean, divided by the number of its elements, is added to each of these.
+fn average_gradient(builder: &mut Builder, site: &Use) -> Result<Vec<Option<Value>>> {
+    let x = site.input(0)?;
+    let x_type = builder.ty(x)?.clone();
+    let mut slides = windows(site.attributes(), &x_type)?;
+    let share = shares(builder, site, &slides)?;
+    for (slide, size) in slides.iter_mut().zip(&x_type.dims[2..]) {
+        let (before, after) = slide.pads()?;
+        // A window may end past the padding.
+        if let (Dim::Fixed(count), Dim::Fixed(size)) = (slide.windows(size)?, size) {
+            let end = (count as i64 - 1) * slide.stride + slide.reach();
+            slide.pads = Some((before, after.max(end - before - *size as i64)));
         }
     }
-    let front = builder.ints(&[1, 1])?;
-    let shape = builder.concat(&[front, space], 0)?;
-    let one = builder.float(1.0, dtype)?;
-    let field = builder.op("Expand", &[one, shape], &[])?;
-    let mut dims = vec![Dim::Fixed(1); 2];
-    dims.extend(vec![Dim::Unknown; axes]);
-    builder.assume(field, Type { dtype, dims: dims.clone() });
-    let ones = ones(builder, &window, dtype)?;
-    let counts = builder.op("Conv", &[field, ones], &window.attributes())?;
-    let counts = cut_like(builder, counts, result)?;
-    dims.splice(2.., builder.ty(result)?.dims[2..].to_vec());
-    builder.assume(counts, Type { dtype, dims });
-    Ok(counts)
+    let shape = spatial_shape(builder, share)?;
+    let leading = builder.ints(&[-1, 1])?;
+    let shape = builder.concat(&[leading, shape], 0)?;
+    let dims = [Dim::Unknown, Dim::Fixed(1)].into_iter().chain(builder.ty(share)?.dims[2..].iter().cloned());
+    let channels = Type::new(x_type.dtype, dims.collect::<Vec<_>>());
+    let share = builder.op("Reshape", &[share, shape], &[])?;
+    builder.assume(share, channels);
+    let one = builder.float(1.0, x_type.dtype)?;
+    let kernel: Vec<i64> = [1, 1].into_iter().chain(slides.iter().map(|slide| slide.kernel)).collect();
+    let kernel = builder.ints(&kernel)?;
+    let kernel = builder.op("Expand", &[one, kernel], &[])?;
+    let sums = spread(builder, (share, kernel), x, &slides, 1)?;
+    Ok(vec![Some(shaped_like(builder, sums, x)?)])
+}
+
+/// The gradient of each mean divided by the number of its elements.
+fn shares(builder: &mut Builder, site: &Use, slides: &[Slide]) -> Result<Value> {
+    let (x, mut gradient) = (site.input(0)?, site.gradient()?);
+    let ty = builder.ty(x)?.clone();
+    let padded = site.attributes().int("count_include_pad").unwrap_or(0) != 0;
+    let unknown = |(slide, size): &(&Slide, &Dim)| !matches!(size, Dim::Fixed(_)) && (!padded || slide.ceil);
+    if let Some((slide, _)) = slides.iter().zip(&ty.dims[2..]).find(unknown) {
+        if slide.ceil {
+            return Err(Error::input("`AveragePool` with `ceil_mode` over a size that is not known is not supported")
+                .hint("export the model with fixed image sizes"));
+        }
+        let counts = element_counts(builder, site, slides)?;
+        return builder.op("Div", &[gradient, counts], &[]);
+    }
+    for (axis, (slide, size)) in slides.iter().zip(&ty.dims[2..]).enumerate() {
+        let factors = match size {
+            Dim::Fixed(size) => axis_shares(slide, *size as i64, padded)?,
+            _ => vec![1.0 / slide.kernel as f32],
+        };
+        let mut shape = vec![1; slides.len() - axis];
+        shape[0] = factors.len();
+        let factors = builder.constant(Tensor::new(shape, factors)?)?;
+        let factors = builder.cast(factors, ty.dtype)?;
+        gradient = builder.mul(gradient, factors)?;
+    }
+    Ok(gradient)
+}
+
+/// One over the number of elements that each window along an axis of `size` elements counts.
+fn axis_shares(slide: &Slide, size: i64, padded: bool) -> Result<Vec<f32>> {
+    let (before, after) = slide.pads()?;
+    let (first, end) = if padded { (-before, size + after) } else { (0, size) };
+    let Dim::Fixed(windows) = slide.windows(&Dim::Fixed(size as usize))? else { return Ok(Vec::new()) };
+    let count = |window: i64| {
+        let position = |tap: i64| window * slide.stride - before + tap * slide.dilation;
+        (0..slide.kernel).filter(|tap| (first..end).contains(&position(*tap))).count()
+    };
+    Ok((0..windows as i64).map(|window| 1.0 / count(window) as f32).collect())
+}
+
+/// The number of elements that each window counts, padding aside: the window's size times the mean of ones and, for the
+/// padding, zeros.
+fn element_counts(builder: &mut Builder, site: &Use, slides: &[Slide]) -> Result<Value> {
+    let x = site.input(0)?;
+    let ty = builder.ty(x)?.clone();
+    let (spatial, leading) = (spatial_shape(builder, x)?, builder.ints(&[1, 1])?);
+    let shape = builder.concat(&[leading, spatial], 0)?;
+    let one = builder.float(1.0, ty.dtype)?;
+    let ones = builder.op("Expand", &[one, shape], &[])?;
+    let dims = [Dim::Fixed(1), Dim::Fixed(1)].into_iter().chain(ty.dims[2..].iter().cloned());
+    builder.assume(ones, Type::new(ty.dtype, dims.collect::<Vec<_>>()));
+    let mut attributes: Vec<(&str, Attribute)> =
+        site.node.attributes.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
+    attributes.retain(|(name, _)| *name != "count_include_pad");
+    attributes.push(("count_include_pad", Attribute::Int(1)));
+    let means = builder.op("AveragePool", &[ones], &attributes)?;
+    builder.scale(means, slides.iter().map(|slide| slide.kernel as f32).product())
 }
 
 fn global_pool(site: &Site) -> Result<Vec<Type>> {
     let input = site.input(0)?;
-    let mut dims = input.dims.clone();
-    dims.iter_mut().skip(2).for_each(|dim| *dim = Dim::Fixed(1));
-    one(input.dtype, dims)
+    if input.dims.len() < 3 {
+        return Err(Error::internal(format!("{input} has no spatial dimensions")));
+    }
+    let kept = |(axis, dim): (usize, &Dim)| if axis < 2 { dim.clone() } else { Dim::Fixed(1) };
+    one(input.dtype, input.dims.iter().enumerate().map(kept).collect())
 }
 
-/// Each element has an equal share.
-fn global_average_gradient(builder: &mut Builder, site: &Use) -> Result<Vec<Option<Value>>> {
-    let (x, gradient) = (site.input(0)?, site.gradient()?);
-    let ty = builder.ty(x)?.clone();
-    let share = match ty.dims[2..].iter().map(fixed).product::<Option<i64>>() {
-        Some(elements) => builder.scale(gradient, 1.0 / elements as f32)?,
-        None => {
-            let (all, means) = (builder.op("Size", &[x], &[])?, builder.op("Size", &[gradient], &[])?);
-            let elements = builder.op("Div", &[all, means], &[])?;
-            let elements = builder.cast(elements, ty.dtype)?;
-            builder.op("Div", &[gradient, elements], &[])?
-        }
-    };
-    Ok(vec![Some(expand_like(builder, share, x)?)])
-}
-
-/// The largest elements have the gradient, equal ones a share each.
+/// The gradient belongs to the first of the largest elements.
 fn global_max_gradient(builder: &mut Builder, site: &Use) -> Result<Vec<Option<Value>>> {
-    let (x, largest, gradient) = (site.input(0)?, site.output(0)?, site.gradient()?);
-    let ty = builder.ty(x)?.clone();
-    let marks = builder.op("Equal", &[x, largest], &[])?;
-    let marks = builder.cast(marks, ty.dtype)?;
-    let axes = builder.ints(&(2..ty.dims.len() as i64).collect::<Vec<_>>())?;
-    let number = builder.op("ReduceSum", &[marks, axes], &[("keepdims", Attribute::Int(1))])?;
-    let share = builder.op("Div", &[gradient, number], &[])?;
-    Ok(vec![Some(builder.mul(marks, share)?)])
+    let x = site.input(0)?;
+    let flat = builder.reshape(x, &[0, 0, -1])?;
+    let largest = builder.op("ArgMax", &[flat], &[("axis", Attribute::Int(2)), ("keepdims", Attribute::Int(1))])?;
+    Ok(vec![Some(scatter(builder, x, &[0, 0, -1], largest, site.gradient()?)?)])
+}
+
+/// The gradient of a mean belongs to its elements in equal parts.
+fn global_mean_gradient(builder: &mut Builder, site: &Use) -> Result<Vec<Option<Value>>> {
+    let (x, gradient) = (site.input(0)?, site.gradient()?);
+    let dtype = builder.ty(x)?.dtype;
+    let (all, means) = (builder.op("Size", &[x], &[])?, builder.op("Size", &[gradient], &[])?);
+    let count = builder.op("Div", &[all, means], &[])?;
+    let count = builder.cast(count, DType::F32)?;
+    let share = builder.op("Reciprocal", &[count], &[])?;
+    let share = builder.cast(share, dtype)?;
+    let gradient = builder.mul(gradient, share)?;
+    Ok(vec![Some(expand_like(builder, gradient, x)?)])
 }

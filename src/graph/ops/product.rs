@@ -1,210 +1,336 @@
 //! Matrix products.
 
+use std::slice::from_ref;
+
 use super::dims::{broadcast_dims, compatible};
-use super::layout::{producer, transposed};
-use super::{Case, Dim, Gradient, Op, Site, Type, Use, one};
+use super::{Attribute, Attributes, Case, Dim, Gradient, Op, Site, Type, Use, expand_like, one};
 use crate::error::{Error, Result};
-use crate::graph::{Attribute, Builder, Value};
+use crate::graph::{Builder, Node, Value};
 
 /// The rows of this file.
 pub(super) const ROWS: &[Op] = &[
     Op { name: "MatMul", shape: matmul, gradient: Gradient::Rule(matmul_gradient), cases: matmul_cases },
     Op { name: "Gemm", shape: gemm, gradient: Gradient::Rule(gemm_gradient), cases: gemm_cases },
+    Op { name: "Einsum", shape: einsum, gradient: Gradient::Rule(einsum_gradient), cases: einsum_cases },
 ];
 
 fn matmul_cases() -> Vec<Case> {
     vec![
         Case::new().input("batch,3,tokens,4").input("4,6"),
         Case::new().input("batch,3,tokens,4").input("batch,1,4,past"),
-        Case::new().input("tokens,4").input("batch,3,4,past"),
-        Case::new().input("tokens,4").input("4,6"),
-        Case::new().input("4").input("batch,4,6"),
+        Case::new().input("tokens,4").input("batch,1,4,past").unknown(),
+        Case::new().input("batch,tokens,past").input("past,4").unknown(),
+        Case::new().input("tokens,4").input("4,past"),
+        Case::new().input("4").input("batch,4,tokens"),
         Case::new().input("batch,tokens,4").input("4"),
-        Case::new().input("tokens").input("tokens"),
-        Case::new().input("batch,3,tokens,4").input("3,4,6").unknown(),
-        Case::new().input("batch,tokens,4").input("4,6").unknown(),
+        Case::new().input("4").input("4"),
     ]
 }
 
-fn gemm_cases() -> Vec<Case> {
-    let case = || Case::new().with("alpha", Attribute::Float(0.5)).with("beta", Attribute::Float(2.0));
-    vec![
-        case().input("tokens,batch").input("batch,200").input("200"),
-        case().input("tokens,batch").input("7,batch").input("tokens,1").int("transB", 1),
-        case().input("batch,tokens").input("batch,7").input("1,7").int("transA", 1),
-        case().input("batch,tokens").input("7,batch").input("").int("transA", 1).int("transB", 1),
-        case().input("tokens,4").input("4,6"),
-        case().input("tokens,4").input("4,6").input("6").unknown(),
-    ]
-}
-
-/// As `numpy.matmul`: a vector on the left is a row, one on the right is a column, and neither appears in the result.
 fn matmul(site: &Site) -> Result<Vec<Type>> {
     let (a, b) = (site.input(0)?, site.input(1)?);
-    let mut left = a.dims.clone();
-    let mut right = b.dims.clone();
-    if left.len() == 1 {
-        left.insert(0, Dim::Fixed(1));
+    let unfit = || Error::internal(format!("{a} cannot be multiplied by {b}"));
+    let (Some((inner, a_rest)), false) = (a.dims.split_last(), b.dims.is_empty() || a.dtype != b.dtype) else {
+        return Err(unfit());
+    };
+    let (b_rest, columns) = match b.dims.split_last() {
+        Some((columns, rest)) if !rest.is_empty() => (rest, Some(columns.clone())),
+        _ => (&b.dims[..], None),
+    };
+    let (a_batch, rows) = match a_rest.split_last() {
+        Some((rows, batch)) => (batch, Some(rows.clone())),
+        None => (a_rest, None),
+    };
+    let (b_inner, b_batch) = b_rest.split_last().ok_or_else(unfit)?;
+    if !compatible(inner, b_inner) {
+        return Err(unfit());
     }
-    if right.len() == 1 {
-        right.push(Dim::Fixed(1));
-    }
-    let fits = a.dtype == b.dtype && left.len() >= 2 && right.len() >= 2;
-    if !fits || !compatible(&left[left.len() - 1], &right[right.len() - 2]) {
-        return Err(Error::internal(format!("{a} cannot be multiplied by {b}")));
-    }
-    let mut dims = broadcast_dims(&left[..left.len() - 2], &right[..right.len() - 2])?;
-    if a.dims.len() > 1 {
-        dims.push(left[left.len() - 2].clone());
-    }
-    if b.dims.len() > 1 {
-        dims.push(right[right.len() - 1].clone());
-    }
+    let mut dims = broadcast_dims(a_batch, b_batch)?;
+    dims.extend(rows);
+    dims.extend(columns);
     one(a.dtype, dims)
 }
 
-/// `dA = dY B^T`, `dB = A^T dY`, with vectors as rows and columns meanwhile.
+/// `d(A B) = dA B + A dB`. Vectors are matrices of one row or one column meanwhile.
 fn matmul_gradient(builder: &mut Builder, site: &Use) -> Result<Vec<Option<Value>>> {
-    let (a, b, mut gradient) = (site.input(0)?, site.input(1)?, site.gradient()?);
-    let vector = |builder: &Builder, value| Ok::<_, Error>(builder.ty(value)?.dims.len() == 1);
-    let (row, column) = (vector(builder, a)?, vector(builder, b)?);
-    let left = if row { builder.unsqueeze(a, &[0])? } else { a };
-    let right = if column { builder.unsqueeze(b, &[1])? } else { b };
+    let (mut a, mut b, mut gradient) = (site.input(0)?, site.input(1)?, site.gradient()?);
+    let (row, column) = (builder.ty(a)?.dims.len() == 1, builder.ty(b)?.dims.len() == 1);
     if column {
+        b = builder.unsqueeze(b, &[1])?;
         gradient = builder.unsqueeze(gradient, &[-1])?;
     }
     if row {
+        a = builder.unsqueeze(a, &[0])?;
         gradient = builder.unsqueeze(gradient, &[-2])?;
     }
-    let (mut left, mut right) = factor_gradients(builder, left, right, gradient)?;
+    let transposed = swapped(builder, b)?;
+    let mut of_a = builder.matmul(gradient, transposed)?;
+    let mut of_b = right_gradient(builder, a, b, gradient)?;
     if row {
-        let axis = builder.ints(&[-2])?;
-        left = builder.op("Squeeze", &[left, axis], &[])?;
+        of_a = squeeze(builder, of_a, -2)?;
     }
     if column {
-        let axis = builder.ints(&[-1])?;
-        right = builder.op("Squeeze", &[right, axis], &[])?;
+        of_b = squeeze(builder, of_b, -1)?;
     }
-    Ok(vec![Some(left), Some(right)])
+    Ok(vec![Some(of_a), Some(of_b)])
 }
 
-/// The gradients of both factors, which have at least two dimensions each.
-fn factor_gradients(builder: &mut Builder, a: Value, b: Value, gradient: Value) -> Result<(Value, Value)> {
-    let right = transposed(builder, b)?;
-    let left = builder.matmul(gradient, right)?;
-    if builder.ty(b)?.dims.len() > 2 || builder.ty(a)?.dims.len() == 2 {
-        let a = transposed(builder, a)?;
-        return Ok((left, builder.matmul(a, gradient)?));
+/// The gradient of the right operand. That of a matrix which every row of a larger left operand met is one product over
+/// all these rows, not a product each and then their sum.
+fn right_gradient(builder: &mut Builder, a: Value, b: Value, gradient: Value) -> Result<Value> {
+    let rank = |builder: &Builder, value| builder.ty(value).map(|ty| ty.dims.len());
+    let (mut rows, mut of_rows) = (a, gradient);
+    if rank(builder, b)? == 2 && rank(builder, a)? > 2 {
+        let last = [("axis", Attribute::Int(-1))];
+        rows = builder.op("Flatten", &[a], &last)?;
+        of_rows = builder.op("Flatten", &[gradient], &last)?;
     }
-    // One product over all rows sums over the batch as well, and far faster than products that are summed afterwards.
-    let rows = |builder: &mut Builder, value| builder.op("Flatten", &[value], &[("axis", Attribute::Int(-1))]);
-    let (a, gradient) = (rows(builder, a)?, rows(builder, gradient)?);
-    let a = transposed(builder, a)?;
-    Ok((left, builder.matmul(a, gradient)?))
+    let columns = swapped(builder, rows)?;
+    builder.matmul(columns, of_rows)
 }
 
-/// `(A B)^T = B^T A^T` where `product` is a product of two matrices. A weight that is transposed before it is multiplied
-/// gets its gradient in its own layout in this way, and no large matrix is transposed.
-pub(super) fn transposed_product(builder: &mut Builder, product: Value) -> Result<Option<Value>> {
-    let Some(node) = producer(builder, product).filter(|node| node.op == "MatMul") else { return Ok(None) };
-    let (Some(Some(a)), Some(Some(b))) = (node.inputs.first().copied(), node.inputs.get(1).copied()) else {
+fn squeeze(builder: &mut Builder, value: Value, axis: i64) -> Result<Value> {
+    let axes = builder.ints(&[axis])?;
+    builder.op("Squeeze", &[value, axes], &[])
+}
+
+/// `value` with its last two dimensions swapped: what it was made from where it is a swapped matrix itself.
+fn swapped(builder: &mut Builder, value: Value) -> Result<Value> {
+    let rank = builder.ty(value)?.dims.len();
+    if rank == 2
+        && let Some(original) = producer(builder, value).and_then(swapped_matrix)
+    {
+        return Ok(original);
+    }
+    let mut order: Vec<i64> = (0..rank as i64).collect();
+    order.swap(rank - 2, rank - 1);
+    builder.transpose(value, &order)
+}
+
+fn producer(builder: &Builder, value: Value) -> Option<&Node> {
+    builder.nodes().iter().rev().find(|node| node.outputs.contains(&value))
+}
+
+/// The matrix that a node swaps the dimensions of, if it does that.
+fn swapped_matrix(node: &Node) -> Option<Value> {
+    let swaps = node.op == "Transpose" && node.domain.is_empty();
+    let order = node.attributes().int_list("perm");
+    node.inputs.first().copied().flatten().filter(|_| swaps && order.is_none_or(|order| order == [1, 0]))
+}
+
+/// `value` transposed, if it is the product of a transposed matrix and another: `(A^T B)^T = B^T A`, which moves no
+/// element of the result. Gradients of weights that a model transposes before it multiplies are of this kind.
+pub(super) fn transposed_product(builder: &mut Builder, value: Value) -> Result<Option<Value>> {
+    let Some(node) = producer(builder, value).filter(|node| node.op == "MatMul" && node.domain.is_empty()) else {
         return Ok(None);
     };
-    if builder.ty(a)?.dims.len() != 2 || builder.ty(b)?.dims.len() != 2 {
+    let [Some(left), Some(right)] = node.inputs[..] else { return Ok(None) };
+    let Some(original) = producer(builder, left).and_then(swapped_matrix) else { return Ok(None) };
+    if builder.ty(left)?.dims.len() != 2 || builder.ty(right)?.dims.len() != 2 {
         return Ok(None);
     }
-    let (left, right) = (transposed(builder, b)?, transposed(builder, a)?);
-    builder.matmul(left, right).map(Some)
+    let right = swapped(builder, right)?;
+    builder.matmul(right, original).map(Some)
+}
+
+fn gemm_cases() -> Vec<Case> {
+    let matrices = |a: &str, b: &str| Case::new().input(a).input(b);
+    let (alpha, beta) = (("alpha", Attribute::Float(0.5)), ("beta", Attribute::Float(2.0)));
+    let scaled = |case: Case| case.with(alpha.0, alpha.1.clone()).with(beta.0, beta.1.clone());
+    vec![
+        scaled(matrices("tokens,4", "4,past").input("past")),
+        matrices("tokens,4", "256,4").input("1,256").int("transB", 1),
+        scaled(matrices("4,tokens", "4,past").input("tokens,1")).int("transA", 1),
+        scaled(matrices("4,tokens", "past,4").input("1")).int("transA", 1).int("transB", 1).unknown(),
+        matrices("tokens,4", "4,past"),
+    ]
+}
+
+/// Whether an operand of `Gemm` is transposed first.
+fn flag(attributes: Attributes, name: &str) -> bool {
+    attributes.int(name).unwrap_or(0) != 0
 }
 
 fn gemm(site: &Site) -> Result<Vec<Type>> {
     let (a, b) = (site.input(0)?, site.input(1)?);
-    let matrices = a.dims.len() == 2 && b.dims.len() == 2;
-    let flag = |name| usize::from(site.int(name).unwrap_or(0) != 0);
-    let (across, down) = (flag("transA"), flag("transB"));
-    if !matrices || a.dtype != b.dtype || !compatible(&a.dims[1 - across], &b.dims[down]) {
+    let ([a0, a1], [b0, b1], true) = (&a.dims[..], &b.dims[..], a.dtype == b.dtype) else {
+        return Err(Error::internal(format!("{a} and {b} are not two matrices of one type")));
+    };
+    let (rows, inner) = if flag(site.attributes, "transA") { (a1, a0) } else { (a0, a1) };
+    let (columns, other) = if flag(site.attributes, "transB") { (b0, b1) } else { (b1, b0) };
+    if !compatible(inner, other) {
         return Err(Error::internal(format!("{a} cannot be multiplied by {b}")));
     }
-    let dims = vec![a.dims[across].clone(), b.dims[1 - down].clone()];
-    if let Some(c) = site.optional(2) {
-        broadcast_dims(&c.dims, &dims)?;
-    }
-    one(a.dtype, dims)
+    one(a.dtype, vec![rows.clone(), columns.clone()])
 }
 
-/// `Y = alpha A' B' + beta C`: `dA' = alpha dY B'^T`, `dB' = alpha A'^T dY`, `dC = beta dY`.
+/// `Y = alpha A' B' + beta C`: the gradients of `A` and `B` are products with the scale `alpha` again.
 fn gemm_gradient(builder: &mut Builder, site: &Use) -> Result<Vec<Option<Value>>> {
     let (a, b, gradient) = (site.input(0)?, site.input(1)?, site.gradient()?);
-    let flag = |name| i64::from(site.attributes().int(name).unwrap_or(0) != 0);
-    let (across, down) = (flag("transA"), flag("transB"));
+    let (swap_a, swap_b) = (flag(site.attributes(), "transA"), flag(site.attributes(), "transB"));
     let alpha = site.attributes().float("alpha").unwrap_or(1.0);
-    let mut product = |left: (Value, i64), right: (Value, i64)| {
+    let mut product = |(left, swap_left): (Value, bool), (right, swap_right): (Value, bool)| {
         let attributes = [
             ("alpha", Attribute::Float(alpha)),
-            ("transA", Attribute::Int(left.1)),
-            ("transB", Attribute::Int(right.1)),
+            ("transA", Attribute::Int(swap_left.into())),
+            ("transB", Attribute::Int(swap_right.into())),
         ];
-        builder.op("Gemm", &[left.0, right.0], &attributes)
+        builder.op("Gemm", &[left, right], &attributes)
     };
-    let left = match across {
-        0 => product((gradient, 0), (b, 1 - down))?,
-        _ => product((b, down), (gradient, 1))?,
+    let of_a = match swap_a {
+        false => product((gradient, false), (b, !swap_b))?,
+        true => product((b, swap_b), (gradient, true))?,
     };
-    let right = match down {
-        0 => product((a, 1 - across), (gradient, 0))?,
-        _ => product((gradient, 1), (a, across))?,
+    let of_b = match swap_b {
+        false => product((a, !swap_a), (gradient, false))?,
+        true => product((gradient, true), (a, swap_a))?,
     };
-    let bias = match site.optional(2) {
-        Some(bias) => Some(bias_gradient(builder, site, bias)?),
+    let beta = site.attributes().float("beta").unwrap_or(1.0);
+    let of_c = match site.optional(2) {
+        Some(_) if beta == 1.0 => Some(gradient),
+        Some(_) => Some(builder.scale(gradient, beta)?),
         None => None,
     };
-    Ok(vec![Some(left), Some(right), bias])
+    Ok(vec![Some(of_a), Some(of_b), of_c])
 }
 
-/// `beta dY`, summed over the rows as a product with ones where there is one bias per column: on two threads three times
-/// as fast as `ReduceSum` at `[5000, 512]`.
-fn bias_gradient(builder: &mut Builder, site: &Use, bias: Value) -> Result<Value> {
-    let gradient = site.gradient()?;
-    let beta = site.attributes().float("beta").unwrap_or(1.0);
-    let columns = &builder.ty(gradient)?.dims[1];
-    let leading = match builder.ty(bias)?.dims.as_slice() {
-        [own] if own == columns && *own != Dim::Unknown => Some(0),
-        [Dim::Fixed(1), own] if own == columns && *own != Dim::Unknown => Some(1),
-        _ => None,
-    };
-    let Some(leading) = leading else {
-        return if beta == 1.0 { Ok(gradient) } else { builder.scale(gradient, beta) };
-    };
-    let dtype = builder.ty(gradient)?.dtype;
-    let one = builder.float(beta, dtype)?;
-    let shape = builder.op("Shape", &[gradient], &[("end", Attribute::Int(1))])?;
-    let ones = builder.op("Expand", &[one, shape], &[])?;
-    let ones = if leading == 1 { builder.unsqueeze(ones, &[0])? } else { ones };
-    builder.matmul(ones, gradient)
+fn einsum_cases() -> Vec<Case> {
+    let equation = |case: Case, text: &str| case.with("equation", Attribute::Text(text.to_owned()));
+    vec![
+        equation(Case::new().input("batch,tokens,3,4").input("batch,past,3,4"), "bqhd,bkhd->bhqk"),
+        equation(Case::new().input("batch,tokens,4").input("4,past").unknown(), "b t d, d p"),
+        equation(Case::new().input("batch,tokens,4").input("tokens"), "btd,t->d"),
+        equation(Case::new().input("batch,4").input("4,past").input("past,2"), "ab,bc,cd->ad"),
+        equation(Case::new().input("batch,tokens,4"), "abc->cab"),
+        equation(Case::new().input("batch,tokens,4"), "abc->b"),
+    ]
+}
+
+/// The labels of an equation of `Einsum`.
+struct Equation {
+    /// Those of each operand.
+    operands: Vec<String>,
+    /// Those of the result.
+    result: String,
+}
+
+impl Equation {
+    fn of(attributes: Attributes) -> Result<Self> {
+        let text = attributes.text("equation").ok_or_else(|| Error::internal("`Einsum` lacks its equation"))?;
+        let compact: String = text.chars().filter(|letter| !letter.is_whitespace()).collect();
+        let (operands, result) = match compact.split_once("->") {
+            Some((operands, result)) => (operands, Some(result.to_owned())),
+            None => (compact.as_str(), None),
+        };
+        let operands: Vec<String> = operands.split(',').map(str::to_owned).collect();
+        let result = result.unwrap_or_else(|| lone_labels(&operands));
+        let repeats =
+            |term: &String| term.chars().enumerate().any(|(at, label)| term.chars().take(at).any(|l| l == label));
+        for term in operands.iter().chain([&result]) {
+            if repeats(term) || !term.chars().all(|label| label.is_ascii_alphabetic()) {
+                return Err(Error::input(format!("the equation `{text}` of `Einsum` is not supported: `{term}`"))
+                    .hint("each operand has one letter per dimension, none of them twice"));
+            }
+        }
+        Ok(Self { operands, result })
+    }
+}
+
+/// The labels of the result of an equation without an arrow: those that appear once, in the order of the alphabet.
+fn lone_labels(operands: &[String]) -> String {
+    let all = operands.concat();
+    let mut lone: Vec<char> = all.chars().filter(|label| all.matches(*label).count() == 1).collect();
+    lone.sort_unstable();
+    lone.into_iter().collect()
+}
+
+fn einsum(site: &Site) -> Result<Vec<Type>> {
+    let equation = Equation::of(site.attributes)?;
+    let mut sizes: Vec<(char, Dim)> = Vec::new();
+    for (index, term) in equation.operands.iter().enumerate() {
+        let ty = site.input(index)?;
+        if ty.dims.len() != term.len() {
+            return Err(Error::internal(format!("operand {index} is {ty}, but its labels are `{term}`")));
+        }
+        for (label, dim) in term.chars().zip(&ty.dims) {
+            match sizes.iter_mut().find(|(known, _)| *known == label) {
+                Some((_, known)) => *known = broadcast_dims(from_ref(known), from_ref(dim))?.remove(0),
+                None => sizes.push((label, dim.clone())),
+            }
+        }
+    }
+    let size = |label| sizes.iter().find(|(known, _)| *known == label).map(|(_, dim)| dim.clone());
+    let unknown = || Error::internal(format!("no operand has all of `{}`", equation.result));
+    let dims = equation.result.chars().map(|label| size(label).ok_or_else(unknown)).collect::<Result<_>>()?;
+    one(site.input(0)?.dtype, dims)
+}
+
+/// An operand's gradient is the sum with that operand and the result exchanged. A label that stands nowhere else was
+/// summed over, so its gradient repeats along it.
+fn einsum_gradient(builder: &mut Builder, site: &Use) -> Result<Vec<Option<Value>>> {
+    let equation = Equation::of(site.attributes())?;
+    (0..equation.operands.len()).map(|index| operand_gradient(builder, site, &equation, index).map(Some)).collect()
+}
+
+fn operand_gradient(builder: &mut Builder, site: &Use, equation: &Equation, index: usize) -> Result<Value> {
+    let (mut terms, mut inputs) = (vec![equation.result.clone()], vec![site.gradient()?]);
+    for (other, term) in equation.operands.iter().enumerate().filter(|(other, _)| *other != index) {
+        terms.push(term.clone());
+        inputs.push(site.input(other)?);
+    }
+    let (own, all) = (&equation.operands[index], terms.concat());
+    let present: String = own.chars().filter(|label| all.contains(*label)).collect();
+    let text = Attribute::Text(format!("{}->{present}", terms.join(",")));
+    let gradient = builder.op("Einsum", &inputs, &[("equation", text)])?;
+    if present == *own {
+        return Ok(gradient);
+    }
+    let missing = (0i64..).zip(own.chars()).filter(|(_, label)| !all.contains(*label));
+    let axes: Vec<i64> = missing.map(|(axis, _)| axis).collect();
+    let gradient = builder.unsqueeze(gradient, &axes)?;
+    expand_like(builder, gradient, site.input(index)?)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::graph::{Type, gradients};
+    use crate::graph::{Builder, gradients};
     use crate::tensor::DType;
 
-    /// The weight of a linear layer gets its gradient as one product in its own layout.
+    use super::*;
+
+    fn input(builder: &mut Builder, name: &str, dims: &[Dim]) -> Value {
+        builder.input(name, Type::new(DType::F32, dims)).unwrap()
+    }
+
+    /// The gradient of a weight that is transposed before the product is a product itself; only rows are transposed for
+    /// it. The sizes differ, so no other order of the operands fits.
     #[test]
-    fn a_transposed_weight_costs_no_transposed_gradient() {
+    fn the_gradient_of_a_transposed_weight_is_not_transposed() {
         let mut builder = Builder::new("linear");
-        let dims = |text: &[&str]| text.iter().map(|dim| Dim::from(*dim)).collect::<Vec<_>>();
-        let x = builder.input("x", Type::new(DType::F32, dims(&["batch", "tokens", "width"]))).unwrap();
-        let weight = builder.input("weight", Type::new(DType::F32, dims(&["out", "width"]))).unwrap();
-        let columns = builder.transpose(weight, &[1, 0]).unwrap();
-        let y = builder.matmul(x, columns).unwrap();
-        let loss = builder.op("ReduceSum", &[y], &[("keepdims", Attribute::Int(0))]).unwrap();
+        let x = input(&mut builder, "x", &["batch".into(), "tokens".into(), 4.into()]);
+        let weight = input(&mut builder, "weight", &[6.into(), 4.into()]);
+        let transposed = builder.transpose(weight, &[1, 0]).unwrap();
+        let product = builder.matmul(x, transposed).unwrap();
+        let loss = builder.op("ReduceSum", &[product], &[("keepdims", Attribute::Int(0))]).unwrap();
         let found = gradients(&mut builder, loss, &[x, weight], &[]).unwrap();
-        let made_by = |value: Value| producer(&builder, value).unwrap();
-        let rows = |value: Value| made_by(value).op == "Flatten";
-        let [Some(of_y), Some(of_x)] = made_by(found[1].unwrap()).inputs[..] else { panic!("no product") };
-        let [Some(flat_y)] = made_by(of_y).inputs[..] else { panic!("no transposed gradient") };
-        assert!(rows(of_x) && rows(flat_y));
-        assert_eq!(made_by(found[0].unwrap()).inputs[1], Some(weight));
+        let node = producer(&builder, found[1].unwrap()).unwrap();
+        assert_eq!(node.op, "MatMul");
+        assert_eq!(builder.ty(found[1].unwrap()).unwrap(), builder.ty(weight).unwrap());
+        builder.output("x.gradient", found[0].unwrap()).unwrap();
+        builder.output("weight.gradient", found[1].unwrap()).unwrap();
+        let graph = builder.finish();
+        let transposes = graph.nodes.iter().filter(|node| node.op == "Transpose").count();
+        assert_eq!(transposes, 2, "that of the model and that of the rows: {:?}", graph.nodes);
+    }
+
+    #[test]
+    fn equations_that_are_not_supported_are_named() {
+        for (equation, term) in [("aab,b->a", "aab"), ("ab,bc->aa", "aa"), ("...a,a->...", "...a")] {
+            let mut builder = Builder::new("sum");
+            let inputs = [input(&mut builder, "a", &[2.into(), 2.into()]), input(&mut builder, "b", &[2.into()])];
+            let attributes = [("equation", Attribute::Text(equation.to_owned()))];
+            let message = format!("{:?}", builder.op("Einsum", &inputs, &attributes).unwrap_err());
+            assert!(message.contains(&format!("`{equation}`")) && message.contains(&format!("`{term}`")), "{message}");
+        }
     }
 }

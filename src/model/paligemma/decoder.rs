@@ -1,4 +1,4 @@
-//! The Gemma and Gemma 2 text decoder as two graphs: the whole prompt at once, then one token at a time.
+//! The Gemma and Gemma 2 text decoder: the whole prompt at once, one token at a time, and the loss of given answers.
 //!
 //! A row of the prompt is laid out as image tokens, padding, text tokens; positions count from 1 and skip the
 //! padding, whose position is 0. Keys are masked by position, so padding changes nothing.
@@ -8,6 +8,7 @@ use super::config::Decoder;
 use super::vision::gelu;
 use crate::error::Result;
 use crate::graph::{Attribute, Dim, Graph, Type, Value};
+use crate::model::training::IGNORED;
 use crate::tensor::{DType, Tensor};
 
 /// The graph of the prompt, in which every token sees every other one.
@@ -31,10 +32,41 @@ pub(super) fn prefill(config: &Decoder, image_tokens: usize, mut emitter: Emitte
     let positions = with_image_positions(&mut emitter, text_positions, image_tokens)?;
     let rotary = rotary(&mut emitter, config, positions)?;
     let mask = prefix_mask(&mut emitter, positions)?;
-    let run = Run { config, past: None, rotary, masks: vec![mask; config.layers] };
+    let run = Run { config, past: None, rotary, masks: vec![mask; config.layers], read: Read::LastToken };
     let (last, cache) = layers(&mut emitter, &run, x)?;
     let next = head(&mut emitter, config, last, top_k)?;
     emitter.finish(&[cache, next].concat())
+}
+
+/// The loss of the answers to a batch: the sum of the cross-entropies of their tokens, from image features
+/// `[images, image tokens, hidden]`.
+///
+/// Inputs besides those of [`prefill`]: `prompt_ends` i64 `[batch, 1]` (the last position of each prompt; later tokens see
+/// earlier ones only), `answer_columns` i64 `[answer]` (the columns, counted with the image tokens, whose next token counts),
+/// `labels` i64 `[batch, answer]` (the next tokens; [`IGNORED`] where none counts).
+pub(super) fn loss(emitter: &mut Emitter, config: &Decoder, image_tokens: usize, features: Value) -> Result<Value> {
+    let rows = emitter.input("image_rows", Type::new(DType::I64, [Dim::from("batch")]))?;
+    let text = Type::new(DType::I64, [Dim::from("batch"), Dim::from("text")]);
+    let input_ids = emitter.input("input_ids", text.clone())?;
+    let text_positions = emitter.input("positions", text)?;
+    let prompt_ends = emitter.input("prompt_ends", Type::new(DType::I64, [Dim::from("batch"), Dim::from(1)]))?;
+    let columns = emitter.input("answer_columns", Type::new(DType::I64, [Dim::from("answer")]))?;
+    let labels = emitter.input("labels", Type::new(DType::I64, [Dim::from("batch"), Dim::from("answer")]))?;
+
+    let image = rows_of_images(emitter, features, rows, image_tokens * config.hidden)?;
+    let image = emitter.reshape(image, &[-1, image_tokens as i64, config.hidden as i64])?;
+    let text = embed(emitter, config, input_ids)?;
+    let x = emitter.concat(&[image, text], 1)?;
+    let positions = with_image_positions(emitter, text_positions, image_tokens)?;
+    let rotary = rotary(emitter, config, positions)?;
+    let masks = training_masks(emitter, config, positions, prompt_ends, columns)?;
+    let run = Run { config, past: None, rotary, masks, read: Read::Columns(columns) };
+    let (hidden, _) = layers(emitter, &run, x)?;
+    let hidden = emitter.reshape(hidden, &[-1, config.hidden as i64])?;
+    let logits = logits(emitter, config, hidden)?;
+    let labels = emitter.reshape(labels, &[-1])?;
+    let attributes = [("reduction", Attribute::Text("sum".to_owned())), ("ignore_index", Attribute::Int(IGNORED))];
+    emitter.op("SoftmaxCrossEntropyLoss", &[logits, labels], &attributes)
 }
 
 /// The graph of one generated token per row.
@@ -64,10 +96,25 @@ pub(super) fn decode(config: &Decoder, mut emitter: Emitter) -> Result<Graph> {
     let position = emitter.slice(key_positions, 1, -1, i64::MAX)?;
     let rotary = rotary(&mut emitter, config, position)?;
     let masks = decode_masks(&mut emitter, config, key_positions, position)?;
-    let run = Run { config, past: Some(past), rotary, masks };
+    let run = Run { config, past: Some(past), rotary, masks, read: Read::LastToken };
     let (last, cache) = layers(&mut emitter, &run, x)?;
     let next = head(&mut emitter, config, last, top_k)?;
     emitter.finish(&[cache, next].concat())
+}
+
+/// The features of each row's image, `[batch, size]`: a product with a matrix that has a single 1 in each row, whose
+/// gradient is a product too. That of picking rows adds them up one number after the other.
+fn rows_of_images(emitter: &mut Emitter, features: Value, rows: Value, size: usize) -> Result<Value> {
+    let flat = emitter.reshape(features, &[-1, size as i64])?;
+    let first = emitter.scalar(0i64)?;
+    let one = emitter.scalar(1i64)?;
+    let count = emitter.op("Shape", &[features], &[("start", Attribute::Int(0)), ("end", Attribute::Int(1))])?;
+    let count = emitter.reshape(count, &[])?;
+    let numbers = emitter.op("Range", &[first, count, one], &[])?;
+    let rows = emitter.unsqueeze(rows, &[1])?;
+    let same = emitter.op("Equal", &[rows, numbers], &[])?;
+    let chosen = emitter.compute(same)?;
+    emitter.matmul(chosen, flat)
 }
 
 /// Cosines and sines of the rotary embedding, `[batch, tokens, head size / 2]` each.
@@ -84,18 +131,38 @@ struct Run<'a> {
     past: Option<Vec<(Value, Value)>>,
     /// For the tokens in this graph's input.
     rotary: Rotary,
-    /// What is added to the scores of each layer, `[batch, 1, 1, keys]`.
+    /// What is added to the scores of each layer: `[batch, 1, 1, keys]`, or with a row for each of its queries.
     masks: Vec<Value>,
+    /// The tokens whose hidden state after the last layer is read; nothing else of that layer is computed.
+    read: Read,
+}
+
+/// Tokens of a row.
+#[derive(Clone, Copy)]
+enum Read {
+    LastToken,
+    /// Those in the columns, i64 `[columns]`.
+    Columns(Value),
+}
+
+impl Read {
+    /// These tokens of `x`, `[batch, tokens, ...]`.
+    fn of(self, emitter: &mut Emitter, x: Value) -> Result<Value> {
+        match self {
+            Self::LastToken => emitter.slice(x, 1, -1, i64::MAX),
+            Self::Columns(columns) => emitter.gather(x, columns, 1),
+        }
+    }
 }
 
 type Outputs = Vec<(String, Value)>;
 
-/// All layers and the last norm; returns the hidden state of the last token `[batch, 1, hidden]` and the cache.
+/// All layers and the last norm; returns the hidden states that are read, `[batch, read, hidden]`, and the cache.
 fn layers(emitter: &mut Emitter, run: &Run, x: Value) -> Result<(Value, Outputs)> {
     let mut x = x;
     let mut outputs = Vec::with_capacity(2 * run.config.layers);
     for layer in 0..run.config.layers {
-        let name = format!("text.layers.{layer}");
+        let name = scope(layer);
         let (next, key, value) = emitter.scoped(&name, |emitter| decoder_layer(emitter, run, layer, x))?;
         x = next;
         outputs.push((format!("present_key_{layer}"), key));
@@ -104,9 +171,14 @@ fn layers(emitter: &mut Emitter, run: &Run, x: Value) -> Result<(Value, Outputs)
     Ok((rms_norm(emitter, run.config, "text.norm", x)?, outputs))
 }
 
+/// Name of a layer, and scope of its nodes.
+pub(super) fn scope(layer: usize) -> String {
+    format!("text.layers.{layer}")
+}
+
 fn decoder_layer(emitter: &mut Emitter, run: &Run, layer: usize, x: Value) -> Result<(Value, Value, Value)> {
     let config = run.config;
-    let name = format!("text.layers.{layer}");
+    let name = scope(layer);
     let second = config.second_generation;
     let normed = rms_norm(emitter, config, &format!("{name}.input_layernorm"), x)?;
     let (attended, key, value) = attention(emitter, run, layer, normed)?;
@@ -114,8 +186,7 @@ fn decoder_layer(emitter: &mut Emitter, run: &Run, layer: usize, x: Value) -> Re
         true => rms_norm(emitter, config, &format!("{name}.post_attention_layernorm"), attended)?,
         false => attended,
     };
-    // Only the last token of the last layer is read, so the rest of it need not be computed.
-    let x = if layer + 1 == config.layers { emitter.slice(x, 1, -1, i64::MAX)? } else { x };
+    let x = if layer + 1 == config.layers { run.read.of(emitter, x)? } else { x };
     let x = emitter.add(x, attended)?;
     let before = if second { "pre_feedforward_layernorm" } else { "post_attention_layernorm" };
     let normed = rms_norm(emitter, config, &format!("{name}.{before}"), x)?;
@@ -184,7 +255,7 @@ fn queries(emitter: &mut Emitter, run: &Run, layer: usize, x: Value) -> Result<V
     let config = run.config;
     let (heads, head_size) = (config.heads as i64, config.head_size as i64);
     let kv_heads = config.key_value_heads as i64;
-    let (x, rotary) = if layer + 1 == config.layers { last_only(emitter, run, x)? } else { (x, run.rotary) };
+    let (x, rotary) = if layer + 1 == config.layers { read_only(emitter, run, x)? } else { (x, run.rotary) };
     let name = format!("text.layers.{layer}.self_attn.q_proj");
     let query = emitter.linear(x, &name, [config.heads * config.head_size, config.hidden], false)?;
     let query = emitter.reshape(query, &[0, 0, heads, head_size])?;
@@ -193,10 +264,10 @@ fn queries(emitter: &mut Emitter, run: &Run, layer: usize, x: Value) -> Result<V
     emitter.reshape(query, &[0, kv_heads, -1, head_size])
 }
 
-fn last_only(emitter: &mut Emitter, run: &Run, x: Value) -> Result<(Value, Rotary)> {
-    let mut last = |value| emitter.slice(value, 1, -1, i64::MAX);
-    let rotary = Rotary { cosines: last(run.rotary.cosines)?, sines: last(run.rotary.sines)? };
-    Ok((last(x)?, rotary))
+fn read_only(emitter: &mut Emitter, run: &Run, x: Value) -> Result<(Value, Rotary)> {
+    let mut read = |value| run.read.of(emitter, value);
+    let rotary = Rotary { cosines: read(run.rotary.cosines)?, sines: read(run.rotary.sines)? };
+    Ok((read(x)?, rotary))
 }
 
 /// Token embeddings scaled by the square root of their width.
@@ -209,14 +280,19 @@ fn embed(emitter: &mut Emitter, config: &Decoder, ids: Value) -> Result<Value> {
 /// The next token's logits, their `top_k` and its log-probabilities, all in f32.
 fn head(emitter: &mut Emitter, config: &Decoder, last: Value, top_k: Value) -> Result<Outputs> {
     let last = emitter.reshape(last, &[0, config.hidden as i64])?;
-    let logits = emitter.linear(last, "head.weight", [config.vocabulary, config.hidden], false)?;
-    let logits = soft_cap(emitter, logits, config.logit_cap)?;
-    let logits = emitter.cast(logits, DType::F32)?;
+    let logits = logits(emitter, config, last)?;
     let best = emitter.node("TopK", &[Some(logits), Some(top_k)], &[("axis", Attribute::Int(-1))])?;
     let total = log_sum_exp(emitter, logits)?;
     let scores = emitter.op("Sub", &[best[0], total], &[])?;
     let named = [("tokens", best[1]), ("scores", scores), ("logits", logits)];
     Ok(named.map(|(name, value)| (name.to_owned(), value)).into())
+}
+
+/// Logits f32 `[rows, vocabulary]` of hidden states `[rows, hidden]`.
+fn logits(emitter: &mut Emitter, config: &Decoder, hidden: Value) -> Result<Value> {
+    let logits = emitter.linear(hidden, "head", [config.vocabulary, config.hidden], false)?;
+    let logits = soft_cap(emitter, logits, config.logit_cap)?;
+    emitter.cast(logits, DType::F32)
 }
 
 /// The logarithm of the sum of exponentials over the last axis. Written out, it runs on vectorised kernels, which
@@ -303,8 +379,76 @@ fn decode_masks(emitter: &mut Emitter, config: &Decoder, keys: Value, query: Val
     Ok(config.windows.iter().map(|window| if window.is_some() { windowed } else { full }).collect())
 }
 
+/// The masks of whole rows: prompts see all of themselves, answers what stands before them, and in the layers that have a
+/// window answers see no further than it. A row for each query of each group, `[batch, 1, group * queries, keys]`.
+fn training_masks(
+    emitter: &mut Emitter,
+    config: &Decoder,
+    positions: Value,
+    prompt_ends: Value,
+    columns: Value,
+) -> Result<Vec<Value>> {
+    let keys = emitter.unsqueeze(positions, &[1])?;
+    let ends = emitter.unsqueeze(prompt_ends, &[2])?;
+    let read = emitter.gather(positions, columns, 1)?;
+    let mut masks: Vec<(usize, Option<usize>, Value)> = Vec::new();
+    let mut of_layers = Vec::with_capacity(config.layers);
+    for (layer, window) in config.windows.iter().enumerate() {
+        let kind = usize::from(layer + 1 == config.layers);
+        let known = masks.iter().find(|(other, size, _)| *other == kind && size == window).map(|(_, _, mask)| *mask);
+        let mask = match known {
+            Some(mask) => mask,
+            None => {
+                let queries = emitter.unsqueeze([positions, read][kind], &[2])?;
+                let visible = visible(emitter, *window, [queries, keys, ends])?;
+                let mask = grouped(emitter, config, visible)?;
+                masks.push((kind, *window, mask));
+                mask
+            }
+        };
+        of_layers.push(mask);
+    }
+    Ok(of_layers)
+}
+
+/// Which keys a query sees, from their positions `[batch, queries, 1]` and `[batch, 1, keys]` and the last positions of the
+/// prompts `[batch, 1, 1]`.
+fn visible(emitter: &mut Emitter, window: Option<usize>, [queries, keys, ends]: [Value; 3]) -> Result<Value> {
+    let one = emitter.scalar(1i64)?;
+    let real = emitter.op("GreaterOrEqual", &[keys, one], &[])?;
+    let Some(window) = window else {
+        let reach = emitter.op("Max", &[queries, ends], &[])?;
+        let reached = emitter.op("LessOrEqual", &[keys, reach], &[])?;
+        return emitter.op("And", &[reached, real], &[]);
+    };
+    let prompt_query = emitter.op("LessOrEqual", &[queries, ends], &[])?;
+    let prompt_key = emitter.op("LessOrEqual", &[keys, ends], &[])?;
+    let prompt = emitter.op("And", &[prompt_query, prompt_key], &[])?;
+    let before = emitter.op("LessOrEqual", &[keys, queries], &[])?;
+    let size = emitter.scalar(window as i64)?;
+    let oldest = emitter.op("Sub", &[queries, size], &[])?;
+    let near = emitter.op("Greater", &[keys, oldest], &[])?;
+    let near = emitter.op("And", &[before, near], &[])?;
+    let either = emitter.op("Or", &[prompt, near], &[])?;
+    emitter.op("And", &[either, real], &[])
+}
+
+/// A mask `[batch, queries, keys]` for the queries of each group, which come one group after the other.
+fn grouped(emitter: &mut Emitter, config: &Decoder, visible: Value) -> Result<Value> {
+    let mask = lowest_where_hidden(emitter, visible)?;
+    let mask = emitter.unsqueeze(mask, &[1])?;
+    let groups = config.heads / config.key_value_heads;
+    if groups == 1 { Ok(mask) } else { emitter.concat(&vec![mask; groups], 2) }
+}
+
 /// 0 where visible, the lowest number of the dtype elsewhere, `[batch, 1, 1, keys]`.
 fn additive(emitter: &mut Emitter, visible: Value) -> Result<Value> {
+    let mask = lowest_where_hidden(emitter, visible)?;
+    emitter.unsqueeze(mask, &[1, 2])
+}
+
+/// 0 where visible, the lowest number of the dtype elsewhere.
+fn lowest_where_hidden(emitter: &mut Emitter, visible: Value) -> Result<Value> {
     let dtype = emitter.dtype();
     let lowest = match dtype {
         DType::F16 => f32::from(half::f16::MIN),
@@ -313,6 +457,5 @@ fn additive(emitter: &mut Emitter, visible: Value) -> Result<Value> {
     };
     let open = emitter.float(0.0, dtype)?;
     let closed = emitter.float(lowest, dtype)?;
-    let mask = emitter.op("Where", &[visible, open, closed], &[])?;
-    emitter.unsqueeze(mask, &[1, 2])
+    emitter.op("Where", &[visible, open, closed], &[])
 }

@@ -5,6 +5,7 @@
 
 mod config;
 mod decoder;
+mod initial;
 mod names;
 mod vision;
 
@@ -12,6 +13,7 @@ use std::ops::{Deref, DerefMut};
 
 use crate::error::{Error, Result};
 use crate::graph::{Builder, Dim, Graph, Type, Value};
+use crate::model::training::{Lora, Mask, MaskedRows, Trained, TrainedTensor, TrainingGraph};
 use crate::model::weights::Placement;
 use crate::model::{Blueprint, Checkpoint, Family, PromptForm};
 use crate::tensor::DType;
@@ -25,29 +27,49 @@ pub(super) const FAMILY: Family = Family {
     about: "PaliGemma and PaliGemma 2 (SigLIP image tower, Gemma or Gemma 2 text decoder)",
     model_types: &["paligemma"],
     blueprint,
+    training,
+    linear_layers: names::linear_layers,
+    current_module: names::current_module,
+    initial: initial::tensors,
 };
 
-fn blueprint(checkpoint: &Checkpoint, placement: &mut Placement) -> Result<Blueprint> {
-    let within =
-        |error: Error| error.within(format!("cannot use `{}`", checkpoint.folder.join("config.json").display()));
-    let config: Config = serde_json::from_value(checkpoint.config.clone())
-        .map_err(|cause| within(Error::input("it is no PaliGemma configuration").caused_by(cause)))?;
-    let text = config.text_config.decoder().map_err(within)?;
-    config.vision_config.check().map_err(within)?;
+/// A configuration whose parts are checked.
+struct Parts {
+    vision: config::Vision,
+    text: config::Decoder,
+    image_token: Option<u32>,
+    image_tokens: usize,
+}
+
+fn parts(checkpoint: &Checkpoint) -> Result<Parts> {
+    let path = checkpoint.base_folder.join("config.json");
+    parts_of(&checkpoint.config).map_err(|error| error.within(format!("cannot use `{}`", path.display())))
+}
+
+fn parts_of(config: &serde_json::Value) -> Result<Parts> {
+    let config: Config = serde_json::from_value(config.clone())
+        .map_err(|cause| Error::input("it is no PaliGemma configuration").caused_by(cause))?;
+    let text = config.text_config.decoder()?;
+    config.vision_config.check()?;
     let grid = config.vision_config.image_size / config.vision_config.patch_size;
+    Ok(Parts { text, image_token: config.image_token(), image_tokens: grid * grid, vision: config.vision_config })
+}
+
+fn blueprint(checkpoint: &Checkpoint, placement: &mut Placement, trained: &Trained) -> Result<Blueprint> {
+    let Parts { vision, text, image_token, image_tokens } = parts(checkpoint)?;
     let names = Names::of(placement.weights());
     Ok(Blueprint {
-        vision: vision::graph(&config.vision_config, text.hidden, Emitter::new("vision", placement, &names))?,
-        prefill: decoder::prefill(&text, grid * grid, Emitter::new("prefill", placement, &names))?,
-        decode: decoder::decode(&text, Emitter::new("decode", placement, &names))?,
+        vision: vision::graph(&vision, text.hidden, Emitter::new("vision", placement, &names, trained))?,
+        prefill: decoder::prefill(&text, image_tokens, Emitter::new("prefill", placement, &names, trained))?,
+        decode: decoder::decode(&text, Emitter::new("decode", placement, &names, trained))?,
         layers: text.layers,
-        image_size: config.vision_config.image_size,
-        image_tokens: grid * grid,
+        image_size: vision.image_size,
+        image_tokens,
         positions: text.positions,
         vocabulary: text.vocabulary,
         prompt: PromptForm {
             image_token: "<image>",
-            image_token_id: config.image_token(),
+            image_token_id: image_token,
             before: "<bos>",
             after: "\n",
             numbered_tokens: &[("loc", 1024, 4), ("seg", 128, 3)],
@@ -55,16 +77,49 @@ fn blueprint(checkpoint: &Checkpoint, placement: &mut Placement) -> Result<Bluep
     })
 }
 
+fn training(checkpoint: &Checkpoint, placement: &mut Placement, trained: &Trained) -> Result<TrainingGraph> {
+    let Parts { vision, text, image_tokens, .. } = parts(checkpoint)?;
+    let names = Names::of(placement.weights());
+    let mut emitter = Emitter::new("loss", placement, &names, trained);
+    emitter.drops = true;
+    let features = vision::features(&mut emitter, &vision, text.hidden)?;
+    let loss = decoder::loss(&mut emitter, &text, image_tokens, features)?;
+    let scopes = (0..vision.num_hidden_layers).map(vision::scope);
+    let layers = scopes.chain((0..text.layers).map(decoder::scope)).collect();
+    let trained = std::mem::take(&mut emitter.tensors);
+    let (masks, linear) = (std::mem::take(&mut emitter.masks), std::mem::take(&mut emitter.linear));
+    let graph = emitter.finish(&[("loss".to_owned(), loss)])?;
+    Ok(TrainingGraph { graph, trained, masks, image_tokens, linear, layers })
+}
+
 /// Emits one graph over the parameters of a checkpoint, under the names they have there.
 pub(super) struct Emitter<'a, 'w> {
     builder: Builder,
     placement: &'a mut Placement<'w>,
     names: &'a Names,
+    trained: &'a Trained,
+    /// Whether inputs of LoRA matrices lose elements to dropout.
+    drops: bool,
+    /// The trained tensors so far.
+    tensors: Vec<TrainedTensor>,
+    masks: Vec<Mask>,
+    /// Paths of the linear layers so far.
+    linear: Vec<String>,
 }
 
 impl<'a, 'w> Emitter<'a, 'w> {
-    fn new(graph: &str, placement: &'a mut Placement<'w>, names: &'a Names) -> Self {
-        Self { builder: Builder::new(graph), placement, names }
+    fn new(graph: &str, placement: &'a mut Placement<'w>, names: &'a Names, trained: &'a Trained) -> Self {
+        let builder = Builder::new(graph);
+        Self {
+            builder,
+            placement,
+            names,
+            trained,
+            drops: false,
+            tensors: Vec::new(),
+            masks: Vec::new(),
+            linear: Vec::new(),
+        }
     }
 
     /// The compute dtype.
@@ -86,23 +141,75 @@ impl<'a, 'w> Emitter<'a, 'w> {
         result
     }
 
-    /// The parameter whose name is `name` in [`Names`]' spelling.
+    /// The parameter whose name is `name` in [`Names`]' spelling, in the compute dtype.
     fn get(&mut self, name: &str, dims: &[usize]) -> Result<Value> {
-        let ty = Type::new(self.dtype(), dims.iter().copied().map(Dim::Fixed).collect::<Vec<_>>());
         let stored = self.names.stored(name);
+        if self.trained.parameters.include(&stored, self.names.role(&stored)) {
+            return self.trained_tensor(stored, dims);
+        }
+        let ty = Type::new(self.dtype(), fixed(dims));
         self.builder.parameter(&stored, &ty, || self.placement.place(&stored, &ty))
     }
 
-    /// `x W^T + b` with a weight of shape `[outputs, inputs]`, the bias where there is one.
+    /// A tensor that trains: an input in f32, cast to the compute dtype.
+    fn trained_tensor(&mut self, name: String, shape: &[usize]) -> Result<Value> {
+        let (value, new) = self.builder.shared_input(&name, &Type::new(DType::F32, fixed(shape)))?;
+        if new {
+            self.tensors.push(TrainedTensor { name, shape: shape.to_vec() });
+        }
+        self.compute(value)
+    }
+
+    /// `x W^T + b` with a weight of shape `[outputs, inputs]`, the bias where there is one, and LoRA matrices beside `W`
+    /// where the layer has them.
     fn linear(&mut self, x: Value, name: &str, size: [usize; 2], bias: bool) -> Result<Value> {
         let weight = self.get(&format!("{name}.weight"), &size)?;
         let transposed = self.transpose(weight, &[1, 0])?;
-        let product = self.matmul(x, transposed)?;
-        if !bias {
-            return Ok(product);
+        let mut product = self.matmul(x, transposed)?;
+        if bias {
+            let bias = self.get(&format!("{name}.bias"), &size[..1])?;
+            product = self.add(product, bias)?;
         }
-        let bias = self.get(&format!("{name}.bias"), &size[..1])?;
-        self.add(product, bias)
+        let module = names::module(name);
+        self.linear.push(module.clone());
+        match &self.trained.adapter {
+            Some(lora) if lora.includes(&module) => {
+                let update = self.lora(lora, x, &module, size)?;
+                self.add(product, update)
+            }
+            _ => Ok(product),
+        }
+    }
+
+    /// `scale * (dropout(x) A^T) B^T`.
+    fn lora(&mut self, lora: &Lora, x: Value, module: &str, [outputs, inputs]: [usize; 2]) -> Result<Value> {
+        let name = |matrix: &str| format!("base_model.model.{module}.{matrix}.weight");
+        let down = self.trained_tensor(name("lora_A"), &[lora.rank, inputs])?;
+        let up = self.trained_tensor(name("lora_B"), &[outputs, lora.rank])?;
+        let x = if self.drops && lora.dropout > 0.0 { self.dropped(lora.dropout, x, module, inputs)? } else { x };
+        let down = self.transpose(down, &[1, 0])?;
+        let narrow = self.matmul(x, down)?;
+        let narrow = self.scale(narrow, lora.scale())?;
+        let up = self.transpose(up, &[1, 0])?;
+        self.matmul(narrow, up)
+    }
+
+    /// `x` without the elements that a mask removes, scaled up to the same mean.
+    fn dropped(&mut self, share: f32, x: Value, module: &str, width: usize) -> Result<Value> {
+        let Type { dtype, dims } = self.ty(x)?.clone();
+        let answer = |dim: &Dim| dim.to_string().split('*').any(|factor| factor == "answer");
+        let rows = match (dims.len(), dims.iter().any(answer)) {
+            (2, false) => MaskedRows::Patches,
+            (2, true) => MaskedRows::FlatAnswer,
+            (_, false) => MaskedRows::Tokens,
+            (_, true) => MaskedRows::Answer,
+        };
+        let name = format!("keep/{module}");
+        let mask = self.input(&name, Type::new(DType::Bool, dims))?;
+        self.masks.push(Mask { name, rows, width });
+        let mask = self.cast(mask, dtype)?;
+        let mask = self.scale(mask, 1.0 / (1.0 - share))?;
+        self.mul(x, mask)
     }
 
     /// The graph with these outputs.
@@ -112,6 +219,10 @@ impl<'a, 'w> Emitter<'a, 'w> {
         }
         Ok(self.builder.finish())
     }
+}
+
+fn fixed(dims: &[usize]) -> Vec<Dim> {
+    dims.iter().copied().map(Dim::Fixed).collect()
 }
 
 impl Deref for Emitter<'_, '_> {

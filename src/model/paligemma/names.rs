@@ -4,6 +4,8 @@
 //! `vision_tower.vision_model.`, `language_model.model.` and so on, later ones put `model.` in front and drop
 //! `vision_model`.
 
+use crate::model::adapter::LinearLayer;
+use crate::model::training::Role;
 use crate::model::weights::Weights;
 
 /// Prefixes of the parts in one checkpoint.
@@ -39,6 +41,15 @@ impl Names {
         }
     }
 
+    /// What the parameter with this name in the checkpoint is for.
+    pub(super) fn role(&self, stored: &str) -> Role {
+        match stored {
+            _ if stored == self.head => Role::Head,
+            _ if stored.contains("norm") => Role::Norm,
+            _ => Role::Inner,
+        }
+    }
+
     /// The name in the checkpoint for one of the graph builders' names.
     pub(super) fn stored(&self, name: &str) -> String {
         match name.split_once('.') {
@@ -47,5 +58,60 @@ impl Names {
             Some(("text", rest)) => format!("{}{rest}", self.text),
             _ => self.head.clone(),
         }
+    }
+}
+
+/// What the paths of modules begin with in transformers 5.
+const MODULES: [(&str, &str, &[&str]); 3] = [
+    ("vision", "model.vision_tower.", VISION),
+    ("projector", "model.multi_modal_projector.", PROJECTOR),
+    ("text", "model.language_model.", TEXT),
+];
+
+/// The path of a module in transformers 5, which adapters name, by the graph builders' name.
+pub(super) fn module(name: &str) -> String {
+    let (part, rest) = name.split_once('.').unwrap_or((name, ""));
+    match MODULES.iter().find(|(known, ..)| *known == part) {
+        Some((_, path, _)) => format!("{path}{rest}"),
+        None => "lm_head".to_owned(),
+    }
+}
+
+/// The path of a module in transformers 5 by the path it has in any version, or in the names of a checkpoint.
+pub(super) fn current_module(path: &str) -> Option<String> {
+    MODULES.iter().find_map(|(_, current, spellings)| {
+        let rest = spellings.iter().find_map(|spelling| path.strip_prefix(spelling))?;
+        Some(format!("{current}{rest}"))
+    })
+}
+
+/// The linear layers, those that PEFT's `all-linear` means: without the output matrix.
+pub(super) fn linear_layers(weights: &Weights) -> Vec<LinearLayer> {
+    let layer = |stored: &str| {
+        let path = current_module(stored.strip_suffix(".weight")?)?;
+        let [outputs, inputs] = *weights.stored(stored)?.shape else { return None };
+        let table = path.contains("embed") || path.contains("lm_head");
+        (!table).then(|| LinearLayer { path, weight: stored.to_owned(), size: [outputs, inputs] })
+    };
+    weights.names().into_iter().filter_map(layer).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_spellings_of_a_module_mean_the_same() {
+        for path in ["model.language_model.model.", "model.language_model.", "language_model.model.", "language_model."]
+        {
+            let found = current_module(&format!("{path}layers.0.mlp.up_proj"));
+            assert_eq!(found, Some(module("text.layers.0.mlp.up_proj")), "{path}");
+        }
+        for path in ["model.vision_tower.vision_model.", "vision_tower.vision_model.", "vision_tower."] {
+            let found = current_module(&format!("{path}encoder.layers.1.mlp.fc1"));
+            assert_eq!(found.as_deref(), Some("model.vision_tower.encoder.layers.1.mlp.fc1"), "{path}");
+        }
+        assert_eq!(module("projector.linear"), "model.multi_modal_projector.linear");
+        assert_eq!(current_module("transformer.h.0.attn"), None);
     }
 }

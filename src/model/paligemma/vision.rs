@@ -9,20 +9,30 @@ use crate::tensor::DType;
 /// Input `pixel_values` f32 `[images, channels, size, size]`; output `image_features` `[images, patches, hidden]` in
 /// the compute dtype, projected to the width `hidden` of the text decoder.
 pub(super) fn graph(config: &Vision, hidden: usize, mut emitter: Emitter) -> Result<Graph> {
+    let features = features(&mut emitter, config, hidden)?;
+    emitter.finish(&[("image_features".to_owned(), features)])
+}
+
+/// Declares the input `pixel_values` and returns the features of [`graph`].
+pub(super) fn features(emitter: &mut Emitter, config: &Vision, hidden: usize) -> Result<Value> {
     let size = Dim::Fixed(config.image_size);
     let pixels = Type::new(DType::F32, [Dim::from("images"), config.num_channels.into(), size.clone(), size]);
     let pixels = emitter.input("pixel_values", pixels)?;
     let pixels = emitter.compute(pixels)?;
-    let mut x = embed(&mut emitter, config, pixels)?;
+    let mut x = embed(emitter, config, pixels)?;
     for layer in 0..config.num_hidden_layers {
-        let name = format!("vision.encoder.layers.{layer}");
+        let name = scope(layer);
         x = emitter.scoped(&name, |emitter| encoder_layer(emitter, config, &name, x))?;
     }
-    let x = layer_norm(&mut emitter, config, "vision.post_layernorm", x)?;
+    let x = layer_norm(emitter, config, "vision.post_layernorm", x)?;
     let features = emitter.linear(x, "projector.linear", [hidden, config.hidden_size], true)?;
     let patches = (config.image_size / config.patch_size).pow(2);
-    let features = emitter.reshape(features, &[-1, patches as i64, hidden as i64])?;
-    emitter.finish(&[("image_features".to_owned(), features)])
+    emitter.reshape(features, &[-1, patches as i64, hidden as i64])
+}
+
+/// Name of a layer, and scope of its nodes.
+pub(super) fn scope(layer: usize) -> String {
+    format!("vision.encoder.layers.{layer}")
 }
 
 /// Patches times the convolution's weight, as rows of `[images * patches, width]`: patches do not overlap, so the

@@ -1,0 +1,408 @@
+//! `train`: fine-tunes a model on a dataset.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use clap::{Args, ValueEnum};
+use digrap_bench::data::{find_dataset, vqa_json};
+use digrap_bench::error::{Error, Result};
+use digrap_bench::model::text::Prompt;
+use digrap_bench::model::training::{Lora, Parameters};
+use digrap_bench::runtime::{self, Device};
+use digrap_bench::suite::{Length, PlannedDataset, Sampling, TrainingPlan, TrainingReport, Validation, train_model};
+use digrap_bench::tensor::DType;
+use digrap_bench::train::{self, Event, Optimizer, Schedule};
+use serde::Serialize;
+
+use super::known;
+use super::machine::{Folders, folders, resident_mib, search_path};
+use super::progress::Progress;
+
+/// Arguments of `train`.
+#[derive(Debug, Args)]
+pub struct TrainArgs {
+    /// Model folder to start from (config.json, *.safetensors, tokenizer.json)
+    #[arg(long, value_name = "DIR", required_unless_present = "from_scratch")]
+    model: Option<PathBuf>,
+    /// Folder with config.json, tokenizer.json and preprocessor_config.json, to start from random weights
+    #[arg(long, value_name = "DIR", conflicts_with = "model")]
+    from_scratch: Option<PathBuf>,
+    /// A known dataset, whose training part is used
+    #[arg(long, value_name = "NAME", conflicts_with = "questions", required_unless_present = "questions")]
+    dataset: Option<String>,
+    /// Folder of the known dataset [default: where `make setup` puts it]
+    #[arg(long, value_name = "DIR", requires = "dataset")]
+    root: Option<PathBuf>,
+    /// Question file in the official VQA format, for a set of your own
+    #[arg(long, value_name = "FILE", requires_all = ["annotations", "images"])]
+    questions: Option<PathBuf>,
+    /// Annotation file in the official VQA format
+    #[arg(long, value_name = "FILE", requires = "questions")]
+    annotations: Option<PathBuf>,
+    /// Folder of the images
+    #[arg(long, value_name = "DIR", requires = "questions")]
+    images: Option<PathBuf>,
+    /// File names of the images, such as `{image_id}.png` [default: COCO_{data_subtype}_{image_id:012}.jpg]
+    #[arg(long, value_name = "TEMPLATE", requires = "questions")]
+    image_name: Option<String>,
+    /// Folder of the run, which becomes a model for `vqa --model`; the same command continues a killed run
+    #[arg(long, value_name = "DIR")]
+    output: PathBuf,
+
+    /// Fine-tuning method; `list methods` shows all
+    #[arg(long, value_name = "NAME", default_value = "vanilla")]
+    method: String,
+    /// What trains: all, head, norms+head (normalisation layers and head), or name patterns such as `*layers.1.*`
+    /// [default: all; with --lora only the LoRA matrices]
+    #[arg(long, value_name = "WHAT", num_args = 1..)]
+    trainable: Vec<String>,
+    /// Train LoRA matrices, such as `r=8,alpha=16,dropout=0.05,targets=q_proj+v_proj`
+    #[arg(long, value_name = "SPEC")]
+    lora: Option<String>,
+    /// How each question is put to the model; `list prompts` shows all
+    #[arg(long, value_name = "PRESET", default_value = "bare")]
+    prompt: String,
+
+    /// Questions per micro-batch
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
+    batch_size: u32,
+    /// Micro-batches per optimiser step
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    gradient_accumulation_steps: u32,
+    /// Passes over the training questions
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    num_train_epochs: u32,
+    /// Optimiser steps, instead of epochs
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    max_steps: Option<u64>,
+    /// Optimiser that the method builds on
+    #[arg(long, value_name = "NAME", value_enum, default_value_t = OptimizerName::Adamw)]
+    optim: OptimizerName,
+    /// Highest learning rate
+    #[arg(long, value_name = "RATE", default_value_t = 1e-3)]
+    learning_rate: f64,
+    /// How the learning rate changes: lavis is linear warm-up, then a cosine that moves from epoch to epoch
+    #[arg(long, value_name = "NAME", value_enum, default_value_t = ScheduleName::Lavis)]
+    lr_scheduler_type: ScheduleName,
+    /// Steps of the warm-up (micro-batches for lavis)
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    warmup_steps: u64,
+    /// Learning rate that the warm-up of lavis starts with
+    #[arg(long, value_name = "RATE", default_value_t = 0.0)]
+    warmup_lr: f64,
+    /// Learning rate that a cosine ends with
+    #[arg(long, value_name = "RATE", default_value_t = 0.0)]
+    min_lr: f64,
+    /// Decoupled for adamw, part of the gradient for sgd
+    #[arg(long, value_name = "X", default_value_t = 0.0)]
+    weight_decay: f64,
+    /// Decay rate of AdamW's first moment
+    #[arg(long, value_name = "X", default_value_t = 0.9)]
+    adam_beta1: f64,
+    /// Decay rate of AdamW's second moment
+    #[arg(long, value_name = "X", default_value_t = 0.999)]
+    adam_beta2: f64,
+    /// Added to the root of AdamW's second moment
+    #[arg(long, value_name = "X", default_value_t = 1e-8)]
+    adam_epsilon: f64,
+    /// Momentum of sgd, in Nesterov's form
+    #[arg(long, value_name = "X", default_value_t = 0.9)]
+    momentum: f64,
+    /// Upper bound of the norm of all gradients together [default: none]
+    #[arg(long, value_name = "X")]
+    max_grad_norm: Option<f64>,
+    /// Sampling weights by answer type, which may change at given steps, such as `yes/no=0.2;600:yes/no=1`
+    /// [default: every question once per epoch]
+    #[arg(long, value_name = "SPEC")]
+    sampling: Option<String>,
+
+    /// What selects the checkpoint: held-out images of the training set, nothing, or the reported set (parity with
+    /// published numbers only; tables mark it)
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t = ValidationName::HeldOut)]
+    validation: ValidationName,
+    /// Share of the training images that are held out [default: the dataset's own, 0.05 for a set of your own]
+    #[arg(long, value_name = "X")]
+    validation_share: Option<f64>,
+    /// Optimiser steps between checkpoints, beside those after each epoch
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    save_steps: Option<u64>,
+    /// Seed of the order, of the held-out images, of dropout and of new weights
+    #[arg(long, value_name = "N", default_value_t = 42)]
+    seed: u64,
+    /// Compute layers once more on the way back instead of keeping their results: less memory, more time
+    #[arg(long)]
+    recompute: bool,
+    /// Where to compute: cpu, cuda or cuda:I
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    device: String,
+    /// Compute dtype: f32, f16 or bf16; trained weights and moments are f32
+    #[arg(long, value_name = "DTYPE", default_value = "f32")]
+    dtype: String,
+    /// Threads of the CPU [default: all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    threads: Option<u16>,
+    /// File that holds the training curves [default: OUTPUT/store.sqlite]
+    #[arg(long, value_name = "FILE")]
+    store: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum OptimizerName {
+    Adamw,
+    Sgd,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ScheduleName {
+    Lavis,
+    Cosine,
+    Linear,
+    Constant,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ValidationName {
+    HeldOut,
+    Reported,
+    None,
+}
+
+/// Share of held-out images where the dataset has none of its own.
+const VALIDATION_SHARE: f64 = 0.05;
+
+/// The document of `--json`.
+#[derive(Debug, Serialize)]
+struct Document<'a> {
+    #[serde(flatten)]
+    report: &'a TrainingReport,
+    pace: Pace,
+}
+
+/// How fast this process trained. None of it decides a result.
+#[derive(Debug, Serialize)]
+struct Pace {
+    /// Steps of this process.
+    steps: usize,
+    /// Median time from step to step, in seconds.
+    median_step_s: Option<f64>,
+    /// Samples of a step over that time.
+    samples_per_second: Option<f64>,
+    /// Peak of resident memory since the first step began, above what was resident then, in MiB.
+    peak_memory_mib: Option<f64>,
+}
+
+/// Trains and prints a summary, or the JSON document.
+pub fn run(args: &TrainArgs, json: bool) -> Result<()> {
+    let folders = folders()?;
+    let plan = plan(args, &folders)?;
+    let runtime = runtime::load(&runtime::locate(&search_path(&folders))?, plan.threads)?;
+    let mut display = Display::default();
+    let report = train_model(&plan, &runtime, &mut |event| display.show(&event))?;
+    let pace = display.finish();
+    if json {
+        return super::print_json(&Document { report: &report, pace });
+    }
+    super::print(&summary(&report, &pace))
+}
+
+fn plan(args: &TrainArgs, folders: &Folders) -> Result<TrainingPlan> {
+    let device: Device = args.device.parse()?;
+    let questions = questions(args)?;
+    let (parameters, lora) = trained(args)?;
+    Ok(TrainingPlan {
+        model: args.model.clone().or_else(|| args.from_scratch.clone()).unwrap_or_default(),
+        from_scratch: args.from_scratch.is_some(),
+        validation: validation(args)?,
+        questions,
+        prompt: Prompt::find(&args.prompt)?,
+        parameters,
+        lora,
+        sampling: args.sampling.as_deref().map_or_else(|| Ok(Sampling::default()), str::parse)?,
+        batch_size: args.batch_size as usize,
+        accumulation: u64::from(args.gradient_accumulation_steps),
+        length: args.max_steps.map_or(Length::Epochs(args.num_train_epochs.into()), Length::Steps),
+        method: train::find(&args.method)?,
+        optimizer: optimizer(args),
+        learning_rate: args.learning_rate,
+        schedule: schedule(args),
+        clip: args.max_grad_norm,
+        save_every: args.save_steps,
+        seed: args.seed,
+        recompute: args.recompute,
+        dtype: dtype(&args.dtype, device)?,
+        device,
+        threads: args.threads.map_or_else(super::vqa::available_threads, usize::from),
+        output: args.output.clone(),
+        store: args.store.clone().unwrap_or_else(|| args.output.join("store.sqlite")),
+        scratch: folders.cache.join("converted"),
+    })
+}
+
+fn questions(args: &TrainArgs) -> Result<PlannedDataset> {
+    if let Some(name) = &args.dataset {
+        return known::training(name, args.root.as_deref());
+    }
+    let Some(questions) = &args.questions else { return Err(Error::internal("neither a dataset nor questions")) };
+    let files = vqa_json::Files {
+        questions,
+        annotations: args.annotations.as_deref(),
+        images: args.images.as_deref(),
+        image_name: args.image_name.as_deref(),
+    };
+    known::custom(files, None)
+}
+
+fn validation(args: &TrainArgs) -> Result<Validation> {
+    let of_dataset = || args.dataset.as_deref().map(find_dataset).transpose();
+    match args.validation {
+        ValidationName::None => Ok(Validation::None),
+        ValidationName::HeldOut => {
+            let own = of_dataset()?.map_or(VALIDATION_SHARE, |row| row.validation_share);
+            match args.validation_share.unwrap_or(own) {
+                share if share > 0.0 && share < 1.0 => Ok(Validation::HeldOut(share)),
+                share => Err(Error::input(format!("a share of {share} of the images cannot be held out"))
+                    .hint("give a number between 0 and 1, or --validation none")),
+            }
+        }
+        ValidationName::Reported => match &args.dataset {
+            Some(name) => Ok(Validation::Reported(known::dataset(name, args.root.as_deref(), None)?)),
+            None => Err(Error::input("a set of your own has no reported part").hint("use --validation held-out")),
+        },
+    }
+}
+
+fn trained(args: &TrainArgs) -> Result<(Parameters, Option<Lora>)> {
+    let lora = args.lora.as_deref().map(str::parse::<Lora>).transpose()?;
+    let parameters = match args.trainable.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        [] if lora.is_some() => Parameters::None,
+        [] | ["all"] => Parameters::All,
+        ["head"] => Parameters::Head,
+        ["norms+head"] => Parameters::NormsAndHead,
+        patterns => Parameters::Matching(patterns.iter().map(|pattern| (*pattern).to_owned()).collect()),
+    };
+    if lora.is_some() && parameters != Parameters::None {
+        return Err(Error::input("--lora trains LoRA matrices alone, --trainable trains weights of the checkpoint")
+            .hint("give one of them"));
+    }
+    Ok((parameters, lora))
+}
+
+fn optimizer(args: &TrainArgs) -> Optimizer {
+    let weight_decay = args.weight_decay;
+    match args.optim {
+        OptimizerName::Adamw => {
+            Optimizer::AdamW { betas: [args.adam_beta1, args.adam_beta2], eps: args.adam_epsilon, weight_decay }
+        }
+        OptimizerName::Sgd => Optimizer::Sgd { momentum: args.momentum, nesterov: args.momentum != 0.0, weight_decay },
+    }
+}
+
+fn schedule(args: &TrainArgs) -> Schedule {
+    let (warmup, floor) = (args.warmup_steps, args.min_lr);
+    match args.lr_scheduler_type {
+        ScheduleName::Lavis => Schedule::Lavis { warmup, start: args.warmup_lr, floor },
+        ScheduleName::Cosine => Schedule::Cosine { warmup, floor },
+        ScheduleName::Linear => Schedule::Linear { warmup },
+        ScheduleName::Constant => Schedule::Constant,
+    }
+}
+
+fn dtype(text: &str, device: Device) -> Result<DType> {
+    match super::vqa::parse_dtype(text)?.unwrap_or(DType::F32) {
+        DType::BF16 if device == Device::Cpu => Err(Error::input("ONNX Runtime has no bf16 matrix product on the CPU")
+            .hint("use --dtype f32, or --device cuda")),
+        dtype => Ok(dtype),
+    }
+}
+
+fn summary(report: &TrainingReport, pace: &Pace) -> String {
+    let TrainingReport { output, steps, trained_parameters, training_questions, validation_questions, .. } = report;
+    let mut text =
+        format!("{steps} steps over {training_questions} questions, {trained_parameters} trained parameters\n");
+    text += &match report.best {
+        Some((score, step)) => format!(
+            "best validation: {score:.2} % of {validation_questions} {} questions after step {step}\n",
+            report.validation
+        ),
+        None => "no validation: the last step is kept\n".to_owned(),
+    };
+    if let (Some(step), Some(rate), Some(memory)) = (pace.median_step_s, pace.samples_per_second, pace.peak_memory_mib)
+    {
+        text += &format!("{:.1} ms per step, {rate:.0} samples/s, {memory:.0} MiB above the start\n", 1000.0 * step);
+    }
+    text + &format!("model: {}\n", output.display())
+}
+
+/// A bar over the steps, with loss and learning rate, and a line for each validation.
+#[derive(Default)]
+struct Display {
+    progress: Option<Progress>,
+    /// When the last event came, the seconds of each step, and the samples of the last one.
+    last: Option<Instant>,
+    seconds: Vec<f64>,
+    samples: u64,
+    /// Resident memory before the first step, in MiB.
+    resident: Option<f64>,
+}
+
+impl Display {
+    fn show(&mut self, event: &Event) {
+        let now = Instant::now();
+        match event {
+            Event::Started => self.resident = resident_mib().map(|[now, _]| now),
+            Event::Unreached { parameters } => {
+                self.say(&format!("{} parameters do not change the loss and stay as they are", parameters.len()));
+            }
+            Event::Resumed { step } => self.say(&format!("going on after step {step}")),
+            Event::Stepped(stepped) => {
+                self.seconds.extend(self.last.map(|last| now.duration_since(last).as_secs_f64()));
+                self.samples = stepped.samples;
+                self.draw(stepped);
+            }
+            Event::Validated { step, epoch, score, best } => {
+                let mark = if *best { ", the best so far" } else { "" };
+                self.say(&format!("epoch {}: validation {score:.2} % after step {step}{mark}", epoch + 1));
+            }
+            _ => {}
+        }
+        self.last = Some(Instant::now());
+    }
+
+    fn draw(&mut self, stepped: &train::Progress) {
+        let rate = self.rate().unwrap_or(0.0);
+        let progress = self.progress.get_or_insert_with(|| Progress::resumed(stepped.steps, stepped.step - 1, "steps"));
+        let train::Progress { step, loss, learning_rate, .. } = stepped;
+        progress.set(*step, &format!("loss {loss:.4}, learning rate {learning_rate:.2e}, {rate:.0} samples/s"));
+    }
+
+    /// Samples per second over the last steps.
+    fn rate(&self) -> Option<f64> {
+        let recent = &self.seconds[self.seconds.len().saturating_sub(20)..];
+        median(recent).map(|step| self.samples as f64 / step)
+    }
+
+    fn say(&self, text: &str) {
+        Progress::say(self.progress.as_ref(), text);
+    }
+
+    fn finish(self) -> Pace {
+        let median_step_s = median(&self.seconds);
+        let peak = resident_mib().map(|[_, peak]| peak);
+        let pace = Pace {
+            steps: self.seconds.len(),
+            median_step_s,
+            samples_per_second: median_step_s.map(|step| self.samples as f64 / step),
+            peak_memory_mib: peak.zip(self.resident).map(|(peak, before)| (peak - before).max(0.0)),
+        };
+        if let Some(progress) = self.progress {
+            progress.finish();
+        }
+        pace
+    }
+}
+
+fn median(values: &[f64]) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied()
+}

@@ -1,0 +1,80 @@
+//! Training curves: numbers by run, series and step.
+
+use rusqlite::{OptionalExtension, TransactionBehavior, params};
+
+use super::Store;
+use crate::error::Result;
+
+/// The number of a training run in one store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TrainingRunId(i64);
+
+/// One point of a curve.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CurvePoint {
+    /// What is measured: `loss`, `learning_rate`, `validation`, ...
+    pub series: String,
+    /// Optimiser steps done.
+    pub step: u64,
+    /// The number; not a number is stored as infinity.
+    pub value: f64,
+}
+
+const INSERT: &str = "INSERT OR REPLACE INTO training_curve (run, series, step, value) VALUES (?1, ?2, ?3, ?4)";
+
+impl Store {
+    /// The number of the run with these settings (JSON text), which is given to it on the first call.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub fn training_run(&mut self, json: &str) -> Result<TrainingRunId> {
+        self.record_run(json).map_err(|cause| self.failure("write to", cause))
+    }
+
+    fn record_run(&self, json: &str) -> rusqlite::Result<TrainingRunId> {
+        let find = || -> rusqlite::Result<Option<TrainingRunId>> {
+            let mut select = self.connection.prepare_cached("SELECT id FROM training_run WHERE json = ?1")?;
+            select.query_row([json], |row| row.get(0).map(TrainingRunId)).optional()
+        };
+        if let Some(id) = find()? {
+            return Ok(id);
+        }
+        self.connection.execute("INSERT OR IGNORE INTO training_run (json) VALUES (?1)", [json])?;
+        find()?.ok_or(rusqlite::Error::QueryReturnedNoRows)
+    }
+
+    /// Records points of a run, all of them or, on an error, none; a point of the same series and step is replaced.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub fn record_curve(&mut self, run: TrainingRunId, points: &[CurvePoint]) -> Result<()> {
+        let mut insert = || {
+            let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            {
+                let mut insert = transaction.prepare_cached(INSERT)?;
+                for CurvePoint { series, step, value } in points {
+                    let value = if value.is_nan() { f64::INFINITY } else { *value };
+                    insert.execute(params![run.0, series, step.cast_signed(), value])?;
+                }
+            }
+            transaction.commit()
+        };
+        insert().map_err(|cause| self.failure("write to", cause))
+    }
+
+    /// The points of one series of a run, by step.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn curve(&self, run: TrainingRunId, series: &str) -> Result<Vec<(u64, f64)>> {
+        let select = || {
+            let mut all = self.connection.prepare_cached(
+                "SELECT step, value FROM training_curve WHERE run = ?1 AND series = ?2 ORDER BY step",
+            )?;
+            let rows =
+                all.query_map(params![run.0, series], |row| Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get(1)?)))?;
+            rows.collect::<rusqlite::Result<Vec<(u64, f64)>>>()
+        };
+        select().map_err(|cause| self.failure("read", cause))
+    }
+}
