@@ -44,12 +44,12 @@
 //! - **The prompt graph lays a row out as image, padding, text** and masks by position, so that the image part is the
 //!   same slice in every row and padding changes no sum.
 //! - **The last layer of the decoder computes the last token only**; its keys and values are computed for all.
-//! - **Updates run tensor by tensor, through one session per number of dimensions.** It is as fast as sessions for fixed
-//!   shapes (17 microseconds per tensor beside the arithmetic, about 3 % of a step), needs no grouping, and old and new
-//!   values exist side by side for one tensor at a time. The norm of the gradients is measured first, so that one that is
-//!   not finite stops a run before anything has changed.
-//! - **A run's checkpoint is a folder per step that appears by a single rename**, with the best parameters as a second name
-//!   of their file; the one before it goes only then. Metrics are cut back to the checkpoint's length.
+//! - **Updates run tensor by tensor, through one session per number of dimensions.** It is as fast as sessions for
+//!   fixed shapes (17 microseconds per tensor beside the arithmetic, about 3 % of a step), needs no grouping, and old
+//!   and new values exist side by side for one tensor at a time. The norm of the gradients is measured first, so that
+//!   one that is not finite stops a run before anything has changed.
+//! - **A run's checkpoint is a folder per step that appears by a single rename**, with the best parameters as a second
+//!   name of their file; the one before it goes only then. Metrics are cut back to the checkpoint's length.
 //! - **`report` also names `score`**, whose summaries are what its tables show.
 
 pub mod data;
