@@ -64,15 +64,22 @@ fn write(graph: &Graph, args: &ExportArgs) -> Result<()> {
 
 fn table(report: &TrainingReport) -> String {
     let TrainingReport { nodes, inputs, outputs, weights, parameters, constants, independent } = report;
-    let mut text = format!(
-        "| nodes | weights | parameters | constants | inputs | outputs |\n\
-         |------:|--------:|-----------:|----------:|--------|---------|\n\
-         | {nodes} | {} | {parameters} | {constants} | {} | {} |\n\n\
-         Each weight is an input; its gradient is the output `grad/<weight>`.\n",
-        weights.len(),
-        inputs.join(", "),
-        outputs.join(", ")
-    );
+    let numbers =
+        [("nodes", *nodes), ("weights", weights.len()), ("parameters", *parameters), ("constants", *constants)];
+    let numbers = numbers.map(|(head, number)| (head, number.to_string(), true));
+    let names = [("inputs", inputs.join(", "), false), ("outputs", outputs.join(", "), false)];
+    let mut lines = ["|", "|", "|"].map(str::to_owned);
+    for (head, cell, is_number) in numbers.into_iter().chain(names) {
+        let width = head.len().max(cell.chars().count());
+        let (dashes, end) = if is_number { (width + 1, ":") } else { (width + 2, "") };
+        lines[1] += &format!("{}{end}|", "-".repeat(dashes));
+        for (line, text) in [(0, head), (2, cell.as_str())] {
+            let padded = if is_number { format!("{text:>width$}") } else { format!("{text:<width$}") };
+            lines[line] += &format!(" {padded} |");
+        }
+    }
+    let mut text =
+        format!("{}\n\nEach weight is an input; its gradient is the output `grad/<weight>`.\n", lines.join("\n"));
     if !independent.is_empty() {
         text += &format!("The loss does not depend on: {}\n", independent.join(", "));
     }
