@@ -14,6 +14,8 @@ use serde_json::json;
 
 use super::progress::Progress;
 
+const MEGABYTE: u64 = 1_000_000;
+
 /// Arguments of `export`.
 #[derive(Debug, Args)]
 pub struct ExportArgs {
@@ -57,11 +59,11 @@ fn run_model(args: &ExportArgs, json: bool) -> Result<()> {
     let dtype = dtype(args)?;
     let within = |error: Error| error.within(format!("cannot export the model `{}`", args.model.display()));
     let checkpoint = Checkpoint::open(&args.model).map_err(within)?;
-    let mut progress = Progress::resumed(2 * checkpoint.weights.size(), 0, "bytes");
+    let mut progress = Progress::resumed(2 * checkpoint.weights.size() / MEGABYTE, 0, "MB");
     let mut done = 0;
     let mut on_bytes = |bytes| {
         done += bytes;
-        progress.set(done, "writing");
+        progress.set(done / MEGABYTE, "writing");
     };
     let graphs = export::export(&checkpoint, dtype, &args.output, &mut on_bytes).map_err(within)?;
     progress.finish();

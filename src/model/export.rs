@@ -80,7 +80,7 @@ pub fn export(
 fn refuse_own_folder(checkpoint: &Checkpoint, folder: &Path) -> Result<()> {
     let Ok(target) = folder.canonicalize() else { return Ok(()) };
     for used in [&checkpoint.folder, &checkpoint.base_folder] {
-        if used.canonicalize().is_ok_and(|used| used.starts_with(&target)) {
+        if used.canonicalize().is_ok_and(|real| real.starts_with(&target)) {
             let (folder, used) = (folder.display(), used.display());
             return Err(Error::input(format!(
                 "writing `{folder}` would replace the model `{used}`, which is exported"
@@ -147,13 +147,13 @@ pub fn export_training_graph(
     let trained = trained(checkpoint, wrt);
     check_patterns(checkpoint, &trained, dtype)?;
     let failed = |cause| write_error(output, cause);
+    let mut file = WholeFile::create(output).map_err(failed)?;
     let mut ignore = |_| ();
     let mut placement = Placement::written(&checkpoint.weights, dtype, &data_file(output), &mut ignore)?;
     let training = checkpoint.training_graph(&mut placement, &trained)?;
     let chosen: Vec<&str> = chosen(&training.trained, wrt).collect();
     let graph = with_fixed_matrices(checkpoint, training.graph, &chosen);
     let (graph, report) = input_gradients(graph, LOSS, &chosen)?;
-    let mut file = WholeFile::create(output).map_err(failed)?;
     file.write_all(&graph.to_onnx()).map_err(failed)?;
     // An older graph must not be read with the weights of the new one.
     if output.is_file() {
