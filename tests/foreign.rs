@@ -120,6 +120,23 @@ fn files_of_both_exporters_compute_what_they_computed() {
     }
 }
 
+#[test]
+fn the_type_of_every_value_is_known() {
+    let mut unknown = BTreeSet::new();
+    for model in MODELS {
+        for (file, _) in Recorded::of(model).files() {
+            let graph = load(file);
+            let is_known = |value: &digrap_bench::graph::Value| graph.type_of(*value).is_some();
+            for node in graph.nodes.iter().filter(|node| node.inputs.iter().flatten().all(is_known)) {
+                if !node.outputs.iter().all(|output| is_known(output) || graph.name_of(*output).is_empty()) {
+                    unknown.insert(format!("{file}: `{}` (node `{}`)", node.op, node.name));
+                }
+            }
+        }
+    }
+    assert!(unknown.is_empty(), "{unknown:#?}");
+}
+
 /// The relative error of the worst gradient of a file.
 fn worst_gradient(recorded: &Recorded, file: &str, facts: &Value) -> (f64, String) {
     let graph = load(file);
@@ -151,14 +168,51 @@ fn worst_gradient(recorded: &Recorded, file: &str, facts: &Value) -> (f64, Strin
     worst
 }
 
-/// Operators whose gradients are still to come stop the other files.
-#[test]
-fn gradients_are_those_of_pytorch() {
-    let recorded = Recorded::of("bert");
-    for (file, facts) in recorded.files().filter(|(file, _)| !file.contains("23")) {
+fn check_gradients(model: &str) {
+    let recorded = Recorded::of(model);
+    for (file, facts) in recorded.files() {
         let (error, name) = worst_gradient(&recorded, file, facts);
         println!("{file}: {error:.1e} ({name})");
         assert!(error < 1e-4, "{file}: {name}: {error}");
+    }
+}
+
+#[test]
+fn gradients_of_a_bert_are_those_of_pytorch() {
+    check_gradients("bert");
+}
+
+#[test]
+fn gradients_of_a_vit_are_those_of_pytorch() {
+    check_gradients("vit");
+}
+
+#[test]
+fn gradients_of_a_resnet_are_those_of_pytorch() {
+    check_gradients("resnet-eval");
+}
+
+/// The statistics of the batch carry gradients too, and the running ones are handed out.
+#[test]
+fn gradients_of_a_resnet_in_training_mode_are_those_of_pytorch() {
+    check_gradients("resnet-train");
+    let recorded = Recorded::of("resnet-train");
+    let file = "resnet-train-legacy-20-statistics.onnx";
+    let graph = load(file);
+    let values = weights(&graph);
+    let (graph, report) = training_graph(graph, &cross_entropy(), &["classifier.*".to_owned()]).unwrap();
+    assert_eq!(report.weights, ["classifier.weight", "classifier.bias"]);
+    assert_eq!(report.parameters, 24 * 5 + 5);
+    let mut inputs = recorded.inputs();
+    inputs.push(("labels".to_owned(), recorded.tensors["labels"].clone()));
+    inputs.extend(report.weights.iter().map(|name| (name.clone(), values[name].clone())));
+    let facts = &recorded.facts["files"][file];
+    let expected = expectations(&recorded, facts);
+    assert_eq!(expected.len(), 1 + 2 * 9);
+    let outputs: Vec<&str> = expected.iter().map(|(output, _)| *output).collect();
+    assert_eq!(report.outputs.len(), outputs.len() + 1);
+    for (found, (output, expected)) in run(&graph, &inputs, &outputs).unwrap().iter().zip(expected) {
+        assert!(farthest(found, expected) < TOLERANCE, "{output}");
     }
 }
 

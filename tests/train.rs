@@ -546,9 +546,10 @@ fn a_full_disk_is_one_error_and_the_checkpoint_before_it_is_whole() {
     let checkpoints = folder.path().join("checkpoint");
     let before = files(&checkpoints);
     // A process whose files cannot grow beyond 8 to 16 kilobytes, which depends on the shell's unit.
-    let limited = "trap '' XFSZ; ulimit -f 16; exec \"$0\" --exact train::a_full_disk_is_one_error_and_the_checkpoint_before_it_is_whole";
+    let limited = "trap '' XFSZ; ulimit -f 16; exec \"$0\" --exact \"$1\"";
+    let this = "train::a_full_disk_is_one_error_and_the_checkpoint_before_it_is_whole";
     let mut shell = std::process::Command::new("sh");
-    let child = shell.arg("-c").arg(limited).arg(std::env::current_exe().unwrap()).env(FOLDER, folder.path());
+    let child = shell.arg("-c").arg(limited).arg(std::env::current_exe().unwrap()).arg(this).env(FOLDER, folder.path());
     let child = child.output().unwrap();
     assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stdout));
     assert!(String::from_utf8_lossy(&child.stdout).contains("1 passed"));

@@ -99,3 +99,13 @@ fn system_folders() -> Vec<PathBuf> {
     folders.push("/opt/homebrew/lib".into());
     folders
 }
+
+/// Resident memory of this process in MiB, now and at its peak, where the system tells (Linux).
+pub fn resident_mib() -> Option<[f64; 2]> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim_start_matches(':').trim().split(' ').next()?.parse::<f64>().ok()
+    };
+    Some([field("VmRSS")? / 1024.0, field("VmHWM")? / 1024.0])
+}

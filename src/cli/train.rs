@@ -12,9 +12,10 @@ use digrap_bench::runtime::{self, Device};
 use digrap_bench::suite::{Length, PlannedDataset, Sampling, TrainingPlan, TrainingReport, Validation, train_model};
 use digrap_bench::tensor::DType;
 use digrap_bench::train::{self, Event, Optimizer, Schedule};
+use serde::Serialize;
 
 use super::known;
-use super::machine::{Folders, folders, search_path};
+use super::machine::{Folders, folders, resident_mib, search_path};
 use super::progress::Progress;
 
 /// Arguments of `train`.
@@ -169,15 +170,39 @@ enum ValidationName {
 /// Share of held-out images where the dataset has none of its own.
 const VALIDATION_SHARE: f64 = 0.05;
 
+/// The document of `--json`.
+#[derive(Debug, Serialize)]
+struct Document<'a> {
+    #[serde(flatten)]
+    report: &'a TrainingReport,
+    pace: Pace,
+}
+
+/// How fast this process trained. None of it decides a result.
+#[derive(Debug, Serialize)]
+struct Pace {
+    /// Steps of this process.
+    steps: usize,
+    /// Median time from step to step, in seconds.
+    median_step_s: Option<f64>,
+    /// Samples of a step over that time.
+    samples_per_second: Option<f64>,
+    /// Peak of resident memory since the first step began, above what was resident then, in MiB.
+    peak_memory_mib: Option<f64>,
+}
+
 /// Trains and prints a summary, or the JSON document.
 pub fn run(args: &TrainArgs, json: bool) -> Result<()> {
     let folders = folders()?;
     let plan = plan(args, &folders)?;
     let runtime = runtime::load(&runtime::locate(&search_path(&folders))?, plan.threads)?;
-    let mut display = Display::new(&plan);
+    let mut display = Display::default();
     let report = train_model(&plan, &runtime, &mut |event| display.show(&event))?;
-    display.finish();
-    if json { super::print_json(&report) } else { super::print(&summary(&report)) }
+    let pace = display.finish();
+    if json {
+        return super::print_json(&Document { report: &report, pace });
+    }
+    super::print(&summary(&report, &pace))
 }
 
 fn plan(args: &TrainArgs, folders: &Folders) -> Result<TrainingPlan> {
@@ -240,7 +265,7 @@ fn validation(args: &TrainArgs) -> Result<Validation> {
             }
         }
         ValidationName::Reported => match &args.dataset {
-            Some(name) => Ok(Validation::Reported(known::dataset(name, args.root.as_deref(), None)?)),
+            Some(name) => Ok(Validation::Reported(Box::new(known::dataset(name, args.root.as_deref(), None)?))),
             None => Err(Error::input("a set of your own has no reported part").hint("use --validation held-out")),
         },
     }
@@ -290,7 +315,7 @@ fn dtype(text: &str, device: Device) -> Result<DType> {
     }
 }
 
-fn summary(report: &TrainingReport) -> String {
+fn summary(report: &TrainingReport, pace: &Pace) -> String {
     let TrainingReport { output, steps, trained_parameters, training_questions, validation_questions, .. } = report;
     let mut text =
         format!("{steps} steps over {training_questions} questions, {trained_parameters} trained parameters\n");
@@ -301,57 +326,83 @@ fn summary(report: &TrainingReport) -> String {
         ),
         None => "no validation: the last step is kept\n".to_owned(),
     };
+    if let (Some(step), Some(rate), Some(memory)) = (pace.median_step_s, pace.samples_per_second, pace.peak_memory_mib)
+    {
+        text += &format!("{:.1} ms per step, {rate:.0} samples/s, {memory:.0} MiB above the start\n", 1000.0 * step);
+    }
     text + &format!("model: {}\n", output.display())
 }
 
 /// A bar over the steps, with loss and learning rate, and a line for each validation.
+#[derive(Default)]
 struct Display {
     progress: Option<Progress>,
+    /// When the last event came, the seconds of each step, and the samples of the last one.
+    last: Option<Instant>,
+    seconds: Vec<f64>,
     samples: u64,
-    started: Instant,
+    /// Resident memory before the first step, in MiB.
+    resident: Option<f64>,
 }
 
 impl Display {
-    fn new(_plan: &TrainingPlan) -> Self {
-        Self { progress: None, samples: 0, started: Instant::now() }
-    }
-
     fn show(&mut self, event: &Event) {
+        let now = Instant::now();
         match event {
+            Event::Started => self.resident = resident_mib().map(|[now, _]| now),
             Event::Unreached { parameters } => {
                 self.say(&format!("{} parameters do not change the loss and stay as they are", parameters.len()));
             }
             Event::Resumed { step } => self.say(&format!("going on after step {step}")),
             Event::Stepped(stepped) => {
-                let first = self.progress.is_none();
-                let progress =
-                    self.progress.get_or_insert_with(|| Progress::resumed(stepped.steps, stepped.step - 1, "steps"));
-                if first {
-                    self.started = Instant::now();
-                } else {
-                    self.samples += stepped.samples;
-                }
-                let seconds = self.started.elapsed().as_secs_f64();
-                let rate = if self.samples > 0 { self.samples as f64 / seconds } else { 0.0 };
-                let (loss, learning_rate) = (stepped.loss, stepped.learning_rate);
-                let note = format!("loss {loss:.4}, learning rate {learning_rate:.2e}, {rate:.0} samples/s");
-                progress.set(stepped.step, &note);
+                self.seconds.extend(self.last.map(|last| now.duration_since(last).as_secs_f64()));
+                self.samples = stepped.samples;
+                self.draw(stepped);
             }
             Event::Validated { step, epoch, score, best } => {
                 let mark = if *best { ", the best so far" } else { "" };
                 self.say(&format!("epoch {}: validation {score:.2} % after step {step}{mark}", epoch + 1));
             }
-            Event::Saved { .. } => {}
+            _ => {}
         }
+        self.last = Some(Instant::now());
+    }
+
+    fn draw(&mut self, stepped: &train::Progress) {
+        let rate = self.rate().unwrap_or(0.0);
+        let progress = self.progress.get_or_insert_with(|| Progress::resumed(stepped.steps, stepped.step - 1, "steps"));
+        let train::Progress { step, loss, learning_rate, .. } = stepped;
+        progress.set(*step, &format!("loss {loss:.4}, learning rate {learning_rate:.2e}, {rate:.0} samples/s"));
+    }
+
+    /// Samples per second over the last steps.
+    fn rate(&self) -> Option<f64> {
+        let recent = &self.seconds[self.seconds.len().saturating_sub(20)..];
+        median(recent).map(|step| self.samples as f64 / step)
     }
 
     fn say(&self, text: &str) {
         Progress::say(self.progress.as_ref(), text);
     }
 
-    fn finish(self) {
+    fn finish(self) -> Pace {
+        let median_step_s = median(&self.seconds);
+        let peak = resident_mib().map(|[_, peak]| peak);
+        let pace = Pace {
+            steps: self.seconds.len(),
+            median_step_s,
+            samples_per_second: median_step_s.map(|step| self.samples as f64 / step),
+            peak_memory_mib: peak.zip(self.resident).map(|(peak, before)| (peak - before).max(0.0)),
+        };
         if let Some(progress) = self.progress {
             progress.finish();
         }
+        pace
     }
+}
+
+fn median(values: &[f64]) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied()
 }

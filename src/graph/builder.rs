@@ -287,8 +287,8 @@ impl Builder {
             prefix.push('/');
         }
         // Only foreign graphs can have values that are named like this one.
-        let names = (self.graph.values.len()..).map(|number| format!("{prefix}{what}_{number}"));
-        names.skip_while(|name| self.names.contains(name)).next().unwrap_or(prefix)
+        let mut names = (self.graph.values.len()..).map(|number| format!("{prefix}{what}_{number}"));
+        names.find(|name| !self.names.contains(name)).unwrap_or(prefix)
     }
 
     /// What nodes read through their sub-graphs, by the first output of each.

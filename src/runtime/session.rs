@@ -68,8 +68,8 @@ pub enum Sharing {
     /// The threads of the runtime share each operator of one session, and all sessions read the mapped weights.
     Operators,
     /// The session that a training step spends its time in has threads of its own, which share each operator and wait
-    /// for the next one without falling asleep: a step of a small model takes a tenth less time. Between runs they sleep
-    /// and leave the cores to updates and to the next batch.
+    /// for the next one without falling asleep: where nothing else wants the cores, a step of a small model takes up to
+    /// a tenth less time. Between runs they sleep and leave the cores to updates and to the next batch.
     Training {
         /// How many threads.
         threads: usize,

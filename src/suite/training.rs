@@ -112,7 +112,7 @@ pub enum Validation {
     /// A seeded share of the training images, which are not trained on.
     HeldOut(f64),
     /// A set that is reported, as the authors of the paper did: its numbers are then no test of the model.
-    Reported(PlannedDataset),
+    Reported(Box<PlannedDataset>),
     /// Nothing: the last checkpoint is kept.
     None,
 }

@@ -120,7 +120,7 @@ mod tests {
     impl Batches for Numbered {
         fn batch(&self, micro_step: u64) -> Result<Batch> {
             self.begun.fetch_max(micro_step + 1, Ordering::SeqCst);
-            std::thread::sleep(Duration::from_millis(if micro_step % 3 == 0 { 4 } else { 0 }));
+            std::thread::sleep(Duration::from_millis(if micro_step.is_multiple_of(3) { 4 } else { 0 }));
             match micro_step {
                 13 => Err(Error::input("the image of question 13 is damaged")),
                 99 => panic!("a defect"),

@@ -1,11 +1,12 @@
 //! Fine-tuning on stock ONNX Runtime: gradients and updates are graphs, and all that changes stays on the device.
 //!
-//! A step is two kinds of graphs. The training graph gives the sum of the loss over supervised tokens and the sums of its
-//! gradients; they are divided by the number of tokens of the *whole* step in the update, so that a step gives the same
-//! whether its samples come in one batch or in several. The update graph, one tensor at a time, is what a [`Method`] emits.
+//! A step is two kinds of graphs. The training graph gives the sum of the loss over supervised tokens and the sums of
+//! its gradients; they are divided by the number of tokens of the *whole* step in the update, so that a step gives the
+//! same whether its samples come in one batch or in several. The update graph, one tensor at a time, is what a
+//! [`Method`] emits.
 //!
-//! The loop knows no dataset and no metric: batches come from [`Batches`], validation is a callback. It knows no method by
-//! name either.
+//! The loop knows no dataset and no metric: batches come from [`Batches`], validation is a callback. It knows no method
+//! by name either.
 
 mod accumulate;
 mod loader;
@@ -34,8 +35,8 @@ use crate::tensor::{DType, Tensor};
 /// What is trained.
 #[derive(Debug, Clone)]
 pub struct Task {
-    /// The forward pass. Trained parameters are f32 inputs under their names, the other inputs are fed by batches. Its output
-    /// `loss` is one f32 number: the sum over the batch's supervised tokens.
+    /// The forward pass. Trained parameters are f32 inputs under their names, the other inputs are fed by batches. Its
+    /// output `loss` is one f32 number: the sum over the batch's supervised tokens.
     pub graph: Graph,
     /// Where its external initialisers lie.
     pub folder: PathBuf,
@@ -60,8 +61,8 @@ pub struct Batch {
 
 /// Where batches come from.
 pub trait Batches: Send + Sync {
-    /// The micro-batch of this number, counted over all epochs from 0; a step takes [`Settings::accumulation`] of them in a
-    /// row. Must depend on the number alone. Called ahead of its use, from several threads.
+    /// The micro-batch of this number, counted over all epochs from 0; a step takes [`Settings::accumulation`] of them
+    /// in a row. Must depend on the number alone. Called ahead of its use, from several threads.
     fn batch(&self, micro_step: u64) -> Result<Batch>;
 }
 
@@ -189,6 +190,8 @@ pub enum Event {
         /// Their names.
         parameters: Vec<String>,
     },
+    /// All sessions are made; the first step comes next.
+    Started,
     /// The run goes on after a checkpoint.
     Resumed {
         /// Steps done before.

@@ -54,6 +54,7 @@ pub fn train(run: &Run, task: Task, validate: &mut Validate, on_event: &mut dyn 
         return outcome(finished, shapes);
     }
     let mut training = Training::new(run, task, folder, saved, on_event)?;
+    on_event(Event::Started);
     let micro_step = |step: u64| step * settings.accumulation;
     let ahead = 2 * settings.workers.max(1) as u64;
     let loader = Loader::new(run.batches, micro_step(training.step), micro_step(settings.steps), ahead);

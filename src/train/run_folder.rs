@@ -81,8 +81,8 @@ impl RunFolder {
     ///
     /// # Errors
     ///
-    /// Input error if another process is at work in it, or if it is of a run with other `settings`: the message names the
-    /// first key that differs.
+    /// Input error if another process is at work in it, or if it holds a checkpoint of a run with other `settings`: the
+    /// message names the first key that differs.
     pub(super) fn open(path: &Path, settings: &Value) -> Result<(Self, Option<Checkpoint>)> {
         let within = |cause| Error::input(format!("cannot use the run folder `{}`", path.display())).caused_by(cause);
         fs::create_dir_all(path.join(CHECKPOINTS)).map_err(within)?;
@@ -171,8 +171,8 @@ impl Checkpoint {
     }
 }
 
-/// Compares the settings with those of the folder, which has them from now on. Only a run with a checkpoint has something
-/// to lose to other settings.
+/// Compares the settings with those of the folder, which has them from now on. Only a run with a checkpoint has
+/// something to lose to other settings.
 fn check_settings(folder: &Path, settings: &Value, text: &str, has_checkpoint: bool) -> Result<()> {
     let path = folder.join(SETTINGS);
     let unreadable = || Error::input(format!("cannot read `{}`", path.display()));

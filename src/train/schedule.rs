@@ -21,9 +21,10 @@ pub enum Schedule {
         /// The learning rate it ends with.
         floor: f64,
     },
-    /// Within the first epoch linearly from `start` to the peak; then half a cosine down to `floor` that moves from epoch
-    /// to epoch only: `linear_warmup_cosine_lr` of LAVIS, which sets the rate before each micro-batch, so that a step has
-    /// the rate of its last one. Without warm-up it is PyTorch's `CosineAnnealingLR`, stepped once per epoch.
+    /// Within the first epoch linearly from `start` to the peak; then half a cosine down to `floor` that moves from
+    /// epoch to epoch only: `linear_warmup_cosine_lr` of LAVIS, which sets the rate before each micro-batch, so that a
+    /// step has the rate of its last one. With `start` at the peak it is PyTorch's `CosineAnnealingLR`, stepped once
+    /// per epoch.
     Lavis {
         /// Micro-batches of the warm-up.
         warmup: u64,

@@ -1,7 +1,7 @@
 //! Gradients to new parameters, tensor by tensor on the device.
 //!
-//! One session serves all tensors of a rank, whatever their sizes. Each tensor is replaced before the next one is looked
-//! at, so that old and new values are there for one tensor at a time and not for the whole model.
+//! One session serves all tensors of a rank, whatever their sizes. Each tensor is replaced before the next one is
+//! looked at, so that old and new values are there for one tensor at a time and not for the whole model.
 
 use std::collections::BTreeMap;
 use std::path::Path;

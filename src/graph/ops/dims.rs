@@ -46,11 +46,6 @@ pub(super) fn compatible(a: &Dim, b: &Dim) -> bool {
     a == b || matches!((a, b), (Dim::Unknown, _) | (_, Dim::Unknown))
 }
 
-/// The better known of two sizes that are the same.
-pub(super) fn merged(a: &Dim, b: &Dim) -> Dim {
-    if *a == Dim::Unknown { b.clone() } else { a.clone() }
-}
-
 /// The dimensions without some axes, or with 1 in their place.
 pub(super) fn without_axes(dims: &[Dim], axes: &[usize], keep: bool) -> Vec<Dim> {
     let mut result = Vec::with_capacity(dims.len());

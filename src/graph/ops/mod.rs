@@ -226,9 +226,6 @@ pub static OPS: &[&[Op]] = &[
     indexing::ROWS,
 ];
 
-/// Placeholder while a rule is being written.
-pub(crate) const OPEN: Gradient = Gradient::Zero { why: "OPEN" };
-
 /// The type with dtype `dtype` and these dimensions, as the only result.
 fn one(dtype: DType, dims: Vec<Dim>) -> Result<Vec<Type>> {
     Ok(vec![Type { dtype, dims }])

@@ -53,7 +53,8 @@ pub(super) fn loss(emitter: &mut Emitter, config: &Decoder, image_tokens: usize,
     let columns = emitter.input("answer_columns", Type::new(DType::I64, [Dim::from("answer")]))?;
     let labels = emitter.input("labels", Type::new(DType::I64, [Dim::from("batch"), Dim::from("answer")]))?;
 
-    let image = emitter.gather(features, rows, 0)?;
+    let image = rows_of_images(emitter, features, rows, image_tokens * config.hidden)?;
+    let image = emitter.reshape(image, &[-1, image_tokens as i64, config.hidden as i64])?;
     let text = embed(emitter, config, input_ids)?;
     let x = emitter.concat(&[image, text], 1)?;
     let positions = with_image_positions(emitter, text_positions, image_tokens)?;
@@ -99,6 +100,21 @@ pub(super) fn decode(config: &Decoder, mut emitter: Emitter) -> Result<Graph> {
     let (last, cache) = layers(&mut emitter, &run, x)?;
     let next = head(&mut emitter, config, last, top_k)?;
     emitter.finish(&[cache, next].concat())
+}
+
+/// The features of each row's image, `[batch, size]`: a product with a matrix that has a single 1 in each row, whose
+/// gradient is a product too. That of picking rows adds them up one number after the other.
+fn rows_of_images(emitter: &mut Emitter, features: Value, rows: Value, size: usize) -> Result<Value> {
+    let flat = emitter.reshape(features, &[-1, size as i64])?;
+    let first = emitter.scalar(0i64)?;
+    let one = emitter.scalar(1i64)?;
+    let count = emitter.op("Shape", &[features], &[("start", Attribute::Int(0)), ("end", Attribute::Int(1))])?;
+    let count = emitter.reshape(count, &[])?;
+    let numbers = emitter.op("Range", &[first, count, one], &[])?;
+    let rows = emitter.unsqueeze(rows, &[1])?;
+    let same = emitter.op("Equal", &[rows, numbers], &[])?;
+    let chosen = emitter.compute(same)?;
+    emitter.matmul(chosen, flat)
 }
 
 /// Cosines and sines of the rotary embedding, `[batch, tokens, head size / 2]` each.
