@@ -43,7 +43,19 @@
 //!   therefore computes exactly the batches it would have computed, and ends with the same bytes.
 //! - **The prompt graph lays a row out as image, padding, text** and masks by position, so that the image part is the
 //!   same slice in every row and padding changes no sum.
-//! - **The last layer of the decoder computes the last token only**; its keys and values are computed for all.
+//! - **The last layer of the decoder computes what is read only**: the last token of a prompt, and while training the
+//!   tokens whose next one is part of an answer; its keys and values are computed for all. All rows of a training batch
+//!   end together, so that these tokens are the same columns in each.
+//! - **Recomputed layers are tied to the incoming gradient** through the shape of what they read, plus zero times a size
+//!   of the gradient: no arithmetic on elements, so the gradients are the same to the bit, and the runtime can neither
+//!   merge the two computations nor start the second early.
+//! - **Dropout masks are fed**: bits from (seed, micro-step, layer, position), drawn on the threads that prepare batches.
+//!   The CPU has no fast integer arithmetic for drawing them in the graph.
+//! - **Features are matched to the rows of a training batch by a product with a 0-1 matrix**: the gradient of picking
+//!   rows would be added up by one thread, element by element.
+//! - **ONNX files of opset 13 on are brought to opset 23 while they are read**, so that each operator has one row, with
+//!   one shape rule and one gradient.
+//! - **A run's folder becomes the model.** It is made in a folder within and moved file by file, `config.json` last.
 //! - **Updates run tensor by tensor, through one session per number of dimensions.** It is as fast as sessions for
 //!   fixed shapes (17 microseconds per tensor beside the arithmetic, about 3 % of a step), needs no grouping, and old
 //!   and new values exist side by side for one tensor at a time. The norm of the gradients is measured first, so that

@@ -40,6 +40,9 @@ const SCORE: &[&str] =
 const EXPORT: &[&str] =
     &["export", "--model=model.onnx", "--gradients", "--loss=cross-entropy:logits", "--output=train.onnx"];
 
+const EXPORT_MODEL: &[&str] = &["export", "--model=model", "--output=exported"];
+const EXPORT_LOSS: &[&str] = &["export", "--model=model", "--gradients", "--loss=loss", "--output=train.onnx"];
+
 const TRAIN: &[&str] = &[
     "train",
     "--model=model",
@@ -283,7 +286,7 @@ fn every_expectation_belongs_to_a_case() {
 fn what_the_cases_change_is_right_without_the_change() {
     let mut set = Set::new();
     set.export(BERT);
-    for command in [VQA, SCORE, EXPORT, TRAIN] {
+    for command in [VQA, SCORE, EXPORT, EXPORT_MODEL, EXPORT_LOSS, TRAIN] {
         set.command(command);
         if command == TRAIN {
             set.option("--output=trained");
@@ -294,7 +297,15 @@ fn what_the_cases_change_is_right_without_the_change() {
     for name in ["custom.results.json", "run.json", "store.sqlite", "table.md"] {
         assert!(set.path("output").join(name).is_file(), "{name}");
     }
-    assert!(set.path("train.onnx").is_file() && set.path("trained/model.safetensors").is_file());
+    for name in [
+        "train.onnx",
+        "exported/model.safetensors",
+        "exported/onnx/decode.onnx",
+        "exported/onnx/weights.bin",
+        "trained/model.safetensors",
+    ] {
+        assert!(set.path(name).is_file(), "{name}");
+    }
 }
 
 const ARGUMENTS: &[Case] = &[
@@ -597,10 +608,6 @@ const EXPORTS: &[Case] = &[
         set.export(BERT);
         set.remove("model.onnx")
     }),
-    ("folder for an ONNX file", |set| {
-        set.export(BERT);
-        set.option("--model=model")
-    }),
     ("text for an ONNX file", |set| {
         set.export(BERT);
         set.write("model.onnx", "<html>not found</html>")
@@ -649,6 +656,50 @@ const EXPORTS: &[Case] = &[
     ("training graph below a file", |set| {
         set.export(BERT);
         set.option("--output=questions.json/train.onnx")
+    }),
+    ("dtype of an ONNX file", |set| {
+        set.export(BERT);
+        set.arguments.push("--dtype=f16".into())
+    }),
+    ("export onto its own model", |set| {
+        set.command(EXPORT_MODEL);
+        set.option("--output=images/../model")
+    }),
+    ("export onto other files", |set| {
+        set.command(EXPORT_MODEL);
+        set.option("--output=images")
+    }),
+    ("export onto a file", |set| {
+        set.command(EXPORT_MODEL);
+        set.option("--output=questions.json")
+    }),
+    ("export below a file", |set| {
+        set.command(EXPORT_MODEL);
+        set.option("--output=questions.json/exported")
+    }),
+    ("export in an unknown dtype", |set| {
+        set.command(EXPORT_MODEL);
+        set.arguments.push("--dtype=int8".into())
+    }),
+    ("export of weights that do not fit", |set| {
+        set.command(EXPORT_MODEL);
+        set.json("model/config.json", |file| file["text_config"]["hidden_size"] = json!(64))
+    }),
+    ("unknown loss of a checkpoint", |set| {
+        set.command(EXPORT_LOSS);
+        set.option("--loss=cross-entropy:logits")
+    }),
+    ("pattern without match in a checkpoint", |set| {
+        set.command(EXPORT_LOSS);
+        set.arguments.extend(["--wrt", "*q_proj*", "encoder.*"].map(str::to_owned))
+    }),
+    ("training graph of a checkpoint below a file", |set| {
+        set.command(EXPORT_LOSS);
+        set.option("--output=questions.json/train.onnx")
+    }),
+    ("training graph over a file of the model", |set| {
+        set.command(EXPORT_LOSS);
+        set.option("--output=model/model.safetensors")
     }),
 ];
 

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use digrap_bench::data::DATASETS;
+use digrap_bench::graph::Graph;
 use digrap_bench::model::{FAMILIES, text::PROMPTS};
 use digrap_bench::score::METRICS;
 use serde_json::Value;
@@ -239,6 +240,37 @@ fn score_prints_a_table_or_one_json_document() {
 Metric: official-2021. Intervals clustered by image (2 images).
 ";
     assert_eq!(text(&plain.stdout), expected);
+}
+
+#[test]
+fn export_prints_a_table_or_one_json_document() {
+    let folder = tempfile::tempdir().unwrap();
+    let export = |more: &[&str]| {
+        let mut command = program();
+        command.current_dir(folder.path()).arg("export").arg("--model").arg(fixture("foreign/vit-dynamo-23.onnx"));
+        command.args(["--gradients", "--loss", "cross-entropy:logits", "--output", "train.onnx"]).args(more);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        output
+    };
+    let document = json(&export(&["--json", "--wrt", "classifier.*", "vit.embeddings.cls_token"]));
+    let names = ["vit.embeddings.cls_token", "classifier.weight", "classifier.bias"];
+    let weights: Vec<&str> =
+        document["weights"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
+    assert_eq!(weights.len(), names.len());
+    assert!(names.iter().all(|name| weights.contains(name)), "{weights:?}");
+    assert_eq!(document["parameters"], 32 + 32 * 5 + 5);
+    assert_eq!(document["inputs"], serde_json::json!(["pixel_values", "labels"]));
+    assert_eq!(document["outputs"], serde_json::json!(["logits", "loss"]));
+    let plain = text(&export(&[]).stdout).to_owned();
+    assert!(
+        plain.starts_with("| nodes | weights | parameters | constants | inputs               | outputs      |\n"),
+        "{plain}"
+    );
+    assert!(plain.contains("| pixel_values, labels | logits, loss |\n"), "{plain}");
+    let written = Graph::load(&folder.path().join("train.onnx")).unwrap();
+    let gradients = written.outputs.iter().filter(|value| written.name_of(**value).starts_with("grad/")).count();
+    assert_eq!(written.inputs.len(), gradients + 2);
 }
 
 #[test]

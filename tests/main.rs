@@ -5,6 +5,7 @@ mod architecture;
 mod bad_input;
 mod cli;
 mod evaluation;
+mod export;
 mod foreign;
 mod formats;
 mod model_gradients;

@@ -119,14 +119,17 @@ fn norm(values: &[f64]) -> f64 {
     values.iter().map(|value| value * value).sum::<f64>().sqrt()
 }
 
-/// Gradients by name, of the mean loss, and the summed loss.
+/// Shape and elements by name.
+type Named = HashMap<String, (Vec<usize>, Vec<f32>)>;
+
+/// The summed loss, and its gradients by name.
 fn gradients_of(
     checkpoint: &Checkpoint,
     trained: &Trained,
     inputs: &[(String, Tensor)],
     values: impl Fn(&str, &[usize]) -> Tensor,
     recomputed: bool,
-) -> (f64, HashMap<String, (Vec<usize>, Vec<f32>)>) {
+) -> (f64, Named) {
     let (graph, training) = differentiated(checkpoint, trained, recomputed);
     let mut inputs = inputs.to_vec();
     let mut outputs = vec!["loss".to_owned()];

@@ -279,7 +279,7 @@ fn a_store_of_a_newer_program_is_refused() {
     drop(store);
     // Offset 60 is `user_version` in the file format.
     let mut bytes = fs::read(&path).unwrap();
-    assert_eq!(bytes[60..64], 1_u32.to_be_bytes());
+    assert_eq!(bytes[60..64], 2_u32.to_be_bytes());
     bytes[60..64].copy_from_slice(&9_u32.to_be_bytes());
     fs::write(&path, &bytes).unwrap();
     let error = open_error(&path);

@@ -8,6 +8,7 @@ use digrap_bench::data::DATASETS;
 use digrap_bench::error::Result;
 use digrap_bench::model::{FAMILIES, text::PROMPTS};
 use digrap_bench::score::METRICS;
+use digrap_bench::train::METHODS;
 use serde::Serialize;
 
 /// Arguments of `list`.
@@ -21,6 +22,7 @@ pub struct ListArgs {
 #[serde(rename_all = "lowercase")]
 enum Registry {
     Datasets,
+    Methods,
     Metrics,
     Models,
     Prompts,
@@ -62,6 +64,16 @@ fn entries(registry: Registry) -> Vec<Entry> {
                 ];
                 let shown = &["licence", "obtain"];
                 Entry { name: row.name, about: row.about.to_owned(), aliases: &[], facts: facts.into(), shown }
+            })
+            .collect(),
+        Registry::Methods => METHODS
+            .iter()
+            .map(|row| Entry {
+                name: row.name,
+                about: row.about.to_owned(),
+                aliases: &[],
+                facts: BTreeMap::new(),
+                shown: &[],
             })
             .collect(),
         Registry::Metrics => METRICS

@@ -265,7 +265,7 @@ fn validation(args: &TrainArgs) -> Result<Validation> {
             }
         }
         ValidationName::Reported => match &args.dataset {
-            Some(name) => Ok(Validation::Reported(known::dataset(name, args.root.as_deref(), None)?)),
+            Some(name) => Ok(Validation::Reported(Box::new(known::dataset(name, args.root.as_deref(), None)?))),
             None => Err(Error::input("a set of your own has no reported part").hint("use --validation held-out")),
         },
     }

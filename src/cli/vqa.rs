@@ -189,8 +189,9 @@ pub fn available_threads() -> usize {
 
 fn table(evaluations: &[Evaluation], conditions: Conditions) -> String {
     fn row(evaluation: &Evaluation) -> Row<'_> {
-        let Evaluation { model, dataset, summary, pace, .. } = evaluation;
-        Row { model, dataset, summary: summary.as_ref(), n: pace.answered + pace.reused }
+        let Evaluation { model, dataset, summary, pace, selected_on_reported, .. } = evaluation;
+        let n = pace.answered + pace.reused;
+        Row { model, dataset, summary: summary.as_ref(), n, selected_on_reported: *selected_on_reported }
     }
     report::table(&evaluations.iter().map(row).collect::<Vec<_>>(), conditions)
 }

@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::ops::{self, Gradient, Op, Use};
-use super::{Attribute, Builder, Dim, Node, Value, is_standard};
+use super::{Attribute, Builder, Dim, Node, Type, Value, is_standard};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
@@ -208,8 +208,7 @@ fn sum_to(builder: &mut Builder, gradient: Value, input: Value) -> Result<Value>
     };
     let mut gradient = gradient;
     if leading > 0 {
-        let axes: Vec<i64> = (0..leading as i64).collect();
-        gradient = sum(builder, gradient, &axes, 0)?;
+        gradient = sum_rows(builder, gradient, &from.dims[leading..], leading)?;
     }
     let pairs = || from.dims[leading..].iter().zip(&to.dims);
     let repeated = |(from, to): (&Dim, &Dim)| *to == Dim::Fixed(1) && *from != Dim::Fixed(1);
@@ -223,6 +222,28 @@ fn sum_to(builder: &mut Builder, gradient: Value, input: Value) -> Result<Value>
     }
     builder.assume(gradient, to);
     Ok(gradient)
+}
+
+/// Sums over the first axes. Where the rest has a known size it is a product of a row of ones with a matrix, which on the
+/// CPU takes a third of the time of `ReduceSum` (5000 x 512, two threads: 0.17 against 0.55 ms).
+fn sum_rows(builder: &mut Builder, gradient: Value, rest: &[Dim], leading: usize) -> Result<Value> {
+    let size = |dim: &Dim| if let Dim::Fixed(size) = dim { Some(*size as i64) } else { None };
+    let sizes: Option<Vec<i64>> = rest.iter().map(size).collect();
+    let Some(sizes) = sizes.filter(|sizes| !sizes.is_empty()) else {
+        let axes: Vec<i64> = (0..leading as i64).collect();
+        return sum(builder, gradient, &axes, 0);
+    };
+    let rows = builder.reshape(gradient, &[-1, sizes.iter().product()])?;
+    let count = builder.op("Shape", &[rows], &[("start", Attribute::Int(0)), ("end", Attribute::Int(1))])?;
+    let one = builder.ints(&[1])?;
+    let shape = builder.concat(&[one, count], 0)?;
+    let dtype = builder.ty(gradient)?.dtype;
+    let one = builder.float(1.0, dtype)?;
+    let ones = builder.op("Expand", &[one, shape], &[])?;
+    let dims = vec![Dim::Fixed(1), builder.ty(rows)?.dims[0].clone()];
+    builder.assume(ones, Type { dtype, dims });
+    let product = builder.matmul(ones, rows)?;
+    builder.reshape(product, &sizes)
 }
 
 fn sum(builder: &mut Builder, value: Value, axes: &[i64], keep: i64) -> Result<Value> {

@@ -57,3 +57,66 @@ pub(super) fn operators(attributes: &[(String, Attribute)]) -> Vec<(String, Stri
     }
     found
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::messages::{ModelProto, OperatorSetIdProto, ValueInfoProto};
+    use super::super::{Builder, Graph, OPSET};
+    use super::*;
+
+    fn node(op: &str, inputs: &[&str], outputs: &[&str]) -> NodeProto {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        NodeProto { op_type: Some(op.into()), input: names(inputs), output: names(outputs), ..NodeProto::default() }
+    }
+
+    fn info(name: &str) -> ValueInfoProto {
+        ValueInfoProto { name: Some(name.into()), ..ValueInfoProto::default() }
+    }
+
+    /// `y = if condition { op(a) + a } else { op(a) + a }`, with `a = -x` outside.
+    fn conditional(opset: i64, op: &str) -> Vec<u8> {
+        let inner = vec![node(op, &["a"], &["b"]), node("Add", &["b", "a"], &["c"])];
+        let branch = GraphProto { node: inner, output: vec![info("c")], ..GraphProto::default() };
+        let attribute = |name: &str| {
+            let mut bytes = Vec::new();
+            prost::encoding::string::encode(1, &name.to_owned(), &mut bytes);
+            prost::encoding::message::encode(6, &branch, &mut bytes);
+            prost::encoding::int32::encode(20, &5, &mut bytes);
+            bytes
+        };
+        let attributes = ["then_branch", "else_branch"].map(attribute).to_vec();
+        let choice = NodeProto { attribute: attributes, ..node("If", &["condition"], &["y"]) };
+        let graph = GraphProto {
+            node: vec![node("Neg", &["x"], &["a"]), choice],
+            input: vec![info("x"), info("condition")],
+            output: vec![info("y")],
+            ..GraphProto::default()
+        };
+        let opset_import = vec![OperatorSetIdProto { domain: None, version: Some(opset) }];
+        ModelProto { graph: Some(graph), opset_import, ..ModelProto::default() }.encode_to_vec()
+    }
+
+    #[test]
+    fn what_a_sub_graph_reads_is_kept() {
+        let mut graph = Graph::from_onnx(&conditional(OPSET, "Exp")).unwrap();
+        graph.prune();
+        let ops: Vec<&str> = graph.nodes.iter().map(|node| node.op.as_str()).collect();
+        assert_eq!(ops, ["Neg", "If"]);
+        let a = graph.find("a").unwrap();
+        assert_eq!(graph.captured().into_values().flatten().collect::<HashSet<_>>(), HashSet::from([a]));
+        let (x, y) = (graph.find("x").unwrap(), graph.outputs[0]);
+        let mut builder = Builder::resume(graph);
+        assert!(builder.ty(y).is_err());
+        builder.assume(y, super::super::Type::new(crate::tensor::DType::F32, []));
+        let error = super::super::gradients(&mut builder, y, &[x], &[]).unwrap_err();
+        assert_eq!(error.to_string(), "cannot differentiate `If` (node `If_1`): no row in graph::ops");
+    }
+
+    #[test]
+    fn a_sub_graph_of_an_older_opset_is_read_if_its_operators_are_the_same() {
+        assert_eq!(Graph::from_onnx(&conditional(17, "Exp")).unwrap().opset(), Some(OPSET));
+        let error = Graph::from_onnx(&conditional(17, "ReduceMean")).unwrap_err();
+        assert_eq!(error.to_string(), "cannot read `If` (node `If_1`)");
+        assert_eq!(Graph::from_onnx(&conditional(18, "ReduceMean")).unwrap().opset(), Some(OPSET));
+    }
+}

@@ -101,16 +101,53 @@ pub fn training_graph(graph: Graph, loss: &Loss, wrt: &[String]) -> Result<(Grap
     if !wrt.is_empty() && !independent.is_empty() {
         return Err(Error::input(format!("the loss does not depend on {}", list(&independent))));
     }
+    builder.retain(held);
+    finish(builder, loss, &pairs, independent)
+}
+
+/// Adds the gradients of a loss that is a value of the graph, with respect to inputs of the graph.
+///
+/// The inputs of the result are those of `graph`; its outputs are those of `graph`, `loss`, and `grad/<input>` for each
+/// of `weights` that the loss depends on.
+///
+/// # Errors
+///
+/// As [`training_graph`]; internal error where one of `weights` is no input.
+pub fn input_gradients(graph: Graph, loss: &str, weights: &[&str]) -> Result<(Graph, TrainingReport)> {
+    let find = |name: &&str| {
+        let found = graph.inputs.iter().find(|input| graph.name_of(**input) == *name);
+        found.copied().ok_or_else(|| Error::internal(format!("the graph has no input `{name}`")))
+    };
+    let chosen = weights.iter().map(find).collect::<Result<Vec<_>>>()?;
+    let loss = find_scalar(&graph, loss)?;
+    let mut builder = Builder::resume(graph);
+    builder.enter("gradients");
+    let found = gradients(&mut builder, loss, &chosen, &[])?;
+    builder.leave();
+    let (with, without): (Vec<_>, Vec<_>) = chosen.into_iter().zip(found).partition(|(_, found)| found.is_some());
+    let without: Vec<Value> = without.into_iter().map(|(weight, _)| weight).collect();
+    let independent = named(&without, builder.graph());
+    let pairs: Vec<(Value, Value)> = with.into_iter().filter_map(|(weight, found)| Some((weight, found?))).collect();
+    finish(builder, loss, &pairs, independent)
+}
+
+/// Hands out the loss and the gradients, and describes the graph.
+fn finish(
+    mut builder: Builder,
+    loss: Value,
+    pairs: &[(Value, Value)],
+    independent: Vec<String>,
+) -> Result<(Graph, TrainingReport)> {
     if pairs.is_empty() {
         return Err(Error::input("the loss depends on no weight of the model"));
     }
-    builder.retain(held);
-    hand_out(&mut builder, loss, &pairs)?;
+    hand_out(&mut builder, loss, pairs)?;
     let graph = builder.finish();
     let weights: Vec<Value> = pairs.iter().map(|(weight, _)| *weight).collect();
+    let others: Vec<Value> = graph.inputs.iter().copied().filter(|input| !weights.contains(input)).collect();
     let report = TrainingReport {
         nodes: graph.nodes.len(),
-        inputs: named(&graph.inputs[..graph.inputs.len() - weights.len()], &graph),
+        inputs: named(&others, &graph),
         outputs: named(&graph.outputs[..graph.outputs.len() - weights.len()], &graph),
         parameters: weights.iter().map(|weight| elements(&graph, *weight)).sum(),
         weights: named(&weights, &graph),

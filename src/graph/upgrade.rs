@@ -162,12 +162,15 @@ mod tests {
         Attribute::Text(value.to_owned())
     }
 
+    /// Operator, the opset of the change, an attribute before it, number of inputs, and what is made of them.
+    type Change<'a> = (&'a str, i64, (&'a str, Attribute), usize, Brought);
+
     #[test]
     fn every_change_is_made_before_its_opset_and_not_from_it_on() {
         let axes = Attribute::Ints(vec![0, -1]);
         let named = |name: &str, value: Attribute| vec![(name.to_owned(), value)];
         let axes_input = vec![(1, Tensor::vector(vec![0i64, -1]))];
-        let cases: Vec<(&str, i64, (&str, Attribute), usize, Brought)> = vec![
+        let cases: Vec<Change> = vec![
             ("ReduceMean", 18, ("axes", axes), 1, (vec![], axes_input, 1)),
             ("DFT", 20, ("axis", Attribute::Int(2)), 1, (vec![], vec![(2, Tensor::scalar(2i64))], 1)),
             ("GridSample", 20, ("mode", text("bicubic")), 1, (named("mode", text("cubic")), vec![], 1)),

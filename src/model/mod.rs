@@ -5,6 +5,7 @@
 
 pub mod adapter;
 pub mod decoding;
+pub mod export;
 mod generation;
 pub mod initialisation;
 mod paligemma;

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use super::adapter::Adapter;
 use super::tensor_file::{self, Merged, Source};
 use super::weights::{INDEX, SINGLE};
 use super::whole_folder::{WholeFolder, write_error};
@@ -66,15 +67,14 @@ pub fn save_merged(checkpoint: &Checkpoint, folder: &Path, on_bytes: &mut dyn Fn
         return Err(Error::input(format!("`{}` has no adapter to merge", checkpoint.folder.display()))
             .hint("it can be used as it is"));
     };
-    let mut tensors = stored(checkpoint);
-    for layer in checkpoint.linear_layers() {
-        let Some((down, up)) = adapter.matrices(&layer.path) else { continue };
-        let Some(source) = tensors.get_mut(layer.weight.as_str()) else { continue };
-        if let Source::Stored(weight) = *source {
-            *source = Source::Merged(Merged { weight, down, up, scale: adapter.scale() });
-        }
-    }
+    let tensors = merged(checkpoint, adapter);
     save(&Files::of(checkpoint), checkpoint.config.clone(), &tensors, folder, SHARD_BYTES, on_bytes)
+}
+
+/// Writes the files of a checkpoint, with its adapter merged if it has one, into an empty folder.
+pub(super) fn fill_whole(checkpoint: &Checkpoint, folder: &Path, on_bytes: &mut dyn FnMut(u64)) -> Result<()> {
+    let tensors = checkpoint.adapter.as_ref().map_or_else(|| stored(checkpoint), |adapter| merged(checkpoint, adapter));
+    fill(&Files::of(checkpoint), checkpoint.config.clone(), &tensors, folder, SHARD_BYTES, on_bytes)
 }
 
 /// Writes a new model: `tensors` and the settings files of the folder `configuration`, which holds no weights.
@@ -127,7 +127,32 @@ fn stored(checkpoint: &Checkpoint) -> Sources<'_> {
     names.filter_map(|name| Some((name, Source::Stored(weights.stored(name)?)))).collect()
 }
 
+fn merged<'a>(checkpoint: &'a Checkpoint, adapter: &'a Adapter) -> Sources<'a> {
+    let mut tensors = stored(checkpoint);
+    for layer in checkpoint.linear_layers() {
+        let Some((down, up)) = adapter.matrices(&layer.path) else { continue };
+        let Some(source) = tensors.get_mut(layer.weight.as_str()) else { continue };
+        if let Source::Stored(weight) = *source {
+            *source = Source::Merged(Merged { weight, down, up, scale: adapter.scale() });
+        }
+    }
+    tensors
+}
+
 fn save(
+    files: &Files,
+    config: Value,
+    tensors: &Sources,
+    folder: &Path,
+    limit: u64,
+    on_bytes: &mut dyn FnMut(u64),
+) -> Result<()> {
+    let whole = WholeFolder::create(folder)?;
+    fill(files, config, tensors, whole.path(), limit, on_bytes)?;
+    whole.finish()
+}
+
+fn fill(
     files: &Files,
     mut config: Value,
     tensors: &Sources,
@@ -135,14 +160,12 @@ fn save(
     limit: u64,
     on_bytes: &mut dyn FnMut(u64),
 ) -> Result<()> {
-    let whole = WholeFolder::create(folder)?;
-    files.copy(whole.path())?;
+    files.copy(folder)?;
     if tensors.values().any(|source| !matches!(source, Source::Stored(_)) && source.dtype() == DType::F32) {
         state_float32(&mut config);
     }
-    write_json(&whole.path().join(CONFIG), &config)?;
-    write_weights(whole.path(), tensors, limit, on_bytes)?;
-    whole.finish()
+    write_json(&folder.join(CONFIG), &config)?;
+    write_weights(folder, tensors, limit, on_bytes)
 }
 
 fn write_json(path: &Path, value: &Value) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{BufWriter, Seek, SeekFrom, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
@@ -12,6 +12,8 @@ use safetensors::tensor::{Dtype, Metadata};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
+use super::whole_folder::write_error;
+use crate::data::WholeFile;
 use crate::error::{Error, Result};
 use crate::graph::{Dim, Initializer, Type};
 use crate::tensor::{DType, Tensor};
@@ -286,15 +288,25 @@ fn check_length(metadata: &Metadata, start: u64, length: u64) -> Result<()> {
 
 /// Where the tensors of a checkpoint lie for graphs of one compute dtype.
 ///
-/// A checkpoint stored in that dtype stays where it is. Another one is converted, tensor by tensor as graphs name
-/// them, into one file in a folder of its own, which all sessions map.
+/// To run graphs ([`Placement::new`]), a checkpoint stored in that dtype stays where it is. Another one is converted,
+/// tensor by tensor as graphs name them, into one file in a folder of its own, which all sessions map. To write graphs
+/// ([`Placement::written`]), the tensors that they name are put into a file beside them.
 pub struct Placement<'a> {
     weights: &'a Weights,
     dtype: DType,
-    converted: Option<Converted>,
+    target: Target,
     /// Bytes of the checkpoint that are converted so far, and who wants to know.
     done: u64,
     on_bytes: &'a mut dyn FnMut(u64),
+}
+
+enum Target {
+    /// The checkpoint's own files.
+    Stored,
+    /// A file that lives as long as sessions need it.
+    Scratch(tempfile::TempDir, Collected<BufWriter<File>>),
+    /// A file beside the graphs, in this folder.
+    Beside(PathBuf, Collected<WholeFile>),
 }
 
 /// Converted weights on disk, which go with this value.
@@ -304,9 +316,11 @@ pub struct ConvertedWeights {
     _locked: File,
 }
 
-struct Converted {
-    folder: tempfile::TempDir,
-    file: BufWriter<File>,
+/// A file of tensors in the compute dtype, each once.
+struct Collected<W> {
+    file: W,
+    /// What graphs call the file.
+    name: String,
     places: HashMap<String, Initializer>,
     end: u64,
 }
@@ -332,8 +346,29 @@ impl<'a> Placement<'a> {
     /// `on_bytes` hears how many bytes of the checkpoint are done.
     pub fn new(weights: &'a Weights, dtype: DType, scratch: &Path, on_bytes: &'a mut dyn FnMut(u64)) -> Result<Self> {
         let stored_so = weights.entries.values().all(|entry| entry.dtype == dtype || !entry.dtype.is_float());
-        let converted = if stored_so { None } else { Some(Converted::new(scratch)?) };
-        Ok(Self { weights, dtype, converted, done: 0, on_bytes })
+        let target = if stored_so { Target::Stored } else { scratch_target(scratch)? };
+        Ok(Self { weights, dtype, target, done: 0, on_bytes })
+    }
+
+    /// Prepares to write the tensors that graphs name into `file`, which appears with [`Placement::finish`] if there are
+    /// any. Graphs call it by its name, so that they have to lie in the same folder.
+    ///
+    /// # Errors
+    /// Input error naming the file that cannot be written.
+    pub fn written(weights: &'a Weights, dtype: DType, file: &Path, on_bytes: &'a mut dyn FnMut(u64)) -> Result<Self> {
+        let name = file.file_name().and_then(|name| name.to_str()).ok_or_else(|| {
+            Error::input(format!("`{}` has no file name in UTF-8", file.display())).hint("choose another name")
+        })?;
+        let opened = WholeFile::create(file).map_err(|cause| write_error(file, cause))?;
+        let folder = file.parent().map_or_else(PathBuf::new, Path::to_owned);
+        let target = Target::Beside(folder, Collected::new(opened, name));
+        Ok(Self { weights, dtype, target, done: 0, on_bytes })
+    }
+
+    /// Places nothing: graphs over these places cannot run, but a checkpoint that does not fit its configuration is
+    /// found out.
+    pub(super) fn checked(weights: &'a Weights, dtype: DType, on_bytes: &'a mut dyn FnMut(u64)) -> Self {
+        Self { weights, dtype, target: Target::Stored, done: 0, on_bytes }
     }
 
     /// The checkpoint.
@@ -349,60 +384,95 @@ impl<'a> Placement<'a> {
     /// Place of the tensor `name`, which must have the dimensions of `ty`.
     pub fn place(&mut self, name: &str, ty: &Type) -> Result<Initializer> {
         let entry = self.weights.entry(name, ty)?;
-        match &mut self.converted {
-            None => {
-                let file = below_root(&self.weights.shards[entry.file].path)?;
-                Ok(Initializer::External { file, offset: entry.offset, length: entry.length })
-            }
-            Some(converted) => {
-                let place = converted.place(name, entry.dtype, self.weights.bytes(entry), self.dtype)?;
-                self.done += entry.length;
-                (self.on_bytes)(self.done);
-                Ok(place)
-            }
+        if let Some(place) = self.target.placed(name) {
+            return Ok(place.clone());
         }
+        let (from, bytes, to) = (entry.dtype, self.weights.bytes(entry), self.dtype);
+        let place = match &mut self.target {
+            Target::Stored => {
+                let file = below_root(&self.weights.shards[entry.file].path)?;
+                return Ok(Initializer::External { file, offset: entry.offset, length: entry.length });
+            }
+            Target::Scratch(folder, collected) => {
+                collected.place(name, from, bytes, to).map_err(|cause| conversion_error(folder.path(), cause))?
+            }
+            Target::Beside(folder, collected) => {
+                let placed = collected.place(name, from, bytes, to);
+                placed.map_err(|cause| write_error(&folder.join(&collected.name), cause))?
+            }
+        };
+        self.done += entry.length;
+        (self.on_bytes)(self.done);
+        Ok(place)
     }
 
     /// The folder that all places are relative to, and the converted weights to keep until sessions have mapped them.
+    ///
+    /// # Errors
+    /// Input error naming the folder or file that cannot be written.
     pub fn finish(self) -> Result<(PathBuf, Option<ConvertedWeights>)> {
-        let Some(Converted { folder, file, .. }) = self.converted else {
-            return Ok((PathBuf::from(ROOT), None));
-        };
-        let file = file.into_inner().map_err(|cause| conversion_error(folder.path(), cause.into_error()))?;
-        Ok((folder.path().to_owned(), Some(ConvertedWeights { _folder: folder, _locked: file })))
+        match self.target {
+            Target::Stored => Ok((PathBuf::from(ROOT), None)),
+            Target::Scratch(folder, collected) => {
+                let file = collected.file.into_inner();
+                let file = file.map_err(|cause| conversion_error(folder.path(), cause.into_error()))?;
+                Ok((folder.path().to_owned(), Some(ConvertedWeights { _folder: folder, _locked: file })))
+            }
+            Target::Beside(folder, collected) => {
+                let path = folder.join(&collected.name);
+                if !collected.places.is_empty() {
+                    collected.file.finish().map_err(|cause| write_error(&path, cause))?;
+                }
+                Ok((folder, None))
+            }
+        }
     }
 }
 
-impl Converted {
-    fn new(scratch: &Path) -> Result<Self> {
-        let failed = |cause| conversion_error(scratch, cause);
-        std::fs::create_dir_all(scratch).map_err(failed)?;
-        // One process at a time removes and makes folders. Some network file systems have no locks; nothing is removed
-        // there.
-        let turn = File::open(scratch).map_err(failed)?;
-        let locked = turn.lock().is_ok();
-        if locked {
-            remove_abandoned(scratch);
+fn scratch_target(scratch: &Path) -> Result<Target> {
+    let failed = |cause| conversion_error(scratch, cause);
+    std::fs::create_dir_all(scratch).map_err(failed)?;
+    // One process at a time removes and makes folders. Some network file systems have no locks; nothing is removed
+    // there.
+    let turn = File::open(scratch).map_err(failed)?;
+    let locked = turn.lock().is_ok();
+    if locked {
+        remove_abandoned(scratch);
+    }
+    let folder = tempfile::Builder::new().prefix(CONVERTED_FOLDER).tempdir_in(scratch).map_err(failed)?;
+    let file = File::create(folder.path().join(CONVERTED)).map_err(failed)?;
+    if locked {
+        file.lock().map_err(failed)?;
+    }
+    Ok(Target::Scratch(folder, Collected::new(BufWriter::new(file), CONVERTED)))
+}
+
+impl Target {
+    /// The place of a tensor that is in the file already.
+    fn placed(&self, name: &str) -> Option<&Initializer> {
+        match self {
+            Self::Stored => None,
+            Self::Scratch(_, collected) => collected.places.get(name),
+            Self::Beside(_, collected) => collected.places.get(name),
         }
-        let folder = tempfile::Builder::new().prefix(CONVERTED_FOLDER).tempdir_in(scratch).map_err(failed)?;
-        let file = File::create(folder.path().join(CONVERTED)).map_err(failed)?;
-        if locked {
-            file.lock().map_err(failed)?;
-        }
-        Ok(Self { folder, file: BufWriter::new(file), places: HashMap::new(), end: 0 })
+    }
+}
+
+impl<W: Write> Collected<W> {
+    fn new(file: W, name: &str) -> Self {
+        Self { file, name: name.to_owned(), places: HashMap::new(), end: 0 }
     }
 
-    fn place(&mut self, name: &str, from: DType, bytes: &[u8], to: DType) -> Result<Initializer> {
-        if let Some(place) = self.places.get(name) {
-            return Ok(place.clone());
-        }
+    fn place(&mut self, name: &str, from: DType, bytes: &[u8], to: DType) -> io::Result<Initializer> {
         let offset = self.end.next_multiple_of(ALIGNMENT);
         let length = (bytes.len() / from.size() * to.size()) as u64;
-        let failed = |cause| conversion_error(self.folder.path(), cause);
-        self.file.seek(SeekFrom::Start(offset)).map_err(failed)?;
-        write_converted(&mut self.file, from, bytes, to).map_err(failed)?;
+        self.file.write_all(&[0; ALIGNMENT as usize][..(offset - self.end) as usize])?;
+        match from == to {
+            true => self.file.write_all(bytes)?,
+            false => write_converted(&mut self.file, from, bytes, to)?,
+        }
         self.end = offset + length;
-        let place = Initializer::External { file: CONVERTED.to_owned(), offset, length };
+        let place = Initializer::External { file: self.name.clone(), offset, length };
         self.places.insert(name.to_owned(), place.clone());
         Ok(place)
     }

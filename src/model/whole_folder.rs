@@ -65,10 +65,7 @@ impl WholeFolder {
     }
 
     fn put_in_place(&self) -> io::Result<()> {
-        for entry in fs::read_dir(&self.hidden)? {
-            File::open(entry?.path())?.sync_all()?;
-        }
-        File::open(&self.hidden)?.sync_all()?;
+        sync(&self.hidden)?;
         if !self.target.exists() {
             fs::rename(&self.hidden, &self.target)?;
         } else if exchange(&self.hidden, &self.target).is_ok() {
@@ -132,6 +129,18 @@ fn acquire(path: &Path) -> io::Result<File> {
             return Ok(folder);
         }
     }
+}
+
+/// Waits until all of a folder is on the disk.
+fn sync(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        match entry.file_type()?.is_dir() {
+            true => sync(&entry.path())?,
+            false => File::open(entry.path())?.sync_all()?,
+        }
+    }
+    File::open(folder)?.sync_all()
 }
 
 fn clear(folder: &Path) -> io::Result<()> {

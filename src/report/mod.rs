@@ -13,6 +13,8 @@ pub struct Row<'a> {
     pub summary: Option<&'a Summary>,
     /// Questions answered.
     pub n: usize,
+    /// Whether a reported set selected the model's weights, so that its numbers there are no test.
+    pub selected_on_reported: bool,
 }
 
 /// What was the same for all rows of a table, told below it.
@@ -46,15 +48,19 @@ pub fn table(rows: &[Row], conditions: Conditions) -> String {
     let Conditions { prompt, decoding, limit } = conditions;
     let limit = limit.map_or_else(String::new, |count| format!("First {count} questions only. "));
     let table = markdown(&columns, &lines);
+    let selected = match rows.iter().any(|row| row.selected_on_reported) {
+        true => "(!) A reported set selected the weights of this model: its numbers are no test.\n",
+        false => "",
+    };
     format!(
-        "{table}\n{limit}Metric: {metric}. Prompt: `{prompt}`. Decoding: {decoding}. Intervals clustered by image.\n"
+        "{table}\n{selected}{limit}Metric: {metric}. Prompt: `{prompt}`. Decoding: {decoding}. Intervals clustered by image.\n"
     )
 }
 
 /// A Markdown table of one summary: one line for all questions, one per answer type and one per question type, in
 /// percent with two decimals.
 pub fn breakdown(dataset: &str, summary: &Summary) -> String {
-    let row = Row { model: "", dataset, summary: Some(summary), n: summary.n };
+    let row = Row { model: "", dataset, summary: Some(summary), n: summary.n, selected_on_reported: false };
     let mut lines = lines_of(&row);
     let types = summary.by_question_type.iter();
     lines.extend(types.map(|(name, group)| Line { row, answers: ALL, questions: name, group: *group }));
@@ -68,6 +74,9 @@ pub fn breakdown(dataset: &str, summary: &Summary) -> String {
     let images = if *clusters == 1 { "image" } else { "images" };
     format!("{table}\nMetric: {metric}. Intervals clustered by image ({clusters} {images}).\n")
 }
+
+/// Marks a model whose weights a reported set selected.
+const MARK: &str = " (!)";
 
 /// What stands for every answer type, or question type.
 const ALL: &str = "all";
@@ -88,7 +97,11 @@ struct Column {
     cell: fn(&Line) -> String,
 }
 
-const MODEL: Column = Column { head: "model", number: false, cell: |line| line.row.model.to_owned() };
+const MODEL: Column = Column {
+    head: "model",
+    number: false,
+    cell: |line| format!("{}{}", line.row.model, if line.row.selected_on_reported { MARK } else { "" }),
+};
 const DATASET: Column = Column { head: "dataset", number: false, cell: |line| line.row.dataset.to_owned() };
 const METRIC: Column = Column {
     head: "metric",
@@ -160,7 +173,7 @@ mod tests {
     }
 
     fn row<'a>(model: &'a str, summary: Option<&'a Summary>) -> Row<'a> {
-        Row { model, dataset: "easy-vqa", summary, n: 4 }
+        Row { model, dataset: "easy-vqa", summary, n: 4, selected_on_reported: false }
     }
 
     #[test]
@@ -208,5 +221,16 @@ Metric: simple. Intervals clustered by image (1 image).
         assert_eq!(breakdown("own", &summary), expected);
         summary.by_question_type.clear();
         assert!(breakdown("own", &summary).starts_with("| dataset | answers | n | accuracy % |"));
+    }
+
+    #[test]
+    fn a_model_that_a_reported_set_selected_is_marked() {
+        let row = Row { model: "m", dataset: "d", summary: None, n: 4, selected_on_reported: true };
+        let text = table(&[row], Conditions { prompt: "{q}", decoding: "greedy", limit: None });
+        assert!(text.contains("| m (!) |"), "{text}");
+        assert!(
+            text.contains("(!) A reported set selected the weights of this model: its numbers are no test."),
+            "{text}"
+        );
     }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::answering::{Answering, Event, Pace, answer_all};
+use super::training::selected_on_reported;
 use crate::data::image::stamp;
 use crate::data::{Dataset, results};
 use crate::error::{Error, Result};
@@ -75,6 +76,8 @@ pub struct Evaluation {
     pub settings: AnswerSettings,
     /// Questions per call of the model.
     pub batch_size: usize,
+    /// Whether a reported set selected the model's weights while it was trained.
+    pub selected_on_reported: bool,
     /// Accuracy, if the dataset has references.
     #[serde(flatten)]
     pub summary: Option<Summary>,
@@ -116,6 +119,7 @@ pub fn evaluate(plan: &Plan, runtime: &Runtime, on_event: &mut dyn FnMut(&str, E
                 dataset: planned.dataset.name.clone(),
                 settings: loaded.settings.clone(),
                 batch_size: loaded.batch_size,
+                selected_on_reported: selected_on_reported(&checkpoint.folder),
                 summary: summary(planned, &answers)?,
                 pace,
             });

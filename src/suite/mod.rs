@@ -4,6 +4,7 @@
 //! results files, scores and tables are derived from them.
 
 mod answering;
+mod batches;
 mod evaluation;
 mod sampling;
 mod schedule;

@@ -24,7 +24,7 @@ use std::sync::Arc;
 pub use method::{METHODS, Method, Moment, Scalar, UpdateSite, find};
 pub use optimizer::Optimizer;
 pub use run::{Run, Validate, train};
-pub use run_folder::{Best, has_checkpoint, metrics};
+pub use run_folder::{Best, SETTINGS, has_checkpoint, metrics};
 pub use schedule::{Position, Schedule};
 
 use crate::error::{Error, Result};

@@ -26,7 +26,8 @@ use crate::error::{Error, Result};
 use crate::runtime::DeviceTensor;
 use crate::tensor::{DType, Tensor};
 
-const SETTINGS: &str = "settings.json";
+/// Name of the file of a run's folder that says what decides its result.
+pub const SETTINGS: &str = "settings.json";
 const METRICS: &str = "metrics.jsonl";
 const CHECKPOINTS: &str = "checkpoint";
 const PARTIAL: &str = ".partial";

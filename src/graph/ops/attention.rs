@@ -342,3 +342,34 @@ fn causal(builder: &mut Builder, scores: Value) -> Result<Value> {
     let (queries, keys) = (positions(2, 1)?, positions(3, 0)?);
     builder.op("LessOrEqual", &[keys, queries], &[])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::gradients;
+
+    /// The error of differentiating an `Attention` over these inputs that is asked for `outputs` results.
+    fn refusal(with_cache: bool, outputs: usize) -> Option<String> {
+        let mut builder = Builder::new("attention");
+        let ty = Type::new(DType::F32, ["batch".into(), Dim::from(2), "tokens".into(), Dim::from(4)]);
+        let mut inputs = vec![Some(builder.input("x", ty.clone()).unwrap()); 3];
+        if with_cache {
+            let cache = builder.input("cache", ty).unwrap();
+            inputs.extend([None, Some(cache), Some(cache)]);
+        }
+        let result = builder.node("Attention", &inputs, &[]).unwrap()[0];
+        let node = builder.nodes().last().unwrap().clone();
+        let asked = builder.optional_output(&node, outputs - 1).unwrap();
+        let used = if asked == result { result } else { asked };
+        let loss = builder.op("ReduceSum", &[used], &[("keepdims", Attribute::Int(0))]).unwrap();
+        gradients(&mut builder, loss, &[inputs[0].unwrap()], &[]).err().map(|error| format!("{error:?}"))
+    }
+
+    #[test]
+    fn caches_and_scores_are_refused() {
+        assert_eq!(refusal(false, 1), None);
+        for refused in [refusal(true, 1), refusal(false, 2), refusal(false, 4)] {
+            assert!(refused.unwrap().contains("cache of keys and values"));
+        }
+    }
+}

