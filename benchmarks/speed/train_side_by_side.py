@@ -10,8 +10,8 @@ attention and its fused AdamW, as an ordinary fine-tuning script would; its loss
 
 The sides take turns in processes of their own; each gives the median of its steps after the first few, and its peak
 resident memory above what it had before the first step (activations, gradients, moments). Ratios are taken within a round;
-their median, smallest and largest are printed as Markdown. Other busy programs slow torch's spinning threads more than ours,
-so run it on a quiet machine: the load by others is printed with each round.
+their median, smallest and largest are printed as Markdown and written to `reports/training_speed.md`. Other busy programs slow torch's spinning threads more than ours,
+so run it on a quiet machine.
 """
 
 import argparse
@@ -31,7 +31,7 @@ RANK, ALPHA, DROPOUT = 8, 16, 0.05
 WARM_UP = 4
 
 
-def ours(options, lora):
+def ours(options, lora, flags=()):
     """Median seconds of a step and peak memory by `digrap-bench train`."""
     with tempfile.TemporaryDirectory() as folder:
         command = [
@@ -41,7 +41,7 @@ def ours(options, lora):
         ]
         if lora:
             command += ["--lora", f"r={RANK},alpha={ALPHA},dropout={DROPOUT},targets={'+'.join(TARGETS)}"]
-        command += options.ours
+        command += [*flags, *options.ours]
         done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=True)
     pace = json.loads(done.stdout)["pace"]
     return {"step_s": pace["median_step_s"], "memory_mib": pace["peak_memory_mib"]}
@@ -113,10 +113,6 @@ def torch_process(options, lora, compiled):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def busy_share(before, after, wall):
-    return max(0.0, (after - before) / (wall * os.cpu_count()))
-
-
 def spread(values):
     return f"{statistics.median(values):.2f} ({min(values):.2f}-{max(values):.2f})"
 
@@ -125,6 +121,7 @@ def compare(options, lora):
     """Rounds of the three sides; returns rows of the table."""
     sides = {
         "digrap-bench": lambda: ours(options, lora),
+        "digrap-bench --recompute": lambda: ours(options, lora, ["--recompute"]),
         "PyTorch eager": lambda: torch_process(options, lora, False),
     }
     if not options.no_compile:
@@ -166,10 +163,17 @@ def main():
     for lora in (False, True):
         if options.only != ("full" if lora else "lora"):
             rows += compare(options, lora)
-    print(f"batch {options.batch}, {options.threads} threads, {options.steps} steps, {options.rounds} rounds\n")
-    print("| trained | side | ms per step | time relative to digrap-bench | peak memory above the start, MiB |")
-    print("|---|---|---|---|---|")
-    print("\n".join(rows))
+    text = "\n".join([
+        "# Speed of a training step", "",
+        f"`{Path(options.model).name}` on easy-VQA, batch {options.batch}, f32, {options.threads} threads of the CPU, AdamW; medians of "
+        f"{options.steps} steps, ratios within each of {options.rounds} rounds (median, smallest to largest). Made by "
+        "`benchmarks/speed/train_side_by_side.py`.", "",
+        "| trained | side | ms per step | time relative to digrap-bench | peak memory above the start, MiB |",
+        "|---|---|---:|---:|---:|", *rows,
+    ]) + "\n"
+    print(text)
+    (REPOSITORY / "reports").mkdir(exist_ok=True)
+    (REPOSITORY / "reports/training_speed.md").write_text(text)
 
 
 if __name__ == "__main__":
