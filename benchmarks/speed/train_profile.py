@@ -49,12 +49,14 @@ def profile(graph, feeds, threads):
     for _ in range(WARM_UP + RUNS):
         session.run(None, feeds)
     events = json.loads(Path(session.end_profiling()).read_text())
-    seconds, nodes = collections.Counter(), collections.Counter()
+    seconds, nodes, seen = collections.Counter(), collections.Counter(), collections.Counter()
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-            seconds[event["args"]["op_name"]] += event["dur"] / 1e6 / (WARM_UP + RUNS)
-            nodes[event["args"]["op_name"]] += 1
-    return seconds, {name: count // (WARM_UP + RUNS) for name, count in nodes.items()}
+            seen[event["name"]] += 1
+            if seen[event["name"]] > WARM_UP:
+                seconds[event["args"]["op_name"]] += event["dur"] / 1e6 / RUNS
+                nodes[event["args"]["op_name"]] += 1
+    return seconds, {name: count // RUNS for name, count in nodes.items()}
 
 
 def table(options, seconds, nodes):

@@ -15,7 +15,7 @@ use digrap_bench::train::{self, Event, Optimizer, Schedule};
 use serde::Serialize;
 
 use super::known;
-use super::machine::{Folders, folders, resident_mib, search_path};
+use super::machine::{Folders, folders, forget_peak, resident_mib, search_path};
 use super::progress::Progress;
 
 /// Arguments of `train`.
@@ -87,9 +87,9 @@ pub struct TrainArgs {
     /// Steps of the warm-up (micro-batches for lavis)
     #[arg(long, value_name = "N", default_value_t = 0)]
     warmup_steps: u64,
-    /// Learning rate that the warm-up of lavis starts with
-    #[arg(long, value_name = "RATE", default_value_t = 0.0)]
-    warmup_lr: f64,
+    /// Learning rate that the warm-up of lavis starts with [default: the highest one, as in LAVIS]
+    #[arg(long, value_name = "RATE")]
+    warmup_lr: Option<f64>,
     /// Learning rate that a cosine ends with
     #[arg(long, value_name = "RATE", default_value_t = 0.0)]
     min_lr: f64,
@@ -185,7 +185,7 @@ struct Pace {
     steps: usize,
     /// Median time from step to step, in seconds.
     median_step_s: Option<f64>,
-    /// Samples of a step over that time.
+    /// Samples of all steps over their time.
     samples_per_second: Option<f64>,
     /// Peak of resident memory since the first step began, above what was resident then, in MiB.
     peak_memory_mib: Option<f64>,
@@ -300,7 +300,7 @@ fn optimizer(args: &TrainArgs) -> Optimizer {
 fn schedule(args: &TrainArgs) -> Schedule {
     let (warmup, floor) = (args.warmup_steps, args.min_lr);
     match args.lr_scheduler_type {
-        ScheduleName::Lavis => Schedule::Lavis { warmup, start: args.warmup_lr, floor },
+        ScheduleName::Lavis => Schedule::Lavis { warmup, start: args.warmup_lr.unwrap_or(args.learning_rate), floor },
         ScheduleName::Cosine => Schedule::Cosine { warmup, floor },
         ScheduleName::Linear => Schedule::Linear { warmup },
         ScheduleName::Constant => Schedule::Constant,
@@ -337,10 +337,9 @@ fn summary(report: &TrainingReport, pace: &Pace) -> String {
 #[derive(Default)]
 struct Display {
     progress: Option<Progress>,
-    /// When the last event came, the seconds of each step, and the samples of the last one.
+    /// When the last event came, and the seconds and samples of each step.
     last: Option<Instant>,
-    seconds: Vec<f64>,
-    samples: u64,
+    steps: Vec<(f64, f64)>,
     /// Resident memory before the first step, in MiB.
     resident: Option<f64>,
 }
@@ -349,14 +348,20 @@ impl Display {
     fn show(&mut self, event: &Event) {
         let now = Instant::now();
         match event {
-            Event::Started => self.resident = resident_mib().map(|[now, _]| now),
+            Event::Started => {
+                forget_peak();
+                self.resident = resident_mib().map(|[now, _]| now);
+            }
             Event::Unreached { parameters } => {
-                self.say(&format!("{} parameters do not change the loss and stay as they are", parameters.len()));
+                let named = parameters.iter().take(3).map(String::as_str).collect::<Vec<_>>().join(", ");
+                let more = if parameters.len() > 3 { ", ..." } else { "" };
+                let count = parameters.len();
+                self.say(&format!("{count} parameters do not change the loss and stay as they are: {named}{more}"));
             }
             Event::Resumed { step } => self.say(&format!("going on after step {step}")),
             Event::Stepped(stepped) => {
-                self.seconds.extend(self.last.map(|last| now.duration_since(last).as_secs_f64()));
-                self.samples = stepped.samples;
+                let second = self.last.map(|last| (now.duration_since(last).as_secs_f64(), stepped.samples as f64));
+                self.steps.extend(second);
                 self.draw(stepped);
             }
             Event::Validated { step, epoch, score, best } => {
@@ -369,16 +374,11 @@ impl Display {
     }
 
     fn draw(&mut self, stepped: &train::Progress) {
-        let rate = self.rate().unwrap_or(0.0);
+        let recent = &self.steps[self.steps.len().saturating_sub(20)..];
+        let rate = samples_per_second(recent).unwrap_or(0.0);
         let progress = self.progress.get_or_insert_with(|| Progress::resumed(stepped.steps, stepped.step - 1, "steps"));
         let train::Progress { step, loss, learning_rate, .. } = stepped;
         progress.set(*step, &format!("loss {loss:.4}, learning rate {learning_rate:.2e}, {rate:.0} samples/s"));
-    }
-
-    /// Samples per second over the last steps.
-    fn rate(&self) -> Option<f64> {
-        let recent = &self.seconds[self.seconds.len().saturating_sub(20)..];
-        median(recent).map(|step| self.samples as f64 / step)
     }
 
     fn say(&self, text: &str) {
@@ -386,12 +386,11 @@ impl Display {
     }
 
     fn finish(self) -> Pace {
-        let median_step_s = median(&self.seconds);
         let peak = resident_mib().map(|[_, peak]| peak);
         let pace = Pace {
-            steps: self.seconds.len(),
-            median_step_s,
-            samples_per_second: median_step_s.map(|step| self.samples as f64 / step),
+            steps: self.steps.len(),
+            median_step_s: median(self.steps.iter().map(|(seconds, _)| *seconds).collect()),
+            samples_per_second: samples_per_second(&self.steps),
             peak_memory_mib: peak.zip(self.resident).map(|(peak, before)| (peak - before).max(0.0)),
         };
         if let Some(progress) = self.progress {
@@ -401,8 +400,12 @@ impl Display {
     }
 }
 
-fn median(values: &[f64]) -> Option<f64> {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied()
+fn samples_per_second(steps: &[(f64, f64)]) -> Option<f64> {
+    let (seconds, samples) = steps.iter().fold((0.0, 0.0), |sum, step| (sum.0 + step.0, sum.1 + step.1));
+    (seconds > 0.0).then(|| samples / seconds)
+}
+
+fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied()
 }

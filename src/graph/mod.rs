@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 pub use backward::gradients;
 pub use builder::Builder;
-pub use training::{Loss, TrainingReport, input_gradients, training_graph};
+pub use training::{IGNORED_LABEL, Loss, TrainingReport, input_gradients, matches_pattern, training_graph};
 
 use crate::tensor::{DType, Tensor};
 use ops::Attributes;

@@ -236,18 +236,18 @@ fn running_statistics(graph: &Graph) -> HashSet<Value> {
 fn matching(graph: &Graph, patterns: &[String]) -> Result<Vec<Value>> {
     let weights: Vec<(Value, &str)> = stored(graph).map(|value| (value, graph.name_of(value))).collect();
     for pattern in patterns {
-        if !weights.iter().any(|(_, name)| matches(pattern, name)) {
+        if !weights.iter().any(|(_, name)| matches_pattern(pattern, name)) {
             let names: Vec<&str> = weights.iter().map(|(_, name)| *name).collect();
             return Err(Error::input(format!("no floating-point initialiser of the model matches `{pattern}`"))
                 .hint(if names.is_empty() { "it has none".to_owned() } else { format!("it has {}", list(&names)) }));
         }
     }
-    let matched = weights.iter().filter(|(_, name)| patterns.iter().any(|pattern| matches(pattern, name)));
+    let matched = weights.iter().filter(|(_, name)| patterns.iter().any(|pattern| matches_pattern(pattern, name)));
     Ok(matched.map(|(value, _)| *value).collect())
 }
 
 /// Whether a name matches a pattern, in which `*` stands for any characters.
-fn matches(pattern: &str, name: &str) -> bool {
+pub fn matches_pattern(pattern: &str, name: &str) -> bool {
     let Some((first, rest)) = pattern.split_once('*') else { return pattern == name };
     let (middle, last) = rest.rsplit_once('*').unwrap_or(("", rest));
     let Some(inner) = name.strip_prefix(first).and_then(|name| name.strip_suffix(last)) else { return false };
@@ -371,7 +371,7 @@ mod tests {
             ("ab*ba", "aba", false),
             ("a**b", "ab", true),
         ] {
-            assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
+            assert_eq!(matches_pattern(pattern, name), expected, "{pattern} {name}");
         }
     }
 

@@ -5,12 +5,9 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::graph::Graph;
+use crate::graph::{Graph, IGNORED_LABEL, matches_pattern};
 use crate::random::Random;
 use crate::tensor::Tensor;
-
-/// The label of a position whose next token does not count, as in PyTorch and transformers.
-pub const IGNORED: i64 = -100;
 
 /// Which tensors are inputs of a model's graphs, so that their values can change between calls.
 #[derive(Debug, Clone, Default)]
@@ -123,7 +120,7 @@ impl Parameters {
     /// A pattern that matches none of the trained tensors.
     pub fn unmatched(&self, trained: &[TrainedTensor]) -> Option<&str> {
         let Self::Matching(patterns) = self else { return None };
-        let unmatched = |pattern: &&String| !trained.iter().any(|tensor| matches(pattern, &tensor.name));
+        let unmatched = |pattern: &&String| !trained.iter().any(|tensor| matches_pattern(pattern, &tensor.name));
         patterns.iter().find(unmatched).map(String::as_str)
     }
 
@@ -134,25 +131,9 @@ impl Parameters {
             Self::All => true,
             Self::Head => role == Role::Head,
             Self::NormsAndHead => role != Role::Inner,
-            Self::Matching(patterns) => patterns.iter().any(|pattern| matches(pattern, name)),
+            Self::Matching(patterns) => patterns.iter().any(|pattern| matches_pattern(pattern, name)),
         }
     }
-}
-
-/// Whether `text` matches a pattern in which `*` stands for any text.
-fn matches(pattern: &str, text: &str) -> bool {
-    let mut parts = pattern.split('*');
-    let Some(rest) = parts.next().and_then(|first| text.strip_prefix(first)) else { return false };
-    let Some((_, last)) = pattern.rsplit_once('*') else { return rest.is_empty() };
-    let Some(mut rest) = rest.strip_suffix(last) else { return false };
-    let inner: Vec<&str> = parts.collect();
-    inner[..inner.len() - 1].iter().all(|part| match rest.find(part) {
-        Some(at) => {
-            rest = &rest[at + part.len()..];
-            true
-        }
-        None => false,
-    })
 }
 
 /// A tensor that a graph takes as an input.
@@ -199,8 +180,6 @@ pub struct TrainingGraph {
     pub masks: Vec<Mask>,
     /// Tokens that stand for one image.
     pub image_tokens: usize,
-    /// Paths of the linear layers, as adapters name them.
-    pub linear: Vec<String>,
     /// Scopes of the layers, which can be computed again on the way back.
     pub layers: Vec<String>,
 }
@@ -293,7 +272,7 @@ impl Layout {
             ids.extend(std::iter::repeat_n(0, padding).chain(fed.map(|token| i64::from(*token))));
             let first = image_tokens as i64 + 1;
             positions.extend(std::iter::repeat_n(0, padding).chain(first..first + length as i64));
-            labels.extend(std::iter::repeat_n(IGNORED, self.answer - example.answer.len()));
+            labels.extend(std::iter::repeat_n(IGNORED_LABEL, self.answer - example.answer.len()));
             labels.extend(example.answer.iter().map(|token| i64::from(*token)));
         }
         let ends = examples.iter().map(|example| (image_tokens + example.prompt.len()) as i64).collect::<Vec<_>>();
@@ -314,24 +293,6 @@ impl Layout {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn patterns_match_whole_names() {
-        for (pattern, text, expected) in [
-            ("a.b", "a.b", true),
-            ("a.b", "a.bc", false),
-            ("*", "anything", true),
-            ("a*", "a.b", true),
-            ("*.bias", "x.bias", true),
-            ("*.bias", "x.bias.y", false),
-            ("a*b*c", "a-b-b-c", true),
-            ("a*b*c", "a-c", false),
-            ("ab*b", "ab", false),
-            ("*layers.1.*weight", "text.layers.1.mlp.weight", true),
-        ] {
-            assert_eq!(matches(pattern, text), expected, "{pattern} on {text}");
-        }
-    }
 
     #[test]
     fn lora_settings_are_read_and_refused() {
@@ -366,7 +327,7 @@ mod tests {
         assert_eq!(find("positions"), [5, 6, 7, 8, 9, 10, 0, 0, 0, 5, 6, 7]);
         assert_eq!(find("prompt_ends"), [8, 6]);
         assert_eq!(find("answer_columns"), [7, 8, 9]);
-        assert_eq!(find("labels"), [7, 8, 1, IGNORED, 6, 1]);
+        assert_eq!(find("labels"), [7, 8, 1, IGNORED_LABEL, 6, 1]);
         assert_eq!(find("image_rows"), [1, 0]);
     }
 

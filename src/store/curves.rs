@@ -16,7 +16,7 @@ pub struct CurvePoint {
     pub series: String,
     /// Optimiser steps done.
     pub step: u64,
-    /// The number; not a number is stored as infinity.
+    /// The number.
     pub value: f64,
 }
 
@@ -53,7 +53,6 @@ impl Store {
             {
                 let mut insert = transaction.prepare_cached(INSERT)?;
                 for CurvePoint { series, step, value } in points {
-                    let value = if value.is_nan() { f64::INFINITY } else { *value };
                     insert.execute(params![run.0, series, step.cast_signed(), value])?;
                 }
             }

@@ -106,8 +106,12 @@ impl Sampler {
         Ok(Self { random, batch_size, accumulation, phases, count, order })
     }
 
-    /// Batches until every question could have been drawn once.
-    pub(super) fn batches_per_epoch(&self) -> u64 {
+    /// Optimiser steps until every question could have been drawn once.
+    pub(super) fn steps_per_epoch(&self) -> u64 {
+        self.batches_per_epoch().div_ceil(self.accumulation)
+    }
+
+    fn batches_per_epoch(&self) -> u64 {
         self.count.div_ceil(self.batch_size) as u64
     }
 
@@ -120,7 +124,9 @@ impl Sampler {
                 (0..self.batch_size as u64).map(|index| groups.draw(random, index)).collect()
             }
             None => {
-                let (epoch, at) = (micro_step / self.batches_per_epoch(), micro_step % self.batches_per_epoch());
+                // The last step of an epoch is filled up with its first questions.
+                let length = self.steps_per_epoch() * self.accumulation;
+                let (epoch, at) = (micro_step / length, micro_step % length % self.batches_per_epoch());
                 let order = self.order_of(epoch);
                 let start = at as usize * self.batch_size;
                 let end = (start + self.batch_size).min(self.count);

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use super::answering::{Answering, answers};
 use super::batches::QuestionBatches;
 use super::evaluation::{Execution, PlannedDataset, weights_digest};
-use super::sampling::{Sampler, Sampling, split_by_image};
+use super::sampling::{Sampling, split_by_image};
 use crate::data::{Dataset, Id, WholeFile};
 use crate::error::{Error, Result};
 use crate::model::adapter::Adapter;
@@ -123,6 +123,11 @@ pub enum Validation {
 const REPORTED: &str = "reported";
 
 impl Validation {
+    /// Share of the images that is held out.
+    fn share(&self) -> Option<f64> {
+        if let Self::HeldOut(share) = self { Some(*share) } else { None }
+    }
+
     /// Its name in the records of a run.
     fn name(&self) -> &'static str {
         match self {
@@ -174,8 +179,8 @@ pub fn train_model(
     let first = replicas.first().ok_or_else(|| Error::internal("no replica of the model was made"))?;
     let training = plan.questions.dataset.select(&subject.training);
     let source = QuestionBatches::new(plan, &training, first, collation)?;
-    let settings = settings(plan, &source.sampler, &subject);
-    let run_id = store.training_run(&subject.json(&settings).to_string())?;
+    let settings = settings(plan, &source, &subject);
+    let run_id = store.training_run(&settings.deciding().to_string())?;
     let trained_parameters = task.parameters.iter().map(|(_, tensor)| tensor.shape().iter().product::<usize>()).sum();
     subject.record_validation_images(plan)?;
     let mut curves = Curves { store, run: run_id, points: Vec::new() };
@@ -283,10 +288,15 @@ impl Subject {
         let held_out = validation.as_ref().map(|set| question_digest(&set.dataset));
         for (key, value) in [
             ("weights", json!(weights)),
+            (
+                "from_scratch",
+                json!(plan.from_scratch.then(|| file_digest(&plan.model.join("config.json"))).transpose()?),
+            ),
             ("configuration", json!(checkpoint.configuration_digest()?)),
             ("dataset", json!(dataset.name)),
             ("questions", json!(question_digest(dataset))),
             ("validation", json!(plan.validation.name())),
+            ("validation_share", json!(plan.validation.share())),
             ("validation_questions", json!(held_out)),
             ("prompt", json!(plan.prompt.template)),
             ("parameters", json!(plan.parameters.to_string())),
@@ -321,36 +331,38 @@ impl Subject {
         };
         write().map_err(|cause| Error::input(format!("cannot write `{}`", path.display())).caused_by(cause))
     }
-
-    fn json(&self, settings: &Settings) -> Value {
-        let mut facts = self.facts.clone();
-        facts.insert("method".to_owned(), json!(settings.method.name));
-        facts.insert("learning_rate".to_owned(), json!(settings.learning_rate));
-        facts.insert("steps".to_owned(), json!(settings.steps));
-        Value::Object(facts)
-    }
 }
 
-/// SHA-256 over identifiers, texts and answers of all questions.
+/// SHA-256 of a file.
+fn file_digest(path: &Path) -> Result<String> {
+    let bytes = std::fs::read(path)
+        .map_err(|cause| Error::input(format!("cannot read `{}`", path.display())).caused_by(cause))?;
+    Ok(hex(&Sha256::digest(bytes)))
+}
+
+/// SHA-256 over identifiers, texts, answers and answer types of all questions.
 fn question_digest(dataset: &Dataset) -> String {
     let mut hash = Sha256::new();
     for (index, question) in dataset.questions.iter().enumerate() {
         let (question_id, image_id) = question.key();
         let answers = dataset.references.iter().flat_map(|references| references.answers(index));
         let answers: Vec<&str> = answers.map(|answer| answer.text).collect();
-        hash.update(json!([question_id, image_id, question.text, answers]).to_string());
+        let kind = dataset.references.as_ref().and_then(|references| references.answer_type(index));
+        hash.update(json!([question_id, image_id, question.text, answers, kind]).to_string());
     }
     hex(&hash.finalize())
 }
 
-fn settings(plan: &TrainingPlan, sampler: &Sampler, subject: &Subject) -> Settings {
-    let steps_per_epoch = sampler.batches_per_epoch().div_ceil(plan.accumulation);
+fn settings(plan: &TrainingPlan, source: &QuestionBatches, subject: &Subject) -> Settings {
+    let steps_per_epoch = source.sampler.steps_per_epoch();
+    let mut subject = subject.facts.clone();
+    subject.extend(source.facts());
     let steps = match plan.length {
         Length::Epochs(epochs) => epochs * steps_per_epoch,
         Length::Steps(steps) => steps,
     };
     Settings {
-        subject: subject.facts.clone(),
+        subject,
         method: plan.method,
         optimizer: plan.optimizer,
         learning_rate: plan.learning_rate,
@@ -396,13 +408,27 @@ fn start_values(checkpoint: &Checkpoint, trained: &[TrainedTensor], seed: u64) -
     trained.iter().map(|tensor| Ok((tensor.name.clone(), value(tensor)?))).collect()
 }
 
-/// The LoRA matrices to train, with targets that each name a layer.
+/// The LoRA matrices to train, with targets that each name a layer. Training goes on with an adapter only as it is.
 fn adapted(plan: &TrainingPlan, checkpoint: &Checkpoint) -> Result<Option<Lora>> {
     let select = |lora: &Lora| {
         let targets = adapter::select(&lora.targets, &checkpoint.linear_layers())?;
         Ok(Lora { targets, ..lora.clone() })
     };
-    plan.lora.as_ref().map(select).transpose()
+    let chosen = plan.lora.as_ref().map(select).transpose()?;
+    let Some(start) = checkpoint.adapter.as_ref().map(Adapter::lora) else { return Ok(chosen) };
+    let layers = |lora: &Lora| -> Vec<String> {
+        let layers = checkpoint.linear_layers().into_iter().map(|layer| layer.path);
+        layers.filter(|layer| lora.includes(layer)).collect()
+    };
+    let goes_on =
+        |lora: &Lora| lora.rank == start.rank && lora.scale() == start.scale() && layers(lora) == layers(&start);
+    if chosen.as_ref().is_some_and(goes_on) {
+        return Ok(chosen);
+    }
+    let (rank, alpha) = (start.rank, start.alpha);
+    Err(Error::input(format!("`{}` is an adapter of other settings", checkpoint.folder.display())).hint(format!(
+        "go on with it by --lora with r={rank}, alpha={alpha} and its layers, or merge it first: `digrap-bench export`"
+    )))
 }
 
 /// Refuses patterns that select nothing.

@@ -95,7 +95,7 @@ pub struct Settings {
 
 impl Settings {
     /// What decides the result, as it is written into the run's folder.
-    fn deciding(&self) -> serde_json::Value {
+    pub fn deciding(&self) -> serde_json::Value {
         serde_json::json!({
             "accumulation": self.accumulation,
             "clip": self.clip,
@@ -174,11 +174,6 @@ impl Parameters {
     /// The one of this name.
     pub fn get(&self, name: &str) -> Option<&Arc<DeviceTensor>> {
         self.iter().find(|(known, _)| *known == name).map(|(_, tensor)| tensor)
-    }
-
-    /// Copies in host memory.
-    pub fn to_host(&self) -> Result<Vec<(String, Tensor)>> {
-        self.iter().map(|(name, tensor)| Ok((name.to_owned(), tensor.to_host()?))).collect()
     }
 }
 

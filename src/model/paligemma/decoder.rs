@@ -7,8 +7,7 @@ use super::Emitter;
 use super::config::Decoder;
 use super::vision::gelu;
 use crate::error::Result;
-use crate::graph::{Attribute, Dim, Graph, Type, Value};
-use crate::model::training::IGNORED;
+use crate::graph::{Attribute, Dim, Graph, IGNORED_LABEL, Type, Value};
 use crate::tensor::{DType, Tensor};
 
 /// The graph of the prompt, in which every token sees every other one.
@@ -43,7 +42,7 @@ pub(super) fn prefill(config: &Decoder, image_tokens: usize, mut emitter: Emitte
 ///
 /// Inputs besides those of [`prefill`]: `prompt_ends` i64 `[batch, 1]` (the last position of each prompt; later tokens see
 /// earlier ones only), `answer_columns` i64 `[answer]` (the columns, counted with the image tokens, whose next token counts),
-/// `labels` i64 `[batch, answer]` (the next tokens; [`IGNORED`] where none counts).
+/// `labels` i64 `[batch, answer]` (the next tokens; [`IGNORED_LABEL`] where none counts).
 pub(super) fn loss(emitter: &mut Emitter, config: &Decoder, image_tokens: usize, features: Value) -> Result<Value> {
     let rows = emitter.input("image_rows", Type::new(DType::I64, [Dim::from("batch")]))?;
     let text = Type::new(DType::I64, [Dim::from("batch"), Dim::from("text")]);
@@ -65,7 +64,8 @@ pub(super) fn loss(emitter: &mut Emitter, config: &Decoder, image_tokens: usize,
     let hidden = emitter.reshape(hidden, &[-1, config.hidden as i64])?;
     let logits = logits(emitter, config, hidden)?;
     let labels = emitter.reshape(labels, &[-1])?;
-    let attributes = [("reduction", Attribute::Text("sum".to_owned())), ("ignore_index", Attribute::Int(IGNORED))];
+    let attributes =
+        [("reduction", Attribute::Text("sum".to_owned())), ("ignore_index", Attribute::Int(IGNORED_LABEL))];
     emitter.op("SoftmaxCrossEntropyLoss", &[logits, labels], &attributes)
 }
 

@@ -87,9 +87,9 @@ fn training(checkpoint: &Checkpoint, placement: &mut Placement, trained: &Traine
     let scopes = (0..vision.num_hidden_layers).map(vision::scope);
     let layers = scopes.chain((0..text.layers).map(decoder::scope)).collect();
     let trained = std::mem::take(&mut emitter.tensors);
-    let (masks, linear) = (std::mem::take(&mut emitter.masks), std::mem::take(&mut emitter.linear));
+    let masks = std::mem::take(&mut emitter.masks);
     let graph = emitter.finish(&[("loss".to_owned(), loss)])?;
-    Ok(TrainingGraph { graph, trained, masks, image_tokens, linear, layers })
+    Ok(TrainingGraph { graph, trained, masks, image_tokens, layers })
 }
 
 /// Emits one graph over the parameters of a checkpoint, under the names they have there.
@@ -103,23 +103,12 @@ pub(super) struct Emitter<'a, 'w> {
     /// The trained tensors so far.
     tensors: Vec<TrainedTensor>,
     masks: Vec<Mask>,
-    /// Paths of the linear layers so far.
-    linear: Vec<String>,
 }
 
 impl<'a, 'w> Emitter<'a, 'w> {
     fn new(graph: &str, placement: &'a mut Placement<'w>, names: &'a Names, trained: &'a Trained) -> Self {
         let builder = Builder::new(graph);
-        Self {
-            builder,
-            placement,
-            names,
-            trained,
-            drops: false,
-            tensors: Vec::new(),
-            masks: Vec::new(),
-            linear: Vec::new(),
-        }
+        Self { builder, placement, names, trained, drops: false, tensors: Vec::new(), masks: Vec::new() }
     }
 
     /// The compute dtype.
@@ -171,7 +160,6 @@ impl<'a, 'w> Emitter<'a, 'w> {
             product = self.add(product, bias)?;
         }
         let module = names::module(name);
-        self.linear.push(module.clone());
         match &self.trained.adapter {
             Some(lora) if lora.includes(&module) => {
                 let update = self.lora(lora, x, &module, size)?;
