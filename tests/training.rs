@@ -532,3 +532,42 @@ fn an_early_end_binds_to_no_seed() {
     printed(&train(options("--seed=2", "--output=fresh")));
     assert!(files(&set.path("early")) == files(&set.path("fresh")));
 }
+
+/// Files of the model that change after a run has begun are told, whether it starts from weights or from none.
+#[test]
+fn a_run_goes_on_with_the_same_files_only() {
+    let set = Set::new();
+    for (fixed, option) in [("paligemma-tiny-a", "--model=model"), ("paligemma-small", "--from-scratch=model")] {
+        let folder = set.path("model");
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir(&folder).unwrap();
+        for entry in fs::read_dir(fixture("models").join(fixed)).unwrap().map(Result::unwrap) {
+            fs::copy(entry.path(), folder.join(entry.file_name())).unwrap();
+        }
+        let output = format!("--output={fixed}");
+        let options = [option, &output, "--validation=none", "--max-steps=1"];
+        set.train(&options);
+        let before = files(&set.path(fixed));
+        let changes: &[_] = match option {
+            "--model=model" => &[
+                ("config.json", "\n}", " }", "subject.configuration"),
+                ("tokenizer.json", "\n}", " }", "subject.tokenizer"),
+                ("preprocessor_config.json", "0.5", "0.4", "subject.preprocessing"),
+            ],
+            _ => &[("config.json", "\n}", " }", "subject.from_scratch")],
+        };
+        for (name, from, to, setting) in changes {
+            let text = fs::read_to_string(folder.join(name)).unwrap();
+            let changed = text.trim_end().replacen(from, to, 1);
+            assert_ne!(changed, text.trim_end());
+            fs::write(folder.join(name), changed).unwrap();
+            let output = set.training(&options).output().unwrap();
+            let told = String::from_utf8(output.stderr).unwrap();
+            let expected = format!("error: the run in `{fixed}` has other settings: `{setting}` was ");
+            assert!(output.status.code() == Some(2) && told.starts_with(&expected), "{name}: {told}");
+            fs::write(folder.join(name), text).unwrap();
+        }
+        set.train(&options);
+        assert!(files(&set.path(fixed)) == before);
+    }
+}

@@ -46,12 +46,6 @@ impl<'a> QuestionBatches<'a> {
         Ok(Self { plan, dataset, sampler, text, images, collation, answers })
     }
 
-    /// What decides the inputs besides questions and images.
-    pub(super) fn facts(&self) -> [(String, serde_json::Value); 2] {
-        let facts = [("tokenizer", self.text.digest().to_owned()), ("preprocessing", self.images.describe())];
-        facts.map(|(key, value)| (key.to_owned(), value.into()))
-    }
-
     /// Prompt and answer of a question about the image in row `image`.
     fn example(&self, position: usize, image: usize) -> Result<Example> {
         let question = &self.dataset.questions[position];

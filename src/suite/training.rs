@@ -171,12 +171,13 @@ pub fn train_model(
     claim_output(&plan.output)?;
     let checkpoint = Checkpoint::open(&start_folder(plan)?)?;
     let mut store = Store::open(&plan.store)?;
-    let subject = Subject::new(plan, &checkpoint, runtime, &mut store)?;
+    let mut subject = Subject::new(plan, &checkpoint, runtime, &mut store)?;
     let trained = Trained { parameters: plan.parameters.clone(), adapter: adapted(plan, &checkpoint)? };
     // The session of the loop maps converted weights when it is made, which the loop does.
     let (task, collation, _converted) = task(plan, &checkpoint, &trained)?;
     let mut replicas = replicas(plan, &checkpoint, &trained, runtime)?;
     let first = replicas.first().ok_or_else(|| Error::internal("no replica of the model was made"))?;
+    subject.add_inputs(first);
     let training = plan.questions.dataset.select(&subject.training);
     let source = QuestionBatches::new(plan, &training, first, collation)?;
     let settings = settings(plan, &source, &subject);
@@ -288,10 +289,7 @@ impl Subject {
         let held_out = validation.as_ref().map(|set| question_digest(&set.dataset));
         for (key, value) in [
             ("weights", json!(weights)),
-            (
-                "from_scratch",
-                json!(plan.from_scratch.then(|| file_digest(&plan.model.join("config.json"))).transpose()?),
-            ),
+            ("from_scratch", json!(initialised(plan)?)),
             ("configuration", json!(checkpoint.configuration_digest()?)),
             ("dataset", json!(dataset.name)),
             ("questions", json!(question_digest(dataset))),
@@ -315,6 +313,12 @@ impl Subject {
         Ok(Self { training, validation, facts })
     }
 
+    /// Adds how the model's inputs are made of questions and images.
+    fn add_inputs(&mut self, model: &Model) {
+        self.facts.insert("tokenizer".to_owned(), json!(model.text().digest()));
+        self.facts.insert("preprocessing".to_owned(), json!(model.images().describe()));
+    }
+
     /// Writes the identifiers of the held-out images into the folder of a run that has no checkpoint yet.
     fn record_validation_images(&self, plan: &TrainingPlan) -> Result<()> {
         let path = plan.output.join(VALIDATION_IMAGES);
@@ -333,11 +337,15 @@ impl Subject {
     }
 }
 
-/// SHA-256 of a file.
-fn file_digest(path: &Path) -> Result<String> {
-    let bytes = std::fs::read(path)
+/// SHA-256 of the configuration that random weights are drawn for, if they are.
+fn initialised(plan: &TrainingPlan) -> Result<Option<String>> {
+    if !plan.from_scratch {
+        return Ok(None);
+    }
+    let path = plan.model.join("config.json");
+    let bytes = std::fs::read(&path)
         .map_err(|cause| Error::input(format!("cannot read `{}`", path.display())).caused_by(cause))?;
-    Ok(hex(&Sha256::digest(bytes)))
+    Ok(Some(hex(&Sha256::digest(bytes))))
 }
 
 /// SHA-256 over identifiers, texts, answers and answer types of all questions.
@@ -355,8 +363,7 @@ fn question_digest(dataset: &Dataset) -> String {
 
 fn settings(plan: &TrainingPlan, source: &QuestionBatches, subject: &Subject) -> Settings {
     let steps_per_epoch = source.sampler.steps_per_epoch();
-    let mut subject = subject.facts.clone();
-    subject.extend(source.facts());
+    let subject = subject.facts.clone();
     let steps = match plan.length {
         Length::Epochs(epochs) => epochs * steps_per_epoch,
         Length::Steps(steps) => steps,
