@@ -729,7 +729,10 @@ const TRAININGS: &[Case] = &[
     ("malformed sampling", |set| train(set, "--sampling=yes/no")),
     ("type of answer twice", |set| train(set, "--sampling=other=1,other=2")),
     ("unknown type of answer", |set| train(set, "--sampling=colour=2")),
-    ("negative learning rate", |set| train(set, "--learning-rate=-0.1")),
+    ("negative learning rate", |set| {
+        train(set, "--learning-rate=-0.1");
+        set.option("--lr-scheduler-type=constant")
+    }),
     ("training in bf16 on the CPU", |set| train(set, "--dtype=bf16")),
     ("all images held out", |set| {
         train(set, "--validation=held-out");

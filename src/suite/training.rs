@@ -322,10 +322,14 @@ impl Subject {
     /// Writes the identifiers of the held-out images into the folder of a run that has no checkpoint yet.
     fn record_validation_images(&self, plan: &TrainingPlan) -> Result<()> {
         let path = plan.output.join(VALIDATION_IMAGES);
-        let (Validation::HeldOut(_), Some(set)) = (&plan.validation, &self.validation) else { return Ok(()) };
         if train::has_checkpoint(&plan.output) {
             return Ok(());
         }
+        let (Validation::HeldOut(_), Some(set)) = (&plan.validation, &self.validation) else {
+            // An attempt that came to no checkpoint may have left one.
+            let _ = std::fs::remove_file(&path);
+            return Ok(());
+        };
         let images: BTreeSet<&Id> = set.dataset.questions.iter().map(|question| &question.image_id).collect();
         let list: Vec<String> = images.into_iter().map(Id::to_json).collect();
         let write = || {

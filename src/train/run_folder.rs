@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use safetensors::tensor::{Dtype, TensorView, View};
 use safetensors::{SafeTensorError, SafeTensors};
@@ -35,6 +36,10 @@ const PARAMETERS: &str = "parameters.safetensors";
 const STATE: &str = "state.safetensors";
 const BEST: &str = "best.safetensors";
 const ABOUT: &str = "checkpoint.json";
+
+/// How long to wait for the lock of a run, and between two tries.
+const LOCK_WAIT: Duration = Duration::from_secs(1);
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// The folder of a run that this process has for itself.
 pub(super) struct RunFolder {
@@ -89,7 +94,7 @@ impl RunFolder {
         fs::create_dir_all(path.join(CHECKPOINTS)).map_err(within)?;
         let metrics = File::options().create(true).append(true).open(path.join(METRICS)).map_err(within)?;
         // Held as long as the file is open.
-        metrics.try_lock().map_err(|error| match error {
+        lock(&metrics).map_err(|error| match error {
             TryLockError::WouldBlock => Error::input(format!("another process is training in `{}`", path.display()))
                 .hint("wait for it, or use another --output"),
             TryLockError::Error(cause) => within(cause),
@@ -169,6 +174,18 @@ impl Checkpoint {
     /// What the optimiser kept.
     pub(super) fn state(&self) -> Result<BTreeMap<String, Tensor>> {
         read(&self.folder.join(STATE))
+    }
+}
+
+/// Locks a file, and waits a moment where it is locked: a process that was just killed, or a child that another thread is
+/// starting, may have it open still.
+fn lock(file: &File) -> std::result::Result<(), TryLockError> {
+    let end = Instant::now() + LOCK_WAIT;
+    loop {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) if Instant::now() < end => std::thread::sleep(LOCK_PAUSE),
+            outcome => return outcome,
+        }
     }
 }
 
