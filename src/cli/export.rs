@@ -97,6 +97,10 @@ fn train_file(args: &ExportArgs, loss: &str) -> Result<TrainingReport> {
             .hint("leave --dtype out"));
     }
     let loss: Loss = loss.parse()?;
+    if args.output.canonicalize().is_ok_and(|output| args.model.canonicalize().is_ok_and(|model| model == output)) {
+        return Err(Error::input(format!("the output `{}` is the model itself", args.output.display()))
+            .hint("write the training graph to another file"));
+    }
     let (graph, report) = training_graph(Graph::load(&args.model)?, &loss, &args.wrt)
         .map_err(|error| error.within(format!("cannot make a training graph of `{}`", args.model.display())))?;
     write(&graph, args)?;

@@ -1,4 +1,4 @@
-//! Brings nodes of older operator sets into the form that [`OPSET`](super::OPSET) gives them.
+//! Brings nodes of older operator sets into the form that [`OPSET`] gives them.
 //!
 //! Source: the change log of the ONNX operators. Between opset 13 and 23 only the rows of [`CHANGES`] changed what a
 //! node means; the other new versions add element types, inputs and attributes whose defaults keep the meaning.

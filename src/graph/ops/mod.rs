@@ -3,7 +3,7 @@
 //!
 //! Source of every rule: the ONNX operator specification at opset 23. A gradient rule emits ordinary nodes; that the
 //! gradient of a broadcast input is summed back to its size, that contributions add up and that nodes nobody needs go
-//! away is the driver's business ([`super::backward`]), so no rule mentions it.
+//! away is the driver's business ([`super::gradients`]), so no rule mentions it.
 
 mod activation;
 mod arithmetic;
