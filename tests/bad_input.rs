@@ -657,6 +657,10 @@ const EXPORTS: &[Case] = &[
         set.export(BERT);
         set.option("--output=questions.json/train.onnx")
     }),
+    ("training graph over its own ONNX file", |set| {
+        set.export(BERT);
+        set.option("--output=images/../model.onnx")
+    }),
     ("dtype of an ONNX file", |set| {
         set.export(BERT);
         set.arguments.push("--dtype=f16".into())
