@@ -3,6 +3,7 @@
 use super::activation::through_log_softmax;
 use super::arithmetic::drop_where;
 use super::dims::without_axes;
+use super::layout::zeros_like;
 use super::{Attribute, Case, Gradient, Op, Site, Type, Use, expand_like};
 use crate::error::{Error, Result};
 use crate::graph::{Builder, Value};
@@ -116,12 +117,6 @@ fn likelihood(builder: &mut Builder, site: &Use) -> Result<Vec<Option<Value>>> {
     let labels = labels(builder, site, site.gradient()?)?;
     let zeros = zeros_like(builder, site.input(0)?)?;
     Ok(vec![Some(plus_at_classes(builder, zeros, &labels)?), None, None])
-}
-
-fn zeros_like(builder: &mut Builder, value: Value) -> Result<Value> {
-    let dtype = builder.ty(value)?.dtype;
-    let zero = builder.float(0.0, dtype)?;
-    expand_like(builder, zero, value)
 }
 
 /// With `p` the softmax and `t` the gradient of a label's logarithm: `dx = t (one-hot - p)`, to which the gradient of the

@@ -2,6 +2,7 @@
 
 use super::arithmetic::offset;
 use super::dims::count;
+use super::layout::reshape_like;
 use super::reduction::divided_by_count;
 use super::{Attribute, Case, Dim, Gradient, Op, Site, Type, Use, expand_like, same};
 use crate::error::{Error, Result};
@@ -338,20 +339,12 @@ fn grouped(builder: &mut Builder, site: &Use) -> Result<Vec<Option<Value>>> {
     let scaled = flat(builder, scaled)?;
     let scaled = centred(builder, scaled, &axes)?;
     let by_data = through_root(builder, centre, inverse, scaled, &axes)?;
-    let by_data = shaped_like(builder, by_data, x)?;
+    let by_data = reshape_like(builder, by_data, x)?;
     let normal = builder.mul(centre, inverse)?;
-    let normal = shaped_like(builder, normal, x)?;
+    let normal = reshape_like(builder, normal, x)?;
     let product = builder.mul(gradient, normal)?;
     let by_weight = sum(builder, product, &channels, false)?;
     let by_bias = sum(builder, gradient, &channels, false)?;
     let results = [by_data, by_weight, by_bias].into_iter();
     results.map(|result| like(builder, result, x).map(Some)).collect()
-}
-
-fn shaped_like(builder: &mut Builder, value: Value, other: Value) -> Result<Value> {
-    let ty = Type { dtype: builder.ty(value)?.dtype, dims: builder.ty(other)?.dims.clone() };
-    let shape = builder.op("Shape", &[other], &[])?;
-    let shaped = builder.op("Reshape", &[value, shape], &[])?;
-    builder.assume(shaped, ty);
-    Ok(shaped)
 }

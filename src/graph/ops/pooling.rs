@@ -1,6 +1,7 @@
 //! Pooling: maxima and means of windows.
 
 use super::convolution::{Slide, slides, spatial_shape, spread};
+use super::layout::{reshape_like, zeros_like};
 use super::{Attribute, Builder, Case, Dim, Gradient, Op, Site, Tensor, Type, Use, Value, expand_like, one};
 use crate::error::{Error, Result};
 use crate::tensor::DType;
@@ -72,34 +73,15 @@ fn max_pool(site: &Site) -> Result<Vec<Type>> {
     Ok(types)
 }
 
-/// Zeros of the dtype of `like` in the shape of `shaped`.
-fn zeros(builder: &mut Builder, shaped: Value) -> Result<Value> {
-    let ty = builder.ty(shaped)?.clone();
-    let zero = Tensor::from_bytes(ty.dtype, [1], &vec![0; ty.dtype.size()])?;
-    let shape = builder.op("Shape", &[shaped], &[])?;
-    let zeros = builder.op("ConstantOfShape", &[shape], &[("value", Attribute::Tensor(zero))])?;
-    builder.assume(zeros, ty);
-    Ok(zeros)
-}
-
-/// `value` with the elements of `like`, in its shape.
-fn shaped_like(builder: &mut Builder, value: Value, like: Value) -> Result<Value> {
-    let ty = builder.ty(like)?.clone();
-    let shape = builder.op("Shape", &[like], &[])?;
-    let result = builder.op("Reshape", &[value, shape], &[])?;
-    builder.assume(result, ty);
-    Ok(result)
-}
-
 /// Adds `updates` to zeros of the shape of `x`, at `indices` along the last axis of `x` reshaped to `shape`.
 fn scatter(builder: &mut Builder, x: Value, shape: &[i64], indices: Value, updates: Value) -> Result<Value> {
     let flat = builder.reshape(x, shape)?;
-    let zeros = zeros(builder, flat)?;
+    let zeros = zeros_like(builder, flat)?;
     let (indices, updates) = (builder.reshape(indices, shape)?, builder.reshape(updates, shape)?);
     let attributes =
         [("axis", Attribute::Int(shape.len() as i64 - 1)), ("reduction", Attribute::Text("add".to_owned()))];
     let sums = builder.op("ScatterElements", &[zeros, indices, updates], &attributes)?;
-    shaped_like(builder, sums, x)
+    reshape_like(builder, sums, x)
 }
 
 /// The gradient of each window belongs to its largest element, which the operator's second result points at as a position
@@ -138,7 +120,7 @@ fn average_gradient(builder: &mut Builder, site: &Use) -> Result<Vec<Option<Valu
     let kernel = builder.ints(&kernel)?;
     let kernel = builder.op("Expand", &[one, kernel], &[])?;
     let sums = spread(builder, (share, kernel), x, &slides, 1)?;
-    Ok(vec![Some(shaped_like(builder, sums, x)?)])
+    Ok(vec![Some(reshape_like(builder, sums, x)?)])
 }
 
 /// The gradient of each mean divided by the number of its elements.
