@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use digrap_bench::error::Error;
 use digrap_bench::model::adapter::{ALL_LINEAR, Adapter, initial_matrices, matches, select};
-use digrap_bench::model::training::{Lora, TrainedTensor};
+use digrap_bench::model::training::{Lora, Role, TrainedTensor};
 use digrap_bench::model::{Checkpoint, saving};
 use digrap_bench::tensor::Tensor;
 use serde_json::{Value, json};
@@ -125,6 +125,7 @@ fn new_matrices_change_nothing_yet() {
     let tensor = |matrix: &str, shape: [usize; 2]| TrainedTensor {
         name: format!("base_model.model.model.x.{matrix}.weight"),
         shape: shape.to_vec(),
+        role: Role::Inner,
     };
     let tensors = [tensor("lora_A", [64, 100]), tensor("lora_B", [30, 64])];
     let drawn = initial_matrices(&tensors, 5).unwrap();

@@ -351,7 +351,9 @@ fn planted_breaches_are_found() {
 #[test]
 fn the_loop_knows_no_method_by_name() {
     let folder = root().join("src/train");
-    let sources = files_below(&folder).into_iter().filter(|path| !path.ends_with("method.rs"));
+    let sources = files_below(&folder)
+        .into_iter()
+        .filter(|path| !path.ends_with("method.rs") && !path.starts_with(folder.join("rules")));
     let texts: Vec<String> = sources.map(|path| fs::read_to_string(path).unwrap()).collect();
     assert!(texts.len() > 5, "only {} source files found", texts.len());
     for method in digrap_bench::train::METHODS {

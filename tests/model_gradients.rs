@@ -12,7 +12,9 @@ use digrap_bench::model::vision::ImageProcessor;
 use digrap_bench::model::weights::Placement;
 use digrap_bench::runtime::{DeviceTensor, Session};
 use digrap_bench::tensor::{DType, Tensor};
-use digrap_bench::train::{Batch, Batches, Event, Optimizer, Run, Schedule, Settings, Task, find, train};
+use digrap_bench::train::{
+    Anchor, Batch, Batches, ChosenMethod, Event, Optimizer, Parameter, Role, Run, Schedule, Settings, Task, find, train,
+};
 use safetensors::SafeTensors;
 use serde::Deserialize;
 
@@ -297,11 +299,17 @@ fn follow(model: &str, curve: &str, adapter: bool) {
         }
         None => checkpoint.weights.values(&tensor.name, &tensor.shape).unwrap(),
     };
-    let parameters = graph.trained.iter().map(|tensor| (tensor.name.clone(), value(tensor))).collect();
-    let task = Task { graph: graph.graph, folder: "/".into(), parameters, recomputed: Vec::new() };
+    let parameter = |tensor: &TrainedTensor| Parameter {
+        name: tensor.name.clone(),
+        start: value(tensor),
+        role: Role::Weight,
+        anchor: Anchor::Start,
+    };
+    let parameters = graph.trained.iter().map(parameter).collect();
+    let task = Task { graph: graph.graph, folder: "/".into(), evaluation: None, parameters, recomputed: Vec::new() };
     let settings = Settings {
         subject: serde_json::Map::new(),
-        method: find("vanilla").unwrap(),
+        method: ChosenMethod::new(find("vanilla").unwrap(), &[]).unwrap(),
         optimizer: curve.optimizer(),
         learning_rate: curve.settings.lr,
         schedule: Schedule::Constant,
@@ -314,8 +322,14 @@ fn follow(model: &str, curve: &str, adapter: bool) {
     };
     let batches = Same { inputs: batch(model, &recorded), count: recorded.supervised_tokens };
     let (runtime, options, folder) = (runtime(), shared_operators(), tempfile::tempdir().unwrap());
-    let run =
-        Run { runtime: &runtime, options: &options, settings: &settings, batches: &batches, folder: folder.path() };
+    let run = Run {
+        runtime: &runtime,
+        options: &options,
+        settings: &settings,
+        batches: &batches,
+        validation_batches: None,
+        folder: folder.path(),
+    };
     let mut losses = Vec::new();
     let outcome = train(&run, task, &mut |_, _| Ok(None), &mut |event| {
         if let Event::Stepped(progress) = event {

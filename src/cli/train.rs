@@ -1,6 +1,7 @@
 //! `train`: fine-tunes a model on a dataset.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use clap::{Args, ValueEnum};
@@ -9,9 +10,11 @@ use digrap_bench::error::{Error, Result};
 use digrap_bench::model::text::Prompt;
 use digrap_bench::model::training::{Lora, Parameters};
 use digrap_bench::runtime::{self, Device};
-use digrap_bench::suite::{Length, PlannedDataset, Sampling, TrainingPlan, TrainingReport, Validation, train_model};
+use digrap_bench::suite::{
+    Length, PlannedDataset, Sampling, TrainingEvent, TrainingPlan, TrainingReport, Validation, train_model,
+};
 use digrap_bench::tensor::DType;
-use digrap_bench::train::{self, Event, Optimizer, Schedule};
+use digrap_bench::train::{self, Anchor, ChosenMethod, Event, Method, Optimizer, Schedule, Selection};
 use serde::Serialize;
 
 use super::known;
@@ -52,8 +55,17 @@ pub struct TrainArgs {
     /// Fine-tuning method; `list methods` shows all
     #[arg(long, value_name = "NAME", default_value = "vanilla")]
     method: String,
+    /// Settings of the method, such as `mu=0.5`; `list methods` shows all
+    #[arg(long, value_name = "KEY=VALUE", num_args = 1..)]
+    set: Vec<String>,
+    /// What deviations are measured from: the weights at the start, or the origin [default: start; with --lora origin]
+    #[arg(long, value_name = "WHAT", value_enum)]
+    anchor: Option<AnchorName>,
+    /// Name patterns of trained tensors that have no anchor, such as a fresh head
+    #[arg(long, value_name = "PATTERN", num_args = 1..)]
+    exclude: Vec<String>,
     /// What trains: all, head, norms+head (normalisation layers and head), or name patterns such as `*layers.1.*`
-    /// [default: all; with --lora only the LoRA matrices]
+    /// [default: what the method trains, else all; with --lora only the LoRA matrices]
     #[arg(long, value_name = "WHAT", num_args = 1..)]
     trainable: Vec<String>,
     /// Train LoRA matrices, such as `r=8,alpha=16,dropout=0.05,targets=q_proj+v_proj`
@@ -153,6 +165,12 @@ enum OptimizerName {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
+enum AnchorName {
+    Start,
+    Origin,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
 enum ScheduleName {
     Lavis,
     Cosine,
@@ -208,12 +226,13 @@ pub fn run(args: &TrainArgs, json: bool) -> Result<()> {
 fn plan(args: &TrainArgs, folders: &Folders) -> Result<TrainingPlan> {
     let device: Device = args.device.parse()?;
     let questions = questions(args)?;
-    let (parameters, lora) = trained(args)?;
+    let method = method(args)?;
+    let (parameters, lora) = trained(args, method.method)?;
     Ok(TrainingPlan {
         model: args.model.clone().or_else(|| args.from_scratch.clone()).unwrap_or_default(),
         from_scratch: args.from_scratch.is_some(),
         validation: validation(args)?,
-        questions,
+        questions: Arc::new(questions),
         prompt: Prompt::find(&args.prompt)?,
         parameters,
         lora,
@@ -221,7 +240,12 @@ fn plan(args: &TrainArgs, folders: &Folders) -> Result<TrainingPlan> {
         batch_size: args.batch_size as usize,
         accumulation: u64::from(args.gradient_accumulation_steps),
         length: args.max_steps.map_or(Length::Epochs(args.num_train_epochs.into()), Length::Steps),
-        method: train::find(&args.method)?,
+        method,
+        anchor: args.anchor.map(|anchor| match anchor {
+            AnchorName::Start => Anchor::Start,
+            AnchorName::Origin => Anchor::Origin,
+        }),
+        exclude: args.exclude.clone(),
         optimizer: optimizer(args),
         learning_rate: args.learning_rate,
         schedule: schedule(args),
@@ -233,6 +257,7 @@ fn plan(args: &TrainArgs, folders: &Folders) -> Result<TrainingPlan> {
         device,
         threads: args.threads.map_or_else(super::vqa::available_threads, usize::from),
         output: args.output.clone(),
+        phases: args.output.clone(),
         store: args.store.clone().unwrap_or_else(|| args.output.join("store.sqlite")),
         scratch: folders.cache.join("converted"),
     })
@@ -265,16 +290,28 @@ fn validation(args: &TrainArgs) -> Result<Validation> {
             }
         }
         ValidationName::Reported => match &args.dataset {
-            Some(name) => Ok(Validation::Reported(Box::new(known::dataset(name, args.root.as_deref(), None)?))),
+            Some(name) => Ok(Validation::Reported(Arc::new(known::dataset(name, args.root.as_deref(), None)?))),
             None => Err(Error::input("a set of your own has no reported part").hint("use --validation held-out")),
         },
     }
 }
 
-fn trained(args: &TrainArgs) -> Result<(Parameters, Option<Lora>)> {
+fn method(args: &TrainArgs) -> Result<ChosenMethod> {
+    let pair = |text: &'_ String| match text.split_once('=') {
+        Some((name, value)) => Ok((name.trim().to_owned(), value.trim().to_owned())),
+        None => Err(Error::input(format!("`{text}` is no setting")).hint("write --set name=value")),
+    };
+    let pairs = args.set.iter().map(pair).collect::<Result<Vec<_>>>()?;
+    let given: Vec<(&str, &str)> = pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    ChosenMethod::new(train::find(&args.method)?, &given)
+}
+
+fn trained(args: &TrainArgs, method: &Method) -> Result<(Parameters, Option<Lora>)> {
     let lora = args.lora.as_deref().map(str::parse::<Lora>).transpose()?;
     let parameters = match args.trainable.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         [] if lora.is_some() => Parameters::None,
+        [] if method.selection == Selection::Head => Parameters::Head,
+        [] if method.selection == Selection::NormsAndHead => Parameters::NormsAndHead,
         [] | ["all"] => Parameters::All,
         ["head"] => Parameters::Head,
         ["norms+head"] => Parameters::NormsAndHead,
@@ -345,7 +382,17 @@ struct Display {
 }
 
 impl Display {
-    fn show(&mut self, event: &Event) {
+    fn show(&mut self, event: &TrainingEvent) {
+        match event {
+            TrainingEvent::Begins(part) => {
+                self.end_bar();
+                self.say(part);
+            }
+            TrainingEvent::Loop(event) => self.show_loop(event),
+        }
+    }
+
+    fn show_loop(&mut self, event: &Event) {
         let now = Instant::now();
         match event {
             Event::Started => {
@@ -385,18 +432,22 @@ impl Display {
         Progress::say(self.progress.as_ref(), text);
     }
 
-    fn finish(self) -> Pace {
+    fn end_bar(&mut self) {
+        if let Some(progress) = self.progress.take() {
+            progress.finish();
+        }
+        self.last = None;
+    }
+
+    fn finish(mut self) -> Pace {
+        self.end_bar();
         let peak = resident_mib().map(|[_, peak]| peak);
-        let pace = Pace {
+        Pace {
             steps: self.steps.len(),
             median_step_s: median(self.steps.iter().map(|(seconds, _)| *seconds).collect()),
             samples_per_second: samples_per_second(&self.steps),
             peak_memory_mib: peak.zip(self.resident).map(|(peak, before)| (peak - before).max(0.0)),
-        };
-        if let Some(progress) = self.progress {
-            progress.finish();
         }
-        pace
     }
 }
 

@@ -25,6 +25,11 @@ pub(super) const MATRICES: &str = "adapter_model.safetensors";
 const PREFIX: &str = "base_model.model.";
 const DOWN: &str = ".lora_A.weight";
 const UP: &str = ".lora_B.weight";
+/// Whether this is the name of a matrix `B`.
+pub(super) fn is_up(name: &str) -> bool {
+    name.ends_with(UP)
+}
+
 /// PEFT's name for all linear layers but the one that makes logits.
 pub const ALL_LINEAR: &str = "all-linear";
 
@@ -295,7 +300,7 @@ pub fn select(targets: &[String], layers: &[LinearLayer]) -> Result<Vec<String>>
 /// (`reset_lora_parameters` of PEFT). Other tensors are left out.
 pub fn initial_matrices(tensors: &[TrainedTensor], seed: u64) -> Result<BTreeMap<String, Tensor>> {
     let mut matrices = BTreeMap::new();
-    for TrainedTensor { name, shape } in tensors {
+    for TrainedTensor { name, shape, .. } in tensors {
         let (Some((_, down)), [_, inputs]) = (split(name), shape.as_slice()) else { continue };
         let bound = (*inputs as f64).sqrt().recip();
         let distribution = if down {

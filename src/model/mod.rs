@@ -8,6 +8,7 @@ pub mod decoding;
 pub mod export;
 mod generation;
 pub mod initialisation;
+pub mod interpolation;
 mod paligemma;
 mod resample;
 pub mod saving;

@@ -143,6 +143,8 @@ pub struct TrainedTensor {
     pub name: String,
     /// Its dimensions.
     pub shape: Vec<usize>,
+    /// What it is for.
+    pub role: Role,
 }
 
 /// The rows of a layer's input that a dropout mask covers.
@@ -207,6 +209,11 @@ pub struct Collation {
 }
 
 impl Collation {
+    /// The same for the graph without masks.
+    pub fn without_dropout(&self) -> Self {
+        Self { image_tokens: self.image_tokens, masks: Arc::new([]), dropout: 0.0 }
+    }
+
     /// The inputs for examples about `pixels`, f32 `[images, channels, height, width]`; dropout masks are drawn from
     /// `seed` and their names alone. Also the number of answer tokens.
     ///

@@ -59,6 +59,19 @@ pub struct SessionOptions {
     pub sharing: Sharing,
 }
 
+impl SessionOptions {
+    /// How the sessions of the updates beside a training session are set up: one per thread where the model is small,
+    /// since operators on small tensors gain nothing from a second thread.
+    pub fn for_updates(&self) -> Vec<Self> {
+        match (self.device, self.sharing) {
+            (Device::Cpu, Sharing::Training { threads, mapped: false }) => {
+                vec![Self { sharing: Sharing::Replicas, ..self.clone() }; threads.max(1)]
+            }
+            _ => vec![Self { sharing: Sharing::Operators, ..self.clone() }],
+        }
+    }
+}
+
 /// Ways to use several threads. The choice moves results in their last bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sharing {

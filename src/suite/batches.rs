@@ -1,10 +1,10 @@
-//! Batches of training questions: their answers as tokens, their images as pixels.
+//! Batches of questions to learn from: their answers as tokens, their images as pixels.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::plan::TrainingPlan;
 use super::sampling::Sampler;
-use super::training::TrainingPlan;
 use crate::data::image::decode;
 use crate::data::{Dataset, Question};
 use crate::error::{Error, Result};
@@ -16,11 +16,11 @@ use crate::random::Random;
 use crate::tensor::Tensor;
 use crate::train::{Batch, Batches};
 
-/// Batches of training questions.
+/// Batches of questions to learn from.
 pub(super) struct QuestionBatches<'a> {
     plan: &'a TrainingPlan,
     dataset: &'a Dataset,
-    pub(super) sampler: Sampler,
+    sampler: Sampler,
     text: Arc<TextProcessor>,
     images: Arc<ImageProcessor>,
     collation: Collation,
@@ -36,8 +36,8 @@ impl<'a> QuestionBatches<'a> {
         dataset: &'a Dataset,
         model: &Model,
         collation: Collation,
+        sampler: Sampler,
     ) -> Result<Self> {
-        let sampler = Sampler::new(dataset, &plan.sampling, plan.seed, plan.batch_size, plan.accumulation)?;
         let answers = encoded_answers(dataset, model)?;
         for question in &dataset.questions {
             dataset.images.path(&question.image_id).map_err(|error| untrainable(dataset, question, error))?;

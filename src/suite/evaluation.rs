@@ -58,6 +58,7 @@ pub struct Plan {
 }
 
 /// A dataset and its metric.
+#[derive(Debug)]
 pub struct PlannedDataset {
     /// Questions, references and images.
     pub dataset: Dataset,

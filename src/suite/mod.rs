@@ -5,12 +5,17 @@
 
 mod answering;
 mod batches;
+mod curves;
 mod evaluation;
+mod plan;
 mod sampling;
 mod schedule;
+mod subject;
+mod task;
 mod training;
 
 pub use answering::{Event, Pace};
 pub use evaluation::{Evaluation, Plan, PlannedDataset, evaluate};
+pub use plan::{Length, TrainingPlan, Validation};
 pub use sampling::Sampling;
-pub use training::{Length, TrainingPlan, TrainingReport, Validation, train_model};
+pub use training::{TrainingEvent, TrainingReport, train_model};

@@ -1,7 +1,7 @@
 //! The first half of a training step: the sums of loss and gradients over micro-batches.
 
 use super::update::number;
-use super::{Batch, Parameters, Task};
+use super::{Batch, Parameter, Parameters, Task};
 use crate::error::{Error, Result};
 use crate::graph::{Builder, Dim, Graph, Type, Value, gradients};
 use crate::runtime::{DeviceTensor, Runtime, Session, SessionOptions};
@@ -37,19 +37,30 @@ pub(super) struct Sums {
     pub count: u64,
     /// Samples.
     pub samples: u64,
-    /// By parameter.
+    /// By parameter that the loss depends on.
     pub gradients: Vec<DeviceTensor>,
 }
 
 impl TrainingGraph {
     /// Adds the way back to the forward pass of `task`, and the sums so far where a step has several micro-batches.
     pub(super) fn new(task: &Task, accumulation: u64) -> Result<Self> {
-        let mut forward = task.graph.clone();
+        Self::of(&task.graph, task, accumulation)
+    }
+
+    /// The same for the graph without dropout, in single batches; none where there is no such graph.
+    pub(super) fn for_evaluation(task: &Task) -> Result<Option<Self>> {
+        task.evaluation.as_ref().map(|graph| Self::of(graph, task, 1)).transpose()
+    }
+
+    fn of(graph: &Graph, task: &Task, accumulation: u64) -> Result<Self> {
+        let mut forward = graph.clone();
         let named = |name: &str| forward.inputs.iter().copied().find(|input| forward.name_of(*input) == name);
         let wanted: Vec<Value> = task
             .parameters
             .iter()
-            .map(|(name, _)| named(name).ok_or_else(|| Error::internal(format!("the graph has no input `{name}`"))))
+            .map(|Parameter { name, .. }| {
+                named(name).ok_or_else(|| Error::internal(format!("the graph has no input `{name}`")))
+            })
             .collect::<Result<_>>()?;
         let loss = forward.outputs.iter().copied().find(|output| forward.name_of(*output) == LOSS);
         let loss = loss.ok_or_else(|| Error::internal(format!("the graph has no output `{LOSS}`")))?;
@@ -57,13 +68,13 @@ impl TrainingGraph {
         let mut builder = Builder::resume(forward);
         let found = gradients(&mut builder, loss, &wanted, &task.recomputed)?;
         let mut reached = Vec::new();
-        for (index, ((name, tensor), gradient)) in task.parameters.iter().zip(found).enumerate() {
+        for (index, (Parameter { name, start, .. }, gradient)) in task.parameters.iter().zip(found).enumerate() {
             let Some(gradient) = gradient else { continue };
             let gradient = match accumulation {
                 1 => gradient,
                 _ => {
                     // Its sizes are open: the first micro-batch adds to a single zero.
-                    let ty = Type::new(DType::F32, vec![Dim::Unknown; tensor.shape().len()]);
+                    let ty = Type::new(DType::F32, vec![Dim::Unknown; start.shape().len()]);
                     let sum = builder.input(&format!("sum/{name}"), ty)?;
                     builder.add(sum, gradient)?
                 }
@@ -84,14 +95,14 @@ impl Accumulator {
     pub(super) fn new(runtime: &Runtime, options: &SessionOptions, task: &Task, graph: &TrainingGraph) -> Result<Self> {
         let session = Session::new(runtime, &graph.graph, &task.folder, options)?;
         let (mut gradients, mut sums) = (Vec::new(), Vec::new());
-        for (name, tensor) in graph.reached.iter().map(|index| &task.parameters[*index]) {
+        for Parameter { name, start, .. } in graph.reached.iter().map(|index| &task.parameters[*index]) {
             gradients.push(format!("gradient/{name}"));
             if graph.summed {
-                let zero = Tensor::new(vec![1; tensor.shape().len()], vec![0f32])?;
+                let zero = Tensor::new(vec![1; start.shape().len()], vec![0f32])?;
                 sums.push((format!("sum/{name}"), runtime.tensor(zero)?));
             }
         }
-        let is_parameter = |name: &&str| task.parameters.iter().any(|(parameter, _)| parameter == name);
+        let is_parameter = |name: &&str| task.parameters.iter().any(|parameter| parameter.name == *name);
         let is_sum = |name: &&str| sums.iter().any(|(sum, _)| sum == name);
         let inputs = session.inputs().iter().map(String::as_str);
         let fed = inputs.filter(|name| !is_parameter(name) && !is_sum(name)).map(str::to_owned).collect();

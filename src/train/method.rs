@@ -1,27 +1,200 @@
-//! Fine-tuning methods: how a gradient becomes a new parameter, one row per method, by increasing complexity.
+//! Fine-tuning methods: how a gradient becomes a new parameter, one row per method.
+//!
+//! A step of a method has three parts. `measure` emits nodes that take numbers of each tensor, such as an inner product;
+//! `decide` turns the numbers of all tensors into those that the update needs, such as a projection strength, in double
+//! precision on the host; `update` emits the nodes that make the new tensor. A method has the parts that it needs, and
+//! takes the others from [`PLAIN`]. This is L1-SP, the pull towards the pre-trained weights by the sign of the deviation:
+//!
+//! ```
+//! use digrap_bench::error::Result;
+//! use digrap_bench::graph::Value;
+//! use digrap_bench::train::{Method, NOT_NEGATIVE, PLAIN, Setting, Site, Values};
+//!
+//! pub static L1_SP: Method = Method {
+//!     name: "l1-sp",
+//!     about: "gradient plus a constant pull towards the anchor",
+//!     settings: &[Setting {
+//!         name: "lambda",
+//!         about: "size of the pull",
+//!         values: Values::Number { default: 0.001, range: NOT_NEGATIVE },
+//!     }],
+//!     anchored: true,
+//!     update: l1_sp,
+//!     ..PLAIN
+//! };
+//!
+//! fn l1_sp(site: &mut Site) -> Result<Value> {
+//!     let (parameter, gradient, deviation) = (site.parameter()?, site.gradient()?, site.deviation()?);
+//!     let sign = site.builder.op("Sign", &[deviation], &[])?;
+//!     let pull = site.builder.scale(sign, site.setting("lambda")?)?;
+//!     let pulled = site.builder.add(gradient, pull)?;
+//!     site.base(parameter, pulled)
+//! }
+//! ```
 
-use super::optimizer::Optimizer;
-use crate::error::{Error, Result};
-use crate::graph::{Builder, Dim, Type, Value};
-use crate::tensor::DType;
+use super::numbers::Numbers;
+use super::rules::{digrap, ftp, l2_sp, mars, pcgrad, spd, tpgm};
+use super::setting::{ChosenMethod, Setting, Values};
+use super::site::Site;
+use crate::error::Result;
+use crate::graph::Value;
 
 /// One fine-tuning method.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Method {
     /// Its name on the command line and in tables.
     pub name: &'static str,
     /// What it does, in a line.
     pub about: &'static str,
+    /// What can be set about it.
+    pub settings: &'static [Setting],
+    /// The setting that holds tensors closer to their anchors the greater it is, if there is one: what a search for an
+    /// in-distribution accuracy turns.
+    pub strength: Option<&'static str>,
+    /// What trains.
+    pub selection: Selection,
+    /// Whether the run starts from the head that a linear probe has found.
+    pub probes_first: bool,
+    /// Whether it holds an anchor of each tensor. Then `dot`, `gradient_squares` and `deviation_squares` are measured,
+    /// and cosine, conflicts and distance are recorded.
+    pub anchored: bool,
+    /// Numbers that are recorded beside those.
+    pub recorded: &'static [&'static str],
+    /// Emits what takes numbers of one anchored tensor before any of them changes.
+    pub measure: fn(&mut Site) -> Result<()>,
+    /// Turns the numbers of all anchored tensors into those that the update asks for.
+    pub decide: fn(&Step, &mut [&mut Numbers]) -> Result<()>,
     /// Emits the update of one tensor; returns the new parameter.
-    pub update: fn(&mut UpdateSite) -> Result<Value>,
+    pub update: fn(&mut Site) -> Result<Value>,
+    /// The same for a tensor without an anchor.
+    pub unanchored: fn(&mut Site) -> Result<Value>,
+    /// What is learnt from validation batches after the update.
+    pub search: Option<Search>,
+    /// What is done with the start and the end of a run.
+    pub merge: Option<Merge>,
 }
 
-/// Every method.
-pub static METHODS: &[Method] = &[Method {
+/// What a method trains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Selection {
+    /// What was chosen.
+    Chosen,
+    /// The head.
+    Head,
+    /// Normalisation layers and the head.
+    NormsAndHead,
+}
+
+/// A step as methods see it when they decide.
+#[derive(Debug, Clone, Copy)]
+pub struct Step<'a> {
+    /// The method with its settings.
+    pub method: &'a ChosenMethod,
+    /// Its number, from 1.
+    pub number: u64,
+    /// Its learning rate.
+    pub learning_rate: f64,
+    /// What makes a number that is linear in [`Site::gradient_sum`] one of the gradient of the mean loss.
+    pub factor: f64,
+    /// In a search: rounds that are done.
+    pub round: u64,
+}
+
+/// How numbers of tensors are learnt on validation batches after an update, before the step is done.
+///
+/// The tensors are then those of the update. Each round takes the gradient of the loss of a validation batch where
+/// `project` puts them; when all rounds are done they are moved there.
+#[derive(Debug, Clone, Copy)]
+pub struct Search {
+    /// Rounds in a step.
+    pub rounds: fn(&Step) -> Result<u64>,
+    /// Emits the tensor as the numbers say: a trial, and in the end the new parameter.
+    pub project: fn(&mut Site) -> Result<Value>,
+    /// Emits what takes numbers of the gradient at the trial.
+    pub measure: fn(&mut Site) -> Result<()>,
+    /// Turns the numbers of all tensors into those of the next trial: once before the first and once after each.
+    pub decide: fn(&Step, &mut [&mut Numbers]) -> Result<()>,
+}
+
+/// What becomes of start and end of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Merge {
+    /// An interpolation between the two (WiSE-FT). The share of the end is the setting `alpha_finetuned`; under LoRA the
+    /// setting `space` says whether the merged weights are interpolated or the factors.
+    Interpolate,
+}
+
+/// A method that takes the optimiser's own step, for the parts that another does not need.
+pub const PLAIN: Method = Method {
     name: "vanilla",
     about: "the optimiser's own step",
-    update: |site| site.base(site.parameter, site.gradient),
-}];
+    settings: &[],
+    strength: None,
+    selection: Selection::Chosen,
+    probes_first: false,
+    anchored: false,
+    recorded: &[],
+    measure: |_| Ok(()),
+    decide: |_, _| Ok(()),
+    update: |site| site.base_step(),
+    unanchored: |site| site.base_step(),
+    search: None,
+    merge: None,
+};
+
+/// The head alone.
+pub const LINEAR_PROBE: Method = Method {
+    name: "linear-probe",
+    about: "trains the head alone (a tied one through both of its uses)",
+    selection: Selection::Head,
+    ..PLAIN
+};
+
+/// Every method.
+pub static METHODS: &[Method] = &[
+    PLAIN,
+    LINEAR_PROBE,
+    Method {
+        name: "partial-fusion",
+        about: "trains the normalisation layers and the head",
+        selection: Selection::NormsAndHead,
+        ..PLAIN
+    },
+    Method {
+        name: "lp-ft",
+        about: "linear probe first, then fine-tuning from its head (Kumar et al. 2022)",
+        probes_first: true,
+        ..PLAIN
+    },
+    Method { name: "lp-ft-c", about: "LP-FT whose second stage is L2-SP", probes_first: true, ..l2_sp::L2_SP },
+    l2_sp::L2_SP,
+    mars::PENALTY,
+    mars::CONSTRAINT,
+    Method {
+        name: "wise-ft",
+        about: "fine-tuning, then interpolation with the weights it started from (Wortsman et al. 2022)",
+        settings: &[
+            Setting {
+                name: "alpha_finetuned",
+                about: "share of the fine-tuned weights: 0 is where the run started, 1 where it ended",
+                values: Values::Number { default: 0.5, range: [0.0, 1.0] },
+            },
+            Setting {
+                name: "space",
+                about: "what is interpolated under LoRA: the merged weights, or each factor with its initial values",
+                values: Values::Word(&["merged", "factors"]),
+            },
+        ],
+        merge: Some(Merge::Interpolate),
+        ..PLAIN
+    },
+    tpgm::TPGM,
+    tpgm::CONTROLLED,
+    ftp::FTP,
+    spd::SPD,
+    pcgrad::PCGRAD,
+    digrap::DIGRAP,
+];
 
 /// The method of this name.
 ///
@@ -30,101 +203,4 @@ pub static METHODS: &[Method] = &[Method {
 /// Input error that names all methods and the nearest one.
 pub fn find(name: &str) -> Result<&'static Method> {
     crate::error::find_row(METHODS, "method", name, |method| vec![method.name])
-}
-
-/// A number that is the same for all tensors of a step, computed on the host in double precision.
-#[derive(Debug, Clone, Copy)]
-pub struct Scalar {
-    /// Its name, unique among those of a method and its optimiser.
-    pub name: &'static str,
-    /// Its value at a step.
-    pub at: fn(&Moment) -> f64,
-}
-
-/// An optimiser step as [`Scalar`]s see it.
-#[derive(Debug, Clone, Copy)]
-pub struct Moment<'a> {
-    /// Number of the step, from 1.
-    pub number: u64,
-    /// Its learning rate.
-    pub learning_rate: f64,
-    /// What turns gradients into steps.
-    pub optimizer: &'a Optimizer,
-}
-
-/// The update of one tensor while its graph is being written. All tensors are f32.
-pub struct UpdateSite<'a> {
-    /// Takes the nodes.
-    pub builder: &'a mut Builder,
-    /// The tensor before the step.
-    pub parameter: Value,
-    /// Gradient of the mean loss, clipped if that is asked for.
-    pub gradient: Value,
-    optimizer: &'a Optimizer,
-    ty: Type,
-    pub(super) plan: UpdatePlan,
-}
-
-/// What an update graph wants beside parameter and gradient, and what it gives beside the new parameter.
-#[derive(Debug, Default)]
-pub(super) struct UpdatePlan {
-    /// Numbers by step.
-    pub scalars: Vec<(Scalar, Value)>,
-    /// Tensors that a step hands to the next one, with their values before and after it. They start as zeros.
-    pub states: Vec<(&'static str, Value, Option<Value>)>,
-    /// Numbers to report, averaged over the tensors.
-    pub reports: Vec<(&'static str, Value)>,
-}
-
-impl<'a> UpdateSite<'a> {
-    /// Declares the parameter and the gradient's sum and factor; tensors have `rank` dimensions.
-    pub(super) fn new(builder: &'a mut Builder, optimizer: &'a Optimizer, rank: usize) -> Result<Self> {
-        let dims: Vec<Dim> = (0..rank).map(|axis| Dim::from(format!("size_{axis}").as_str())).collect();
-        let ty = Type::new(DType::F32, dims);
-        let parameter = builder.input("parameter", ty.clone())?;
-        let sum = builder.input("gradient", ty.clone())?;
-        let factor = builder.input("factor", Type::new(DType::F32, []))?;
-        let gradient = builder.mul(sum, factor)?;
-        Ok(Self { builder, parameter, gradient, optimizer, ty, plan: UpdatePlan::default() })
-    }
-
-    /// The optimiser's step from `parameter` along `gradient`: the new parameter. To be emitted once.
-    pub fn base(&mut self, parameter: Value, gradient: Value) -> Result<Value> {
-        let optimizer = self.optimizer;
-        optimizer.step(self, parameter, gradient)
-    }
-
-    /// A number of the step.
-    pub fn scalar(&mut self, scalar: Scalar) -> Result<Value> {
-        if let Some((_, value)) = self.plan.scalars.iter().find(|(known, _)| known.name == scalar.name) {
-            return Ok(*value);
-        }
-        let value = self.builder.input(&format!("scalar/{}", scalar.name), Type::new(DType::F32, []))?;
-        self.plan.scalars.push((scalar, value));
-        Ok(value)
-    }
-
-    /// What the last step kept under `name`: a tensor of the parameter's shape, zeros at the first step.
-    pub fn state(&mut self, name: &'static str) -> Result<Value> {
-        let value = self.builder.input(&format!("state/{name}"), self.ty.clone())?;
-        self.plan.states.push((name, value, None));
-        Ok(value)
-    }
-
-    /// Keeps `value` under `name` for the next step.
-    ///
-    /// # Errors
-    ///
-    /// Internal error if no state of this name was asked for.
-    pub fn keep(&mut self, name: &str, value: Value) -> Result<()> {
-        let state = self.plan.states.iter_mut().find(|(known, ..)| *known == name);
-        let (.., next) = state.ok_or_else(|| Error::internal(format!("the update has no state `{name}`")))?;
-        *next = Some(value);
-        Ok(())
-    }
-
-    /// Reports a number without dimensions; the run's metrics hold its mean over the tensors.
-    pub fn report(&mut self, name: &'static str, value: Value) {
-        self.plan.reports.push((name, value));
-    }
 }

@@ -11,21 +11,28 @@
 mod accumulate;
 mod loader;
 mod method;
+mod numbers;
 mod optimizer;
+mod rules;
 mod run;
 mod run_folder;
 mod schedule;
+mod setting;
+mod site;
 mod update;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use method::{METHODS, Method, Moment, Scalar, UpdateSite, find};
+pub use method::{LINEAR_PROBE, METHODS, Merge, Method, PLAIN, Search, Selection, Step, find};
+pub use numbers::Numbers;
 pub use optimizer::Optimizer;
 pub use run::{Run, Validate, train};
-pub use run_folder::{Best, SETTINGS, has_checkpoint, metrics};
+pub use run_folder::{Best, SETTINGS, has_checkpoint, metrics, state_settings};
 pub use schedule::{Position, Schedule};
+pub use setting::{Chosen, ChosenMethod, NOT_NEGATIVE, Setting, Values};
+pub use site::{Anchor, Moment, Role, Scalar, Site};
 
 use crate::error::{Error, Result};
 use crate::graph::Graph;
@@ -40,10 +47,25 @@ pub struct Task {
     pub graph: Graph,
     /// Where its external initialisers lie.
     pub folder: PathBuf,
-    /// The trained parameters with their start values in f32. The order is that of the updates.
-    pub parameters: Vec<(String, Tensor)>,
+    /// The same without dropout, for methods that learn on validation batches; none where there is no dropout.
+    pub evaluation: Option<Graph>,
+    /// The trained parameters.
+    pub parameters: Vec<Parameter>,
     /// Scopes of the graph that are computed once more on the way back, see [`crate::graph::gradients`].
     pub recomputed: Vec<String>,
+}
+
+/// A trained parameter.
+#[derive(Debug, Clone)]
+pub struct Parameter {
+    /// Its name, also that of the graph's input.
+    pub name: String,
+    /// Its value before the first step, in f32.
+    pub start: Tensor,
+    /// What it is for.
+    pub role: Role,
+    /// What methods that hold an anchor measure it from.
+    pub anchor: Anchor,
 }
 
 /// What the training graph is fed with at once.
@@ -72,7 +94,7 @@ pub struct Settings {
     /// What else decides the result, as far as the caller knows: weights, data, seed, number of threads and so on.
     pub subject: serde_json::Map<String, serde_json::Value>,
     /// How gradients become steps beside the optimiser.
-    pub method: &'static Method,
+    pub method: ChosenMethod,
     /// How gradients become steps.
     pub optimizer: Optimizer,
     /// The highest learning rate of the run.
@@ -100,7 +122,8 @@ impl Settings {
             "accumulation": self.accumulation,
             "clip": self.clip,
             "learning_rate": self.learning_rate,
-            "method": self.method.name,
+            "method": self.method.method.name,
+            "method_settings": self.method.settings(),
             "optimizer": self.optimizer,
             "schedule": self.schedule,
             "steps": self.steps,
@@ -229,8 +252,8 @@ pub struct Progress {
     pub gradient_norm: f64,
     /// Its samples.
     pub samples: u64,
-    /// What the method reports, as means over the tensors.
-    pub reports: BTreeMap<&'static str, f64>,
+    /// What the method records, as means over the anchored tensors.
+    pub recorded: BTreeMap<&'static str, f64>,
 }
 
 /// How a run ended.

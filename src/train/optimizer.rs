@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::method::{Moment, Scalar, UpdateSite};
+use super::site::{Moment, Scalar, Site};
 use crate::error::Result;
 use crate::graph::Value;
 
@@ -45,7 +45,7 @@ impl Optimizer {
     }
 
     /// Emits one step from `parameter` along `gradient`; returns the new parameter.
-    pub(super) fn step(&self, site: &mut UpdateSite, parameter: Value, gradient: Value) -> Result<Value> {
+    pub(super) fn step(&self, site: &mut Site, parameter: Value, gradient: Value) -> Result<Value> {
         match *self {
             Self::AdamW { betas, weight_decay, .. } => adamw(site, parameter, gradient, betas, weight_decay),
             Self::Sgd { momentum, nesterov, weight_decay } => {
@@ -106,19 +106,13 @@ fn corrections(moment: &Moment) -> [f64; 2] {
     }
 }
 
-fn adamw(
-    site: &mut UpdateSite,
-    parameter: Value,
-    gradient: Value,
-    betas: [f64; 2],
-    weight_decay: f64,
-) -> Result<Value> {
+fn adamw(site: &mut Site, parameter: Value, gradient: Value, betas: [f64; 2], weight_decay: f64) -> Result<Value> {
     let (old_first, old_second) = (site.state("first_moment")?, site.state("second_moment")?);
     let first = blend(site, old_first, gradient, betas[0])?;
     let square = site.builder.mul(gradient, gradient)?;
     let second = blend(site, old_second, square, betas[1])?;
-    site.keep("first_moment", first)?;
-    site.keep("second_moment", second)?;
+    site.keep("first_moment", first);
+    site.keep("second_moment", second);
     let kept = match weight_decay {
         0.0 => parameter,
         _ => {
@@ -135,17 +129,17 @@ fn adamw(
 }
 
 /// `beta old + (1 - beta) new`.
-fn blend(site: &mut UpdateSite, old: Value, new: Value, beta: f64) -> Result<Value> {
+fn blend(site: &mut Site, old: Value, new: Value, beta: f64) -> Result<Value> {
     let (old, new) = (site.builder.scale(old, beta as f32)?, site.builder.scale(new, (1.0 - beta) as f32)?);
     site.builder.add(old, new)
 }
 
 /// PyTorch starts the buffer with the first gradient, which is what a buffer of zeros gives.
-fn momentum_direction(site: &mut UpdateSite, gradient: Value, momentum: f32, nesterov: bool) -> Result<Value> {
+fn momentum_direction(site: &mut Site, gradient: Value, momentum: f32, nesterov: bool) -> Result<Value> {
     let old = site.state("momentum")?;
     let old = site.builder.scale(old, momentum)?;
     let buffer = site.builder.add(old, gradient)?;
-    site.keep("momentum", buffer)?;
+    site.keep("momentum", buffer);
     if !nesterov {
         return Ok(buffer);
     }

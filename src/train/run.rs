@@ -8,9 +8,12 @@ use serde_json::{Value, json};
 
 use super::accumulate::{Accumulator, Sums, TrainingGraph};
 use super::loader::Loader;
-use super::run_folder::{Best, Checkpoint, Named, RunFolder, START_ANEW};
-use super::update::{State, Step, Updater};
-use super::{Batches, Event, Outcome, Parameters, Progress, Settings, Task};
+use super::method::{Method, Search, Step};
+use super::numbers::Numbers;
+use super::run_folder::{Best, Checkpoint, Kept, Named, RunFolder, START_ANEW};
+use super::site::{Anchor, Kind, Moment};
+use super::update::{GRADIENT_SQUARES, Item, PARAMETER_SQUARES, Pass, RECORDED, Slot, Updater, complete, is_anchored};
+use super::{Batches, Event, Outcome, Parameter, Parameters, Progress, Settings, Task};
 use crate::error::{Error, Result};
 use crate::runtime::{DeviceTensor, Runtime, SessionOptions};
 use crate::tensor::Tensor;
@@ -29,6 +32,8 @@ pub struct Run<'a> {
     pub settings: &'a Settings,
     /// Where batches come from.
     pub batches: &'a dyn Batches,
+    /// Where methods that learn on validation batches take those from, counted from 0.
+    pub validation_batches: Option<&'a dyn Batches>,
     /// The folder of the run: settings, metrics, checkpoints.
     pub folder: &'a Path,
 }
@@ -49,7 +54,8 @@ pub fn train(run: &Run, task: Task, validate: &mut Validate, on_event: &mut dyn 
     let settings = run.settings;
     settings.check()?;
     let (folder, saved) = RunFolder::open(run.folder, &settings.deciding())?;
-    let shapes = task.parameters.iter().map(|(name, tensor)| (name.clone(), tensor.shape().to_vec())).collect();
+    let shape = |Parameter { name, start, .. }: &Parameter| (name.clone(), start.shape().to_vec());
+    let shapes = task.parameters.iter().map(shape).collect();
     if let Some(finished) = saved.as_ref().filter(|saved| saved.standing.step >= settings.steps) {
         return outcome(finished, shapes);
     }
@@ -58,9 +64,31 @@ pub fn train(run: &Run, task: Task, validate: &mut Validate, on_event: &mut dyn 
     let micro_step = |step: u64| step * settings.accumulation;
     let ahead = 2 * settings.workers.max(1) as u64;
     let loader = Loader::new(run.batches, micro_step(training.step), micro_step(settings.steps), ahead);
-    let around = Surroundings { loader: &loader, validate, on_event };
-    let finished = loader.during(settings.workers, || training.finish(around))?;
+    let finished = match validation_loader(run, training.step)? {
+        None => {
+            let around = Surroundings { loader: &loader, validation_loader: None, validate, on_event };
+            loader.during(settings.workers, || training.finish(around))?
+        }
+        Some(other) => {
+            let around = Surroundings { loader: &loader, validation_loader: Some(&other), validate, on_event };
+            other.during(1, || loader.during(settings.workers, || training.finish(around)))?
+        }
+    };
     outcome(&finished, shapes)
+}
+
+/// Makes the validation batches of the steps that are left, if the method learns on such.
+fn validation_loader<'a>(run: &Run<'a>, done: u64) -> Result<Option<Loader<'a>>> {
+    let method = &run.settings.method;
+    let Some(search) = method.method.search else { return Ok(None) };
+    let batches = run.validation_batches.ok_or_else(|| {
+        Error::input(format!("{} learns on validation batches, and there are none", method.method.name))
+    })?;
+    let taken = |steps: u64| -> Result<u64> {
+        let rounds = |number| (search.rounds)(&Step { method, number, learning_rate: 0.0, factor: 1.0, round: 0 });
+        (1..=steps).map(rounds).sum()
+    };
+    Ok(Some(Loader::new(batches, taken(done)?, taken(run.settings.steps)?, 2)))
 }
 
 /// The chosen parameters of a finished run.
@@ -78,11 +106,13 @@ fn outcome(checkpoint: &Checkpoint, shapes: Vec<(String, Vec<usize>)>) -> Result
 struct Training<'a> {
     settings: &'a Settings,
     accumulator: Accumulator,
+    /// For methods that learn on validation batches, where that takes another graph.
+    evaluation: Option<Accumulator>,
     updater: Updater,
     parameters: Parameters,
-    /// Positions of the parameters that the loss depends on, and what is kept of each.
+    /// Positions of the parameters that the loss depends on, and what belongs to each.
     reached: Vec<usize>,
-    states: Vec<State>,
+    slots: Vec<Slot>,
     folder: RunFolder,
     saved: Option<Checkpoint>,
     step: u64,
@@ -99,6 +129,7 @@ struct Taken {
 /// Where a training takes its batches, its scores and its audience from.
 struct Surroundings<'a, 'b> {
     loader: &'a Loader<'b>,
+    validation_loader: Option<&'a Loader<'b>>,
     validate: &'a mut Validate<'b>,
     on_event: &'a mut dyn FnMut(Event),
 }
@@ -111,60 +142,68 @@ impl<'a> Training<'a> {
         saved: Option<Checkpoint>,
         on_event: &mut dyn FnMut(Event),
     ) -> Result<Self> {
-        let graph = TrainingGraph::new(&task, run.settings.accumulation)?;
+        let settings = run.settings;
+        let graph = TrainingGraph::new(&task, settings.accumulation)?;
         let accumulator = Accumulator::new(run.runtime, run.options, &task, &graph)?;
+        let evaluation = match (settings.method.method.search, TrainingGraph::for_evaluation(&task)?) {
+            (Some(_), Some(graph)) => Some(Accumulator::new(run.runtime, run.options, &task, &graph)?),
+            _ => None,
+        };
         let others = (0..task.parameters.len()).filter(|index| !graph.reached.contains(index));
-        let unreached: Vec<String> = others.map(|index| task.parameters[index].0.clone()).collect();
+        let unreached: Vec<String> = others.map(|index| task.parameters[index].name.clone()).collect();
         if !unreached.is_empty() {
             on_event(Event::Unreached { parameters: unreached });
         }
-        let Settings { method, optimizer, .. } = *run.settings;
-        let ranks = graph.reached.iter().map(|index| task.parameters[*index].1.shape().len());
-        let updater = Updater::new(run.runtime, run.options.device, method, optimizer, ranks)?;
+        let kinds: Vec<Kind> = graph.reached.iter().map(|index| kind(&task.parameters[*index])).collect();
+        let options = run.options.for_updates();
+        let updater =
+            Updater::new(run.runtime, &options, &settings.method, &settings.optimizer, kinds.iter().copied())?;
+        // Where they are anchors, the start values stay on the device beside those that a checkpoint replaces them with.
+        let anchors: Vec<bool> =
+            kinds.iter().map(|kind| is_anchored(&settings.method, *kind) && kind.anchor == Anchor::Start).collect();
         let (mut step, mut best) = (0, None);
+        let mut start = BTreeMap::new();
         if let Some(checkpoint) = &saved {
             (step, best) = (checkpoint.standing.step, checkpoint.standing.best);
             let mut stored = checkpoint.parameters()?;
-            for (name, tensor) in &mut task.parameters {
-                *tensor = take(&mut stored, name, tensor.shape())?;
+            for (index, Parameter { name, start: tensor, .. }) in task.parameters.iter_mut().enumerate() {
+                let value = take(&mut stored, name, tensor.shape())?;
+                start.insert(index, std::mem::replace(tensor, value));
             }
             on_event(Event::Resumed { step });
         }
-        let parameters = Parameters::new(run.runtime, task.parameters)?;
-        let (reached, states) = (graph.reached, Vec::new());
-        let mut training = Self {
-            settings: run.settings,
-            accumulator,
-            updater,
-            parameters,
-            reached,
-            states,
-            folder,
-            saved,
-            step,
-            best,
-        };
-        training.states = training.kept(run.runtime)?;
+        let named = task.parameters.into_iter().map(|parameter| (parameter.name, parameter.start)).collect();
+        let parameters = Parameters::new(run.runtime, named)?;
+        let mut slots = Vec::with_capacity(kinds.len());
+        for ((index, kind), anchored) in graph.reached.iter().zip(kinds).zip(anchors) {
+            let tensor = &parameters.tensors[*index];
+            let anchor = match start.remove(index) {
+                _ if !anchored => None,
+                Some(before) => Some(Arc::new(run.runtime.tensor(before)?)),
+                None => Some(Arc::clone(tensor)),
+            };
+            let states = updater.fresh_states(kind, tensor)?;
+            slots.push(Slot { kind, anchor, states, numbers: Numbers::default(), sums: Numbers::default() });
+        }
+        let reached = graph.reached;
+        let mut training =
+            Self { settings, accumulator, evaluation, updater, parameters, reached, slots, folder, saved, step, best };
+        training.restore(run.runtime)?;
         Ok(training)
     }
 
-    /// What is kept of each parameter: from the checkpoint, or fresh.
-    fn kept(&self, runtime: &Runtime) -> Result<Vec<State>> {
-        let mut stored = self.saved.as_ref().map(Checkpoint::state).transpose()?;
-        let mut states = Vec::with_capacity(self.reached.len());
-        for index in &self.reached {
-            let (name, tensor) = (&self.parameters.names[*index], &self.parameters.tensors[*index]);
-            let Some(stored) = &mut stored else {
-                states.push(self.updater.fresh_state(tensor)?);
-                continue;
-            };
-            let shape = tensor.shape();
-            let names = self.updater.states(shape.len())?.into_iter();
-            let state =
-                names.map(|state| Ok(Arc::new(runtime.tensor(take(stored, &state_name(state, name), &shape)?)?)));
-            states.push(state.collect::<Result<_>>()?);
+    /// Takes what belongs to each parameter from the checkpoint.
+    fn restore(&mut self, runtime: &Runtime) -> Result<()> {
+        let Some(saved) = &self.saved else { return Ok(()) };
+        let (mut stored, mut numbers) = (saved.state()?, saved.numbers()?);
+        for (index, slot) in self.reached.iter().zip(&mut self.slots) {
+            let (name, shape) = (&self.parameters.names[*index], self.parameters.tensors[*index].shape());
+            for (state, place) in self.updater.states(slot.kind)?.iter().zip(&mut slot.states) {
+                *place = Arc::new(runtime.tensor(take(&mut stored, &state_name(state, name), &shape)?)?);
+            }
+            [slot.numbers, slot.sums] = numbers.remove(name).unwrap_or_default();
         }
-        Ok(states)
+        Ok(())
     }
 
     /// Takes the steps that are left; returns the last checkpoint.
@@ -178,6 +217,7 @@ impl<'a> Training<'a> {
                 self.check_parameters(&taken)?;
             }
             if ends {
+                self.log_tensors()?;
                 self.validate(&mut around)?;
             }
             if saves {
@@ -192,29 +232,27 @@ impl<'a> Training<'a> {
         let position = self.settings.position(self.step);
         let learning_rate = self.settings.schedule.rate(self.settings.learning_rate, &position);
         let mut taken = Taken { number: self.step + 1, learning_rate, ids: Vec::new() };
-        let mut sums = Sums::default();
-        for _ in 0..self.settings.accumulation {
-            let mut batch = around.loader.next()?;
-            let ids = std::mem::take(&mut batch.ids);
-            let loss = self.accumulator.add(batch, &self.parameters, &mut sums)?;
-            if !loss.is_finite() {
-                return Err(self.diverged("loss", loss, &Taken { ids, ..taken }));
-            }
-            taken.ids.extend(ids);
-        }
-        if sums.count == 0 {
-            return Err(Error::input(format!("nothing to learn from: step {} has no supervised token", taken.number))
-                .caused_by(listed(&taken.ids)));
-        }
+        let sums = self.accumulate(&mut taken, around.loader)?;
         let mean = 1.0 / sums.count as f64;
-        let gradient_norm = self.updater.norm(&sums.gradients)? * mean;
+        let mut moment =
+            Moment { number: taken.number, learning_rate, factor: mean, optimizer: &self.settings.optimizer };
+        let gradients: Vec<Arc<DeviceTensor>> = sums.gradients.into_iter().map(Arc::new).collect();
+        self.pass(Pass::Measure, &moment, gradients.iter().cloned().map(Some))?;
+        let gradient_norm = self.norm(GRADIENT_SQUARES) * mean;
         if !gradient_norm.is_finite() {
             return Err(self.diverged("norm of the gradients", gradient_norm, &taken));
         }
         // As `torch.nn.utils.clip_grad_norm_` does.
-        let clipping = self.settings.clip.map_or(1.0, |most| (most / (gradient_norm + 1e-6)).min(1.0));
-        let step = Step { number: taken.number, learning_rate, factor: mean * clipping };
-        let reports = self.update(&step, sums.gradients)?;
+        moment.factor *= self.settings.clip.map_or(1.0, |most| (most / (gradient_norm + 1e-6)).min(1.0));
+        let step = self.method_step(&moment, 0);
+        for slot in &mut self.slots {
+            complete(&step, is_anchored(step.method, slot.kind), &mut slot.numbers);
+        }
+        self.decide(self.settings.method.method.decide, &step)?;
+        self.pass(Pass::Update, &moment, gradients.into_iter().map(Some))?;
+        if let Some(search) = self.settings.method.method.search {
+            self.search(search, &moment, around)?;
+        }
         self.step += 1;
         let progress = Progress {
             step: self.step,
@@ -224,25 +262,128 @@ impl<'a> Training<'a> {
             learning_rate,
             gradient_norm,
             samples: sums.samples,
-            reports,
+            recorded: self.record(),
         };
         self.folder.log(&record(&progress))?;
         (around.on_event)(Event::Stepped(progress));
         Ok(taken)
     }
 
+    /// The sums of a step.
+    fn accumulate(&mut self, taken: &mut Taken, loader: &Loader) -> Result<Sums> {
+        let mut sums = Sums::default();
+        for _ in 0..self.settings.accumulation {
+            let mut batch = loader.next()?;
+            let ids = std::mem::take(&mut batch.ids);
+            let loss = self.accumulator.add(batch, &self.parameters, &mut sums)?;
+            if !loss.is_finite() {
+                let Taken { number, learning_rate, .. } = *taken;
+                return Err(self.diverged("loss", loss, &Taken { number, learning_rate, ids }));
+            }
+            taken.ids.extend(ids);
+        }
+        if sums.count == 0 {
+            return Err(Error::input(format!("nothing to learn from: step {} has no supervised token", taken.number))
+                .caused_by(listed(&taken.ids)));
+        }
+        Ok(sums)
+    }
+
+    fn method_step(&self, moment: &Moment, round: u64) -> Step<'a> {
+        let Moment { number, learning_rate, factor, .. } = *moment;
+        Step { method: &self.settings.method, number, learning_rate, factor, round }
+    }
+
+    /// Lets the method decide on the numbers of all anchored tensors.
+    fn decide(&mut self, decide: fn(&Step, &mut [&mut Numbers]) -> Result<()>, step: &Step) -> Result<()> {
+        let anchored = self.slots.iter_mut().filter(|slot| is_anchored(step.method, slot.kind));
+        let mut numbers: Vec<&mut Numbers> = anchored.map(|slot| &mut slot.numbers).collect();
+        decide(step, &mut numbers)
+    }
+
+    /// Runs a pass over the parameters that the loss depends on.
+    fn pass(
+        &mut self,
+        pass: Pass,
+        moment: &Moment,
+        gradients: impl Iterator<Item = Option<Arc<DeviceTensor>>>,
+    ) -> Result<()> {
+        let Self { updater, parameters, reached, slots, .. } = self;
+        updater.run(pass, moment, items(&mut parameters.tensors, reached, slots, gradients))
+    }
+
+    /// Learns numbers of the tensors on validation batches, and puts the tensors where they say.
+    fn search(&mut self, search: Search, moment: &Moment, around: &Surroundings) -> Result<()> {
+        let rounds = (search.rounds)(&self.method_step(moment, 0))?;
+        self.decide(search.decide, &self.method_step(moment, 0))?;
+        for round in 1..=rounds {
+            let mut trial = self.parameters.clone();
+            let none = || std::iter::repeat_with(|| None);
+            let Self { updater, reached, slots, .. } = self;
+            updater.run(Pass::Project, moment, items(&mut trial.tensors, reached, slots, none()))?;
+            let batch = match around.validation_loader {
+                Some(loader) => loader.next()?,
+                None => return Err(Error::internal("a search without validation batches")),
+            };
+            let mut sums = Sums::default();
+            let accumulator = self.evaluation.as_mut().unwrap_or(&mut self.accumulator);
+            accumulator.add(batch, &trial, &mut sums)?;
+            drop(trial);
+            self.pass(Pass::MeasureTrial, moment, sums.gradients.into_iter().map(Arc::new).map(Some))?;
+            let factor = 1.0 / sums.count.max(1) as f64;
+            self.decide(search.decide, &self.method_step(&Moment { factor, ..*moment }, round))?;
+        }
+        self.pass(Pass::Project, moment, std::iter::repeat_with(|| None))
+    }
+
+    /// The root of the sum of these numbers of all tensors.
+    fn norm(&self, squares: &str) -> f64 {
+        self.slots.iter().map(|slot| slot.numbers.get(squares)).sum::<f64>().sqrt()
+    }
+
     /// What is kept can be gone on with.
     fn check_parameters(&mut self, taken: &Taken) -> Result<()> {
-        let norm = self.updater.norm(self.reached.iter().map(|index| &*self.parameters.tensors[*index]))?;
+        let Taken { number, learning_rate, .. } = *taken;
+        let moment = Moment { number, learning_rate, factor: 1.0, optimizer: &self.settings.optimizer };
+        self.pass(Pass::Check, &moment, std::iter::repeat_with(|| None))?;
+        let norm = self.norm(PARAMETER_SQUARES);
         if norm.is_finite() { Ok(()) } else { Err(self.diverged("norm of the parameters", norm, taken)) }
     }
 
-    fn update(&mut self, step: &Step, gradients: Vec<DeviceTensor>) -> Result<BTreeMap<&'static str, f64>> {
-        let mut reached = self.reached.iter().copied().peekable();
-        let tensors = self.parameters.tensors.iter_mut().enumerate();
-        let tensors = tensors.filter(|(index, _)| reached.next_if_eq(index).is_some()).map(|(_, tensor)| tensor);
-        let tensors = tensors.zip(&mut self.states).zip(gradients);
-        self.updater.apply(step, tensors.map(|((tensor, state), gradient)| (tensor, state, gradient)))
+    /// Adds what the method records to the sums of the epoch; returns the means over the tensors.
+    fn record(&mut self) -> BTreeMap<&'static str, f64> {
+        let chosen = &self.settings.method;
+        let anchored = self.slots.iter_mut().filter(|slot| is_anchored(chosen, slot.kind));
+        let (mut means, mut count) = (BTreeMap::new(), 0.0);
+        for slot in anchored {
+            count += 1.0;
+            for name in recorded(chosen.method) {
+                let value = slot.numbers.get(name);
+                slot.sums.set(name, slot.sums.get(name) + value);
+                *means.entry(name).or_insert(0.0) += value;
+            }
+        }
+        means.into_iter().map(|(name, sum)| (name, sum / count)).collect()
+    }
+
+    /// Writes the means over the steps of the epoch, tensor by tensor.
+    fn log_tensors(&mut self) -> Result<()> {
+        let epoch = self.settings.position(self.step - 1).epoch();
+        let steps = (self.step - epoch * self.settings.steps_per_epoch) as f64;
+        let mut tensors = serde_json::Map::new();
+        for (index, slot) in self.reached.iter().zip(&mut self.slots) {
+            let sums = std::mem::take(&mut slot.sums);
+            if !is_anchored(&self.settings.method, slot.kind) {
+                continue;
+            }
+            let names = recorded(self.settings.method.method);
+            let means = names.map(|name| (name.to_owned(), json!(sums.get(name) / steps)));
+            tensors.insert(self.parameters.names[*index].clone(), Value::Object(means.collect()));
+        }
+        if tensors.is_empty() {
+            return Ok(());
+        }
+        self.folder.log(&json!({"step": self.step, "epoch": epoch, "tensors": tensors}))
     }
 
     fn validate(&mut self, around: &mut Surroundings) -> Result<()> {
@@ -262,16 +403,18 @@ impl<'a> Training<'a> {
 
     fn save(&mut self) -> Result<()> {
         let parameters: Named = self.parameters.iter().map(|(name, tensor)| (name.to_owned(), &**tensor)).collect();
-        let mut state = Named::new();
+        let (mut state, mut numbers) = (Named::new(), BTreeMap::new());
         // Nothing comes after the last step, and the state is larger than the parameters.
         let continued = self.step < self.settings.steps;
-        for (index, kept) in self.reached.iter().zip(&self.states).filter(|_| continued) {
-            let (name, tensor) = (&self.parameters.names[*index], &self.parameters.tensors[*index]);
-            let names = self.updater.states(tensor.shape().len())?.into_iter();
-            state.extend(names.zip(kept).map(|(part, kept)| (state_name(part, name), &**kept)));
+        for (index, slot) in self.reached.iter().zip(&self.slots).filter(|_| continued) {
+            let name = &self.parameters.names[*index];
+            let states = self.updater.states(slot.kind)?.iter().zip(&slot.states);
+            state.extend(states.map(|(part, kept)| (state_name(part, name), &**kept)));
+            numbers.insert(name.clone(), [slot.numbers.clone(), slot.sums.clone()]);
         }
+        let kept = Kept { parameters, state, numbers };
         let before = self.saved.as_ref();
-        self.saved = Some(self.folder.save((self.step, self.best), &parameters, &state, before)?);
+        self.saved = Some(self.folder.save((self.step, self.best), &kept, before)?);
         Ok(())
     }
 
@@ -283,6 +426,29 @@ impl<'a> Training<'a> {
             .caused_by(listed(ids))
             .hint(format!("look at these samples, or use a lower learning rate or clipped gradients{kept}"))
     }
+}
+
+fn kind(parameter: &Parameter) -> Kind {
+    Kind { rank: parameter.start.shape().len(), role: parameter.role, anchor: parameter.anchor }
+}
+
+/// The parameters that the loss depends on, with what belongs to each.
+fn items<'t>(
+    tensors: &'t mut [Arc<DeviceTensor>],
+    reached: &[usize],
+    slots: &'t mut [Slot],
+    gradients: impl Iterator<Item = Option<Arc<DeviceTensor>>>,
+) -> Vec<Item<'t>> {
+    let mut reached = reached.iter().copied().peekable();
+    let tensors = tensors.iter_mut().enumerate();
+    let tensors = tensors.filter(|(index, _)| reached.next_if_eq(index).is_some()).map(|(_, tensor)| tensor);
+    let tensors = tensors.zip(slots).zip(gradients);
+    tensors.map(|((tensor, slot), gradient)| Item { slot, tensor, gradient }).collect()
+}
+
+/// What a method records of an anchored tensor.
+fn recorded(method: &Method) -> impl Iterator<Item = &'static str> {
+    method.recorded.iter().copied().chain(RECORDED)
 }
 
 fn state_name(state: &str, parameter: &str) -> String {
@@ -307,7 +473,7 @@ fn record(progress: &Progress) -> Value {
         "gradient_norm": progress.gradient_norm,
         "samples": progress.samples,
     });
-    for (name, value) in &progress.reports {
+    for (name, value) in &progress.recorded {
         record[*name] = json!(value);
     }
     record

@@ -3,7 +3,7 @@
 //! ```text
 //! settings.json          what decides the result; written once
 //! metrics.jsonl          one line per step and per validation
-//! checkpoint/<step>/     parameters.safetensors, state.safetensors, best.safetensors, checkpoint.json
+//! checkpoint/<step>/     parameters.safetensors, state.safetensors, numbers.json, best.safetensors, checkpoint.json
 //! ```
 //!
 //! A checkpoint is written under a hidden name, brought to the disk and then renamed; only then the one before it is
@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
+use super::numbers::Numbers;
 use crate::error::{Error, Result};
 use crate::runtime::DeviceTensor;
 use crate::tensor::{DType, Tensor};
@@ -34,6 +35,7 @@ const CHECKPOINTS: &str = "checkpoint";
 const PARTIAL: &str = ".partial";
 const PARAMETERS: &str = "parameters.safetensors";
 const STATE: &str = "state.safetensors";
+const NUMBERS: &str = "numbers.json";
 const BEST: &str = "best.safetensors";
 const ABOUT: &str = "checkpoint.json";
 
@@ -82,6 +84,15 @@ pub(super) struct Checkpoint {
 /// Tensors to be written, by name.
 pub(super) type Named<'a> = Vec<(String, &'a DeviceTensor)>;
 
+/// What a checkpoint holds.
+pub(super) struct Kept<'a> {
+    pub parameters: Named<'a>,
+    /// What method and optimiser keep from step to step.
+    pub state: Named<'a>,
+    /// Numbers and sums by parameter.
+    pub numbers: BTreeMap<String, [Numbers; 2]>,
+}
+
 impl RunFolder {
     /// Opens the folder of a run, making it where it is not there, and finds the newest checkpoint.
     ///
@@ -122,8 +133,7 @@ impl RunFolder {
     pub(super) fn save(
         &mut self,
         (step, best): (u64, Option<Best>),
-        parameters: &Named,
-        state: &Named,
+        kept: &Kept,
         before: Option<&Checkpoint>,
     ) -> Result<Checkpoint> {
         self.metrics.sync_data().map_err(|cause| self.cannot_write(METRICS, cause))?;
@@ -131,7 +141,7 @@ impl RunFolder {
         let (partial, folder) = (checkpoints.join(PARTIAL), checkpoints.join(step.to_string()));
         let standing = Standing { step, best, metrics_length: self.metrics_length, settings: self.settings.clone() };
         let before = before.map(|checkpoint| checkpoint.folder.as_path());
-        let written = remove(&partial).and_then(|()| write(&partial, &standing, parameters, state, before));
+        let written = remove(&partial).and_then(|()| write(&partial, &standing, kept, before));
         let placed = written.and_then(|()| {
             fs::rename(&partial, &folder)?;
             File::open(&checkpoints)?.sync_all()
@@ -171,9 +181,17 @@ impl Checkpoint {
         read(&self.folder.join(PARAMETERS))
     }
 
-    /// What the optimiser kept.
+    /// What method and optimiser kept.
     pub(super) fn state(&self) -> Result<BTreeMap<String, Tensor>> {
         read(&self.folder.join(STATE))
+    }
+
+    /// Numbers and sums by parameter.
+    pub(super) fn numbers(&self) -> Result<BTreeMap<String, [Numbers; 2]>> {
+        let path = self.folder.join(NUMBERS);
+        let within = || Error::input(format!("cannot read `{}`", path.display())).hint(START_ANEW);
+        let bytes = fs::read(&path).map_err(|cause| within().caused_by(cause))?;
+        serde_json::from_slice(&bytes).map_err(|cause| within().caused_by(cause))
     }
 }
 
@@ -187,6 +205,14 @@ fn lock(file: &File) -> std::result::Result<(), TryLockError> {
             outcome => return outcome,
         }
     }
+}
+
+/// Writes the settings of a run without a loop into its folder.
+///
+/// # Errors
+/// Input error if the folder is of other settings and `is_done`, or cannot be written.
+pub fn state_settings(folder: &Path, settings: &Value, is_done: bool) -> Result<()> {
+    check_settings(folder, settings, &format!("{settings:#}\n"), is_done)
 }
 
 /// Compares the settings with those of the folder, which has them from now on. Only a run with a checkpoint has
@@ -301,16 +327,11 @@ fn cut(metrics: &File, path: &Path, length: u64) -> Result<()> {
     if found == length { Ok(()) } else { metrics.set_len(length).map_err(within) }
 }
 
-fn write(
-    folder: &Path,
-    standing: &Standing,
-    parameters: &Named,
-    state: &Named,
-    before: Option<&Path>,
-) -> io::Result<()> {
+fn write(folder: &Path, standing: &Standing, kept: &Kept, before: Option<&Path>) -> io::Result<()> {
     fs::create_dir(folder)?;
-    write_tensors(&folder.join(PARAMETERS), parameters)?;
-    write_tensors(&folder.join(STATE), state)?;
+    write_tensors(&folder.join(PARAMETERS), &kept.parameters)?;
+    write_tensors(&folder.join(STATE), &kept.state)?;
+    write_json(&folder.join(NUMBERS), &kept.numbers)?;
     if let Some(best) = standing.best {
         let file = match before {
             Some(before) if best.step != standing.step => before.join(BEST),
@@ -318,10 +339,14 @@ fn write(
         };
         link(&file, &folder.join(BEST))?;
     }
-    let mut about = File::create(folder.join(ABOUT))?;
-    about.write_all(serde_json::to_string_pretty(standing)?.as_bytes())?;
-    about.sync_all()?;
+    write_json(&folder.join(ABOUT), standing)?;
     File::open(folder)?.sync_all()
+}
+
+fn write_json(path: &Path, value: &impl Serialize) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(serde_json::to_string_pretty(value)?.as_bytes())?;
+    file.sync_all()
 }
 
 /// Gives a file a second name, or copies it where a disk has no such thing.

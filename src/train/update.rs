@@ -1,164 +1,242 @@
 //! Gradients to new parameters, tensor by tensor on the device.
 //!
-//! One session serves all tensors of a rank, whatever their sizes. Each tensor is replaced before the next one is
-//! looked at, so that old and new values are there for one tensor at a time and not for the whole model.
+//! One session serves all tensors of a kind, whatever their sizes. Each tensor is replaced before the next one is looked
+//! at, so that old and new values are there for a few tensors at a time and not for the whole model. Where a session per
+//! thread is worth it, the threads take the tensors in turn; no number depends on which thread took which.
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use super::method::{Method, Moment, Scalar, UpdatePlan, UpdateSite};
+use super::method::{self, Method};
+use super::numbers::Numbers;
 use super::optimizer::Optimizer;
+use super::setting::ChosenMethod;
+use super::site::{Anchor, Kind, Moment, Site, Source, Stage, Target};
 use crate::error::{Error, Result};
-use crate::graph::{Builder, Dim, Graph, Type};
-use crate::runtime::{Device, DeviceTensor, Runtime, Session, SessionOptions, Sharing};
-use crate::tensor::{DType, Tensor};
+use crate::graph::Value;
+use crate::runtime::{DeviceTensor, Runtime, Session, SessionOptions};
+use crate::tensor::Tensor;
 
-/// What a method keeps of one tensor from step to step, in the order of the update's states.
-pub(super) type State = Vec<Arc<DeviceTensor>>;
+/// What belongs to a trained tensor beside its values.
+pub(super) struct Slot {
+    pub kind: Kind,
+    /// The values before the first step, if they are the anchor.
+    pub anchor: Option<Arc<DeviceTensor>>,
+    /// What the method and its optimiser keep, in the order of [`Updater::states`].
+    pub states: Vec<Arc<DeviceTensor>>,
+    pub numbers: Numbers,
+    /// Sums of what is recorded, over the steps of the epoch.
+    pub sums: Numbers,
+}
 
-/// Runs updates.
+/// A trained tensor in a pass.
+pub(super) struct Item<'t> {
+    pub slot: &'t mut Slot,
+    pub tensor: &'t mut Arc<DeviceTensor>,
+    pub gradient: Option<Arc<DeviceTensor>>,
+}
+
+/// A pass over the tensors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Pass {
+    /// Takes numbers of tensors and their gradients.
+    Measure,
+    /// Replaces the tensors.
+    Update,
+    /// Puts the tensors where the numbers of a search say.
+    Project,
+    /// Takes numbers of the gradients at a trial of a search.
+    MeasureTrial,
+    /// Takes the squares of the tensors themselves.
+    Check,
+}
+
+/// Runs passes.
 pub(super) struct Updater {
     runtime: Runtime,
-    optimizer: Optimizer,
-    sessions: BTreeMap<usize, RankSessions>,
+    states: BTreeMap<Kind, Vec<&'static str>>,
+    workers: Vec<Worker>,
+    /// Which of a worker's sessions runs a pass over a kind. Kinds that a method does not tell apart share one.
+    chosen: BTreeMap<(Pass, Kind), usize>,
+    graphs: Vec<Vec<u8>>,
+    /// Numbers by step that the graphs ask for.
+    scalars: Vec<super::site::Scalar>,
 }
 
-struct RankSessions {
-    norm: Session,
-    update: Session,
-    names: Names,
-}
+/// The sessions of one thread.
+type Worker = Vec<Prepared>;
 
-/// Names of inputs and outputs of an update graph.
-struct Names {
-    scalars: Vec<(Scalar, String)>,
-    states: Vec<StateNames>,
-    reports: Vec<(&'static str, String)>,
-}
-
-struct StateNames {
-    name: &'static str,
-    before: String,
-    after: String,
-}
-
-/// What one step does to all tensors.
-pub(super) struct Step {
-    /// Its number, from 1.
-    pub number: u64,
-    /// Its learning rate.
-    pub learning_rate: f64,
-    /// What the sums of gradients are multiplied by.
-    pub factor: f64,
+struct Prepared {
+    session: Session,
+    inputs: Vec<(String, Source)>,
+    outputs: Vec<(String, Target)>,
 }
 
 impl Updater {
-    /// Prepares the updates of tensors with these numbers of dimensions. All sessions share the threads of the runtime.
+    /// Prepares the passes over tensors of these kinds, for as many threads as `options` has entries.
     pub(super) fn new(
         runtime: &Runtime,
-        device: Device,
-        method: &Method,
-        optimizer: Optimizer,
-        ranks: impl IntoIterator<Item = usize>,
+        options: &[SessionOptions],
+        chosen: &ChosenMethod,
+        optimizer: &Optimizer,
+        kinds: impl IntoIterator<Item = Kind>,
     ) -> Result<Self> {
-        let options = SessionOptions { device, sharing: Sharing::Operators };
-        let mut sessions = BTreeMap::new();
-        for rank in ranks {
-            if sessions.contains_key(&rank) {
+        let mut updater = Self {
+            runtime: runtime.clone(),
+            states: BTreeMap::new(),
+            workers: options.iter().map(|_| Worker::new()).collect(),
+            chosen: BTreeMap::new(),
+            graphs: Vec::new(),
+            scalars: Vec::new(),
+        };
+        for kind in kinds {
+            if updater.states.contains_key(&kind) {
                 continue;
             }
-            let session = |graph: &Graph| Session::new(runtime, graph, Path::new("."), &options);
-            let (graph, names) = update_graph(method, &optimizer, rank)?;
-            sessions.insert(rank, RankSessions { norm: session(&norm_graph(rank)?)?, update: session(&graph)?, names });
+            let mut states = Vec::new();
+            for pass in passes(chosen.method) {
+                let stage = Stage::new((chosen, optimizer, kind), &mut states, &|site| emit(chosen, pass, kind, site))?;
+                updater.prepare((pass, kind), &stage, options)?;
+            }
+            updater.states.insert(kind, states);
         }
-        Ok(Self { runtime: runtime.clone(), optimizer, sessions })
+        Ok(updater)
     }
 
-    /// Names of what the update keeps of a tensor with `rank` dimensions.
-    pub(super) fn states(&self, rank: usize) -> Result<Vec<&'static str>> {
-        let sessions = self.sessions.get(&rank).ok_or_else(|| no_session(rank))?;
-        Ok(sessions.names.states.iter().map(|state| state.name).collect())
+    fn prepare(&mut self, key: (Pass, Kind), stage: &Stage, options: &[SessionOptions]) -> Result<()> {
+        for (_, source) in &stage.inputs {
+            if let Source::Step(scalar) = source
+                && self.scalars.iter().all(|known| known.name != scalar.name)
+            {
+                self.scalars.push(*scalar);
+            }
+        }
+        // A pass that does nothing is none.
+        if stage.outputs.is_empty() {
+            return Ok(());
+        }
+        let bytes = stage.graph.to_onnx();
+        let known = self.graphs.iter().position(|graph| *graph == bytes);
+        self.chosen.insert(key, known.unwrap_or(self.graphs.len()));
+        if known.is_some() {
+            return Ok(());
+        }
+        self.graphs.push(bytes);
+        for (worker, options) in self.workers.iter_mut().zip(options) {
+            let session = Session::new(&self.runtime, &stage.graph, Path::new("."), options)?;
+            let (inputs, outputs) = (stage.inputs.clone(), stage.outputs.clone());
+            worker.push(Prepared { session, inputs, outputs });
+        }
+        Ok(())
+    }
+
+    /// Names of what is kept of a tensor of this kind.
+    pub(super) fn states(&self, kind: Kind) -> Result<&[&'static str]> {
+        self.states.get(&kind).map(Vec::as_slice).ok_or_else(|| Error::internal(format!("no update for {kind:?}")))
     }
 
     /// What is kept of a tensor before the first step.
-    pub(super) fn fresh_state(&self, tensor: &DeviceTensor) -> Result<State> {
+    pub(super) fn fresh_states(&self, kind: Kind, tensor: &DeviceTensor) -> Result<Vec<Arc<DeviceTensor>>> {
         let shape = tensor.shape();
         let size = shape.iter().product();
         let zeros = || Ok(Arc::new(self.runtime.tensor(Tensor::new(shape.clone(), vec![0f32; size])?)?));
-        self.states(shape.len())?.iter().map(|_| zeros()).collect()
+        self.states(kind)?.iter().map(|_| zeros()).collect()
     }
 
-    /// The Euclidean norm of all tensors together, as `torch.nn.utils.clip_grad_norm_` takes it of gradients.
-    pub(super) fn norm<'t>(&mut self, tensors: impl IntoIterator<Item = &'t DeviceTensor>) -> Result<f64> {
-        let mut sum = 0.0;
-        for tensor in tensors {
-            let rank = tensor.shape().len();
-            let sessions = self.sessions.get_mut(&rank).ok_or_else(|| no_session(rank))?;
-            let outputs = sessions.norm.run(&[("gradient", tensor)], &[], &["squares"])?;
-            sum += number(&outputs[0])?;
-        }
-        Ok(sum.sqrt())
-    }
-
-    /// Replaces tensors and what is kept of them, each by its gradient; returns the means of what the method reports.
-    pub(super) fn apply<'t>(
-        &mut self,
-        step: &Step,
-        tensors: impl Iterator<Item = (&'t mut Arc<DeviceTensor>, &'t mut State, DeviceTensor)>,
-    ) -> Result<BTreeMap<&'static str, f64>> {
-        let scalars = self.scalars(step)?;
-        let factor = self.runtime.tensor(Tensor::scalar(step.factor as f32))?;
-        let mut reports: BTreeMap<&'static str, (f64, f64)> = BTreeMap::new();
-        for (tensor, state, gradient) in tensors {
-            let rank = tensor.shape().len();
-            let sessions = self.sessions.get_mut(&rank).ok_or_else(|| no_session(rank))?;
-            for (name, value) in sessions.replace(tensor, state, &gradient, &factor, &scalars)? {
-                let (sum, count) = reports.entry(name).or_default();
-                (*sum, *count) = (*sum + value, *count + 1.0);
-            }
-        }
-        Ok(reports.into_iter().map(|(name, (sum, count))| (name, sum / count)).collect())
-    }
-
-    fn scalars(&self, step: &Step) -> Result<BTreeMap<&'static str, DeviceTensor>> {
-        let moment = Moment { number: step.number, learning_rate: step.learning_rate, optimizer: &self.optimizer };
+    /// Runs a pass over all tensors.
+    pub(super) fn run(&mut self, pass: Pass, moment: &Moment, items: Vec<Item>) -> Result<()> {
         let mut scalars = BTreeMap::new();
-        for (scalar, _) in self.sessions.values().flat_map(|sessions| &sessions.names.scalars) {
-            if !scalars.contains_key(scalar.name) {
-                let value = (scalar.at)(&moment) as f32;
-                scalars.insert(scalar.name, self.runtime.tensor(Tensor::scalar(value))?);
-            }
+        for scalar in &self.scalars {
+            scalars.insert(scalar.name, self.runtime.tensor(Tensor::scalar((scalar.at)(moment) as f32))?);
         }
-        Ok(scalars)
+        // The largest first, so that no thread is left with one in the end.
+        let mut items = items;
+        items.sort_by_key(|item| std::cmp::Reverse(item.tensor.shape().iter().product::<usize>()));
+        let items: Vec<Mutex<Option<Item>>> = items.into_iter().map(|item| Mutex::new(Some(item))).collect();
+        let (next, runtime, chosen) = (AtomicUsize::new(0), &self.runtime, &self.chosen);
+        let work = |worker: &mut Worker| -> Result<()> {
+            while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let item = item.lock().unwrap_or_else(PoisonError::into_inner).take();
+                let Some(item) = item else { continue };
+                let Some(session) = chosen.get(&(pass, item.slot.kind)) else { continue };
+                let prepared = worker.get_mut(*session).ok_or_else(|| Error::internal("an update without session"))?;
+                prepared.run(runtime, &scalars, item)?;
+            }
+            Ok(())
+        };
+        let [first, others @ ..] = self.workers.as_mut_slice() else {
+            return Err(Error::internal("an update without workers"));
+        };
+        let work = &work;
+        std::thread::scope(|scope| {
+            let others: Vec<_> = others.iter_mut().map(|worker| scope.spawn(move || work(worker))).collect();
+            let mut outcome = work(first);
+            for other in others {
+                let ended = other.join().unwrap_or_else(|_| Err(Error::internal("a thread of the update panicked")));
+                outcome = outcome.and(ended);
+            }
+            outcome
+        })
     }
 }
 
-impl RankSessions {
-    /// Replaces one tensor and what is kept of it; returns what the method reports.
-    fn replace(
-        &mut self,
-        parameter: &mut Arc<DeviceTensor>,
-        state: &mut State,
-        gradient: &DeviceTensor,
-        factor: &DeviceTensor,
-        scalars: &BTreeMap<&'static str, DeviceTensor>,
-    ) -> Result<Vec<(&'static str, f64)>> {
-        let Names { scalars: wanted, states, reports } = &self.names;
-        let mut inputs: Vec<(&str, &DeviceTensor)> =
-            vec![("parameter", parameter.as_ref()), ("gradient", gradient), ("factor", factor)];
-        inputs.extend(wanted.iter().filter_map(|(scalar, input)| Some((input.as_str(), scalars.get(scalar.name)?))));
-        inputs.extend(states.iter().zip(state.iter()).map(|(names, tensor)| (names.before.as_str(), tensor.as_ref())));
-        let mut device = vec!["next/parameter"];
-        device.extend(states.iter().map(|names| names.after.as_str()));
-        let host: Vec<&str> = reports.iter().map(|(_, output)| output.as_str()).collect();
-        let mut outputs = self.update.run(&inputs, &device, &host)?;
-        let told = outputs.split_off(device.len());
-        let mut kept = outputs.into_iter().map(Arc::new);
-        *parameter = kept.next().ok_or_else(|| Error::internal("the update gave no parameter"))?;
-        *state = kept.collect();
-        reports.iter().zip(&told).map(|((name, _), tensor)| Ok((*name, number(tensor)?))).collect()
+impl Prepared {
+    fn run(&mut self, runtime: &Runtime, scalars: &BTreeMap<&str, DeviceTensor>, item: Item) -> Result<()> {
+        let Item { slot, tensor, gradient } = item;
+        let mut numbers = Vec::new();
+        for (name, source) in &self.inputs {
+            if let Source::Number(number) = source {
+                let value = slot.numbers.get(number) as f32;
+                numbers.push((name.as_str(), runtime.tensor(Tensor::scalar(value))?));
+            }
+        }
+        let mut inputs: Vec<(&str, &DeviceTensor)> = numbers.iter().map(|(name, tensor)| (*name, tensor)).collect();
+        for (name, source) in &self.inputs {
+            let found = match source {
+                Source::Parameter => Some(&**tensor),
+                Source::Gradient => gradient.as_deref(),
+                Source::Anchor => slot.anchor.as_deref(),
+                Source::Step(scalar) => scalars.get(scalar.name),
+                Source::State(index) => slot.states.get(*index).map(|state| &**state),
+                Source::Number(_) => continue,
+            };
+            inputs.push((name, found.ok_or_else(|| Error::internal(format!("an update lacks its input `{name}`")))?));
+        }
+        let named = |wanted: fn(&Target) -> bool| {
+            let chosen = self.outputs.iter().filter(move |(_, target)| wanted(target));
+            chosen.map(|(name, _)| name.as_str()).collect::<Vec<&str>>()
+        };
+        let device = named(|target| matches!(target, Target::Parameter | Target::State(_)));
+        let host = named(|target| matches!(target, Target::Number(_)));
+        let mut made = self.session.run(&inputs, &device, &host)?;
+        let told = made.split_off(device.len());
+        drop(inputs);
+        let before = Arc::clone(tensor);
+        let (mut made, mut told) = (made.into_iter().map(Arc::new), told.iter());
+        for (_, target) in &self.outputs {
+            match *target {
+                Target::Alias(index) => slot.replace(index, Some(Arc::clone(&before)))?,
+                Target::State(index) => slot.replace(index, made.next())?,
+                Target::Parameter => *tensor = made.next().ok_or_else(lacking)?,
+                Target::Number(name) => slot.numbers.set(name, number(told.next().ok_or_else(lacking)?)?),
+            }
+        }
+        Ok(())
     }
+}
+
+impl Slot {
+    fn replace(&mut self, index: usize, state: Option<Arc<DeviceTensor>>) -> Result<()> {
+        let place = self.states.get_mut(index).ok_or_else(lacking)?;
+        *place = state.ok_or_else(lacking)?;
+        Ok(())
+    }
+}
+
+fn lacking() -> Error {
+    Error::internal("an update lacks one of its outputs")
 }
 
 /// The number that a tensor without dimensions holds.
@@ -167,41 +245,76 @@ pub(super) fn number(tensor: &DeviceTensor) -> Result<f64> {
     first.map(f64::from).ok_or_else(|| Error::internal("a number has no elements"))
 }
 
-fn no_session(rank: usize) -> Error {
-    Error::internal(format!("no update was prepared for tensors of {rank} dimensions"))
+fn passes(method: &Method) -> Vec<Pass> {
+    let mut passes = vec![Pass::Measure, Pass::Update, Pass::Check];
+    if method.search.is_some() {
+        passes.extend([Pass::Project, Pass::MeasureTrial]);
+    }
+    passes
 }
 
-/// (parameter, gradient sum, factor, scalars, state) -> (next parameter, next state, reports).
-fn update_graph(method: &Method, optimizer: &Optimizer, rank: usize) -> Result<(Graph, Names)> {
-    let mut builder = Builder::new("update");
-    let mut site = UpdateSite::new(&mut builder, optimizer, rank)?;
-    let parameter = (method.update)(&mut site)?;
-    let UpdatePlan { scalars, states, reports } = site.plan;
-    builder.output("next/parameter", parameter)?;
-    let input = |builder: &Builder, value| builder.name_of(value).to_owned();
-    let scalars = scalars.into_iter().map(|(scalar, value)| (scalar, input(&builder, value))).collect();
-    let mut names = Names { scalars, states: Vec::new(), reports: Vec::new() };
-    for (name, before, after) in states {
-        let after_name = format!("next/state/{name}");
-        builder.output(&after_name, after.unwrap_or(before))?;
-        names.states.push(StateNames { name, before: input(&builder, before), after: after_name });
+/// Emits a pass over tensors of a kind.
+fn emit(chosen: &ChosenMethod, pass: Pass, kind: Kind, site: &mut Site) -> Result<Option<Value>> {
+    let anchored = is_anchored(chosen, kind);
+    let search = chosen.method.search.filter(|_| anchored);
+    match (pass, search) {
+        (Pass::Check, _) => {
+            let parameter = site.parameter()?;
+            let squares = site.squares(parameter)?;
+            site.set_number(PARAMETER_SQUARES, squares);
+            Ok(None)
+        }
+        (Pass::Measure, _) => measure(chosen.method, anchored, site).map(|()| None),
+        (Pass::Update, _) if anchored || !chosen.method.anchored => (chosen.method.update)(site).map(Some),
+        (Pass::Update, _) => (chosen.method.unanchored)(site).map(Some),
+        (Pass::Project, Some(search)) => (search.project)(site).map(Some),
+        (Pass::MeasureTrial, Some(search)) => (search.measure)(site).map(|()| None),
+        (_, None) => Ok(None),
     }
-    for (name, value) in reports {
-        let output = format!("report/{name}");
-        builder.output(&output, value)?;
-        names.reports.push((name, output));
-    }
-    Ok((builder.finish(), names))
 }
 
-/// The sum of squares of a tensor.
-fn norm_graph(rank: usize) -> Result<Graph> {
-    let mut builder = Builder::new("gradient norm");
-    let dims: Vec<Dim> = (0..rank).map(|axis| Dim::from(format!("size_{axis}").as_str())).collect();
-    let gradient = builder.input("gradient", Type::new(DType::F32, dims))?;
-    let squares = builder.mul(gradient, gradient)?;
-    let axes = builder.ints(&(0..rank as i64).collect::<Vec<_>>())?;
-    let sum = builder.op("ReduceSum", &[squares, axes], &[("keepdims", crate::graph::Attribute::Int(0))])?;
-    builder.output("squares", sum)?;
-    Ok(builder.finish())
+/// Whether the method holds a tensor of this kind to an anchor.
+pub(super) fn is_anchored(chosen: &ChosenMethod, kind: Kind) -> bool {
+    chosen.method.anchored && kind.anchor != Anchor::None
 }
+
+/// The squares of every gradient are measured: a run stops at one that is not finite before anything has changed.
+fn measure(method: &Method, anchored: bool, site: &mut Site) -> Result<()> {
+    let gradient = site.gradient_sum()?;
+    let squares = site.squares(gradient)?;
+    site.set_number(GRADIENT_SQUARES, squares);
+    if anchored {
+        let deviation = site.deviation()?;
+        let product = site.dot(gradient, deviation)?;
+        site.set_number(DOT, product);
+        let squares = site.squares(deviation)?;
+        site.set_number(DEVIATION_SQUARES, squares);
+        (method.measure)(site)?;
+    }
+    Ok(())
+}
+
+/// Sum of the squares of the gradient: of the summed loss after [`Pass::Measure`], of the mean loss after [`complete`].
+pub(super) const GRADIENT_SQUARES: &str = "gradient_squares";
+/// Sum of the squares of the tensor, after [`Pass::Check`].
+pub(super) const PARAMETER_SQUARES: &str = "parameter_squares";
+const DOT: &str = "dot";
+const DEVIATION_SQUARES: &str = "deviation_squares";
+
+/// Makes numbers of the summed loss those of the mean loss, and adds what is recorded of every anchored tensor.
+pub(super) fn complete(step: &method::Step, anchored: bool, numbers: &mut Numbers) {
+    let gradient_squares = numbers.get(GRADIENT_SQUARES) * step.factor * step.factor;
+    numbers.set(GRADIENT_SQUARES, gradient_squares);
+    if !anchored {
+        return;
+    }
+    let (dot, squares) = (numbers.get(DOT) * step.factor, numbers.get(DEVIATION_SQUARES));
+    numbers.set(DOT, dot);
+    let size = (gradient_squares * squares).sqrt();
+    numbers.set("cosine", if size > 0.0 { dot / size } else { 0.0 });
+    numbers.set("conflict", if dot < 0.0 { 1.0 } else { 0.0 });
+    numbers.set("distance", squares.sqrt());
+}
+
+/// What is recorded of every anchored tensor.
+pub(super) const RECORDED: [&str; 3] = ["cosine", "conflict", "distance"];

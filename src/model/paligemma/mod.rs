@@ -144,7 +144,8 @@ impl<'a, 'w> Emitter<'a, 'w> {
     fn trained_tensor(&mut self, name: String, shape: &[usize]) -> Result<Value> {
         let (value, new) = self.builder.shared_input(&name, &Type::new(DType::F32, fixed(shape)))?;
         if new {
-            self.tensors.push(TrainedTensor { name, shape: shape.to_vec() });
+            let role = self.names.role(&name);
+            self.tensors.push(TrainedTensor { name, shape: shape.to_vec(), role });
         }
         self.compute(value)
     }
