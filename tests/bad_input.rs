@@ -9,6 +9,7 @@ use digrap_bench::store::Store;
 use serde_json::{Value, json};
 
 use crate::support::{fixture, library, runtime};
+use crate::training::few_of_easy_vqa;
 
 /// Name of a case, and what is changed about a set of files and arguments that is right otherwise.
 type Case = (&'static str, fn(&mut Set));
@@ -271,7 +272,7 @@ fn check(cases: &[Case]) {
 
 #[test]
 fn every_expectation_belongs_to_a_case() {
-    let names: Vec<&str> = [ARGUMENTS, QUESTIONS, IMAGES, MODELS, STORES, RESULTS, EXPORTS, TRAININGS]
+    let names: Vec<&str> = [ARGUMENTS, QUESTIONS, IMAGES, MODELS, STORES, RESULTS, EXPORTS, TRAININGS, METHODS]
         .concat()
         .iter()
         .map(|case| case.0)
@@ -825,6 +826,62 @@ const TRAININGS: &[Case] = &[
 #[test]
 fn bad_trainings() {
     check(TRAININGS);
+}
+
+/// Trains with a method and further options.
+fn method(set: &mut Set, name: &str, options: &[&str]) {
+    train(set, &format!("--method={name}"));
+    set.arguments.extend(options.iter().map(|option| (*option).to_owned()));
+}
+
+const METHODS: &[Case] = &[
+    ("linear probe with LoRA", |set| method(set, "linear-probe", &["--lora=r=4,targets=q_proj"])),
+    ("linear probe of more than the head", |set| method(set, "linear-probe", &["--trainable=all"])),
+    ("partial fusion with LoRA", |set| method(set, "partial-fusion", &["--lora=r=4,targets=q_proj"])),
+    ("partial fusion of the head alone", |set| method(set, "partial-fusion", &["--trainable=head"])),
+    ("linear probe before training the head alone", |set| method(set, "lp-ft", &["--trainable=head"])),
+    ("search for radii without held-out questions", |set| method(set, "tpgm", &[])),
+    ("search for radii on the reported questions", |set| {
+        few_of_easy_vqa(&set.path("easy"), [8, 8]);
+        set.command(&["train", "--model=model", "--dataset=easy-vqa", "--root=easy", "--output=output"]);
+        set.option("--method=tpgm");
+        set.option("--validation=reported")
+    }),
+    ("anchored method from random weights", |set| {
+        method(set, "digrap", &["--from-scratch=model"]);
+        set.without("--model")
+    }),
+    ("interpolation with random weights", |set| {
+        method(set, "wise-ft", &["--from-scratch=model"]);
+        set.without("--model")
+    }),
+    ("anchor of a method without one", |set| method(set, "vanilla", &["--anchor=start"])),
+    ("exclusion from no anchor", |set| method(set, "wise-ft", &["--exclude=*norm*"])),
+    ("factors without LoRA", |set| method(set, "wise-ft", &["--set=space=factors"])),
+    ("setting without value", |set| method(set, "digrap", &["--set=mu"])),
+    ("unknown setting", |set| method(set, "digrap", &["--set=nu=1"])),
+    ("setting of a method without any", |set| method(set, "vanilla", &["--set=mu=1"])),
+    ("setting twice", |set| method(set, "digrap", &["--set", "mu=1", "mu=2"])),
+    ("negative setting", |set| method(set, "digrap", &["--set=mu=-1"])),
+    ("setting that is no number", |set| method(set, "digrap", &["--set=kappa=nan"])),
+    ("setting beyond its range", |set| method(set, "wise-ft", &["--set=alpha_finetuned=2"])),
+    ("count of zero", |set| method(set, "tpgm", &["--set=every=0"])),
+    ("neither word nor number", |set| method(set, "digrap", &["--set=omega=learnt"])),
+    ("everything excluded", |set| method(set, "l2-sp", &["--exclude=*"])),
+    ("excluded pattern without match", |set| method(set, "l2-sp", &["--exclude=*.lm_head.*"])),
+    ("excluded pattern without match under LoRA", |set| {
+        method(set, "digrap", &["--lora=r=4,targets=q_proj", "--exclude=*embed_tokens*"])
+    }),
+    ("merged run of another share", |set| {
+        method(set, "wise-ft", &["--set=alpha_finetuned=0.5"]);
+        assert!(set.run().status.success());
+        set.option("--set=alpha_finetuned=0.25")
+    }),
+];
+
+#[test]
+fn bad_methods() {
+    check(METHODS);
 }
 
 #[test]

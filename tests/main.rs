@@ -8,6 +8,7 @@ mod evaluation;
 mod export;
 mod foreign;
 mod formats;
+mod method_runs;
 mod methods;
 mod model_gradients;
 mod operators;

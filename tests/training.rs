@@ -43,12 +43,12 @@ const RUN: &[&str] =
     &["--validation-share=0.25", "--batch-size=4", "--num-train-epochs=2", "--save-steps=3", "--threads=2"];
 
 /// A set of questions, and runs on it. The program runs in its folder.
-struct Set {
+pub struct Set {
     home: tempfile::TempDir,
 }
 
 impl Set {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let set = Self { home: tempfile::tempdir().unwrap() };
         set.write_questions("set", |_| true);
         fs::create_dir(set.path("images")).unwrap();
@@ -59,12 +59,12 @@ impl Set {
         set
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.home.path().join(name)
     }
 
     /// Writes `<name>.questions.json` and `<name>.annotations.json` with the questions about these images.
-    fn write_questions(&self, name: &str, includes: impl Fn(&str) -> bool) {
+    pub fn write_questions(&self, name: &str, includes: impl Fn(&str) -> bool) {
         let pairs = IMAGES.iter().enumerate().flat_map(|(image, name)| {
             QUESTIONS.iter().enumerate().map(move |(question, text)| (image, *name, question, *text))
         });
@@ -86,7 +86,7 @@ impl Set {
         write("annotations", annotations);
     }
 
-    fn program(&self, verb: &str, questions: &str) -> Command {
+    pub fn program(&self, verb: &str, questions: &str) -> Command {
         let mut command = program_at(self.home.path());
         command.args([verb, "--json", "--images=images", "--image-name={image_id}.png"]);
         command.args([format!("--questions={questions}.questions.json"), "--annotations".to_owned()]);
@@ -94,60 +94,60 @@ impl Set {
         command
     }
 
-    fn training(&self, options: &[&str]) -> Command {
+    pub fn training(&self, options: &[&str]) -> Command {
         let mut command = self.program("train", "set");
         command.args(options);
         command
     }
 
     /// Trains; the report without how fast it went.
-    fn train(&self, options: &[&str]) -> Value {
+    pub fn train(&self, options: &[&str]) -> Value {
         let mut report = printed(&self.training(options).output().unwrap());
         report.as_object_mut().unwrap().remove("pace").unwrap();
         report
     }
 
-    fn settings(&self, output: &str) -> Value {
+    pub fn settings(&self, output: &str) -> Value {
         json_file(&self.path(output).join("settings.json"))
     }
 
-    fn metrics(&self, output: &str) -> Vec<Value> {
+    pub fn metrics(&self, output: &str) -> Vec<Value> {
         let text = fs::read_to_string(self.path(output).join("metrics.jsonl")).unwrap();
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
-    fn tensors(&self, file: &str) -> Tensors {
+    pub fn tensors(&self, file: &str) -> Tensors {
         tensors(&self.path(file))
     }
 
-    fn held_out(&self, output: &str) -> BTreeSet<String> {
+    pub fn held_out(&self, output: &str) -> BTreeSet<String> {
         let list = json_file(&self.path(output).join("validation_images.json"));
         list.as_array().unwrap().iter().map(|image| image.as_str().unwrap().to_owned()).collect()
     }
 }
 
-fn printed(output: &Output) -> Value {
+pub fn printed(output: &Output) -> Value {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-fn json_file(path: &Path) -> Value {
+pub fn json_file(path: &Path) -> Value {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 
-type Tensors = BTreeMap<String, Vec<u8>>;
+pub type Tensors = BTreeMap<String, Vec<u8>>;
 
-fn tensors(path: &Path) -> Tensors {
+pub fn tensors(path: &Path) -> Tensors {
     let bytes = fs::read(path).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
     file.tensors().into_iter().map(|(name, view)| (name, view.data().to_vec())).collect()
 }
 
-fn floats(bytes: &[u8]) -> Vec<f64> {
+pub fn floats(bytes: &[u8]) -> Vec<f64> {
     bytes.as_chunks::<4>().0.iter().map(|bytes| f64::from(f32::from_le_bytes(*bytes))).collect()
 }
 
-fn tiny() -> String {
+pub fn tiny() -> String {
     format!("--model={}", fixture("models/paligemma-tiny-a").display())
 }
 
@@ -156,7 +156,7 @@ fn small() -> String {
 }
 
 /// All files of a folder but the store, with their contents.
-fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+pub fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(current) = folders.pop() {
@@ -172,7 +172,7 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 }
 
 /// The curves in a store: series, step, value.
-fn curves(store: &Path) -> Vec<(String, i64, f64)> {
+pub fn curves(store: &Path) -> Vec<(String, i64, f64)> {
     let connection = rusqlite::Connection::open(store).unwrap();
     let mut select =
         connection.prepare("SELECT series, step, value FROM training_curve ORDER BY series, step").unwrap();
@@ -181,7 +181,7 @@ fn curves(store: &Path) -> Vec<(String, i64, f64)> {
 }
 
 /// When a run is killed.
-enum Moment {
+pub enum Moment {
     /// This part of the time that a finished run takes, which only loads.
     Loading(f64),
     /// As soon as there is this file or folder.
@@ -227,7 +227,7 @@ fn checkpoints(output: &Path) -> Vec<u64> {
 }
 
 /// Whether the run was still going on when its moment came.
-fn kill(mut command: Command, output: &Path, moment: &Moment, loading: Duration) -> bool {
+pub fn kill(mut command: Command, output: &Path, moment: &Moment, loading: Duration) -> bool {
     let since = Instant::now();
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     while child.try_wait().unwrap().is_none() && !moment.has_come(output, since, loading) {
@@ -399,7 +399,7 @@ fn accumulated_batches_equal_a_large_one() {
 }
 
 /// The first questions of both parts of easy-VQA.
-fn few_of_easy_vqa(root: &Path, [training, test]: [usize; 2]) -> Vec<i64> {
+pub fn few_of_easy_vqa(root: &Path, [training, test]: [usize; 2]) -> Vec<i64> {
     let mut images = Vec::new();
     for (part, count) in [("train", training), ("test", test)] {
         let (from, to) = (easy_vqa().join(part), root.join(part));

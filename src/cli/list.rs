@@ -8,8 +8,9 @@ use digrap_bench::data::DATASETS;
 use digrap_bench::error::Result;
 use digrap_bench::model::{FAMILIES, text::PROMPTS};
 use digrap_bench::score::METRICS;
-use digrap_bench::train::METHODS;
+use digrap_bench::train::{METHODS, Method, Selection, Setting};
 use serde::Serialize;
+use serde_json::{Value, json};
 
 /// Arguments of `list`.
 #[derive(Debug, Args)]
@@ -37,11 +38,25 @@ struct Entry {
     aliases: &'static [&'static str],
     /// Further facts by name.
     #[serde(flatten)]
-    facts: BTreeMap<&'static str, String>,
-    /// Those of them that the table shows, each on a line of its own.
+    facts: BTreeMap<&'static str, Value>,
+    /// Further lines of the table.
     #[serde(skip)]
-    shown: &'static [&'static str],
+    lines: Vec<String>,
 }
+
+/// A setting of a method.
+#[derive(Debug, Serialize)]
+struct SettingEntry {
+    name: &'static str,
+    about: &'static str,
+    /// What it can be, in words.
+    values: String,
+    /// A number or a word.
+    default: Value,
+}
+
+/// Columns that descriptions of settings are broken to fit in.
+const COLUMNS: usize = 120;
 
 /// Prints one registry or all.
 pub fn run(args: &ListArgs, json: bool) -> Result<()> {
@@ -55,58 +70,86 @@ fn entries(registry: Registry) -> Vec<Entry> {
     match registry {
         Registry::Datasets => DATASETS
             .iter()
-            .map(|row| {
-                let facts = [
-                    ("licence", row.licence.to_owned()),
-                    ("metric", row.metric.to_owned()),
-                    ("questions", row.n.to_string()),
-                    ("obtain", row.obtain.to_owned()),
-                ];
-                let shown = &["licence", "obtain"];
-                Entry { name: row.name, about: row.about.to_owned(), aliases: &[], facts: facts.into(), shown }
-            })
-            .collect(),
-        Registry::Methods => METHODS
-            .iter()
             .map(|row| Entry {
-                name: row.name,
-                about: row.about.to_owned(),
-                aliases: &[],
-                facts: BTreeMap::new(),
-                shown: &[],
+                facts: [
+                    ("licence", json!(row.licence)),
+                    ("metric", json!(row.metric)),
+                    ("questions", json!(row.n.to_string())),
+                    ("obtain", json!(row.obtain)),
+                ]
+                .into(),
+                lines: vec![format!("licence: {}", row.licence), format!("obtain: {}", row.obtain)],
+                ..entry(row.name, row.about)
             })
             .collect(),
+        Registry::Methods => METHODS.iter().map(method).collect(),
         Registry::Metrics => METRICS
             .iter()
             .map(|row| Entry {
-                name: row.name,
-                about: row.about.to_owned(),
                 aliases: row.aliases,
-                facts: [("source", row.source.to_owned())].into(),
-                shown: &["source"],
+                facts: [("source", json!(row.source))].into(),
+                lines: vec![format!("source: {}", row.source)],
+                ..entry(row.name, row.about)
             })
             .collect(),
         Registry::Models => FAMILIES
             .iter()
             .map(|row| Entry {
-                name: row.name,
-                about: row.about.to_owned(),
-                aliases: &[],
-                facts: [("model_types", row.model_types.join(", "))].into(),
-                shown: &[],
+                facts: [("model_types", json!(row.model_types.join(", ")))].into(),
+                ..entry(row.name, row.about)
             })
             .collect(),
-        Registry::Prompts => PROMPTS
-            .iter()
-            .map(|row| Entry {
-                name: row.name,
-                about: row.template.to_owned(),
-                aliases: &[],
-                facts: BTreeMap::new(),
-                shown: &[],
-            })
-            .collect(),
+        Registry::Prompts => PROMPTS.iter().map(|row| entry(row.name, row.template)).collect(),
     }
+}
+
+fn entry(name: &'static str, about: &str) -> Entry {
+    Entry { name, about: about.to_owned(), aliases: &[], facts: BTreeMap::new(), lines: Vec::new() }
+}
+
+fn method(row: &Method) -> Entry {
+    let selection = match row.selection {
+        Selection::Chosen => "chosen",
+        Selection::Head => "head",
+        Selection::NormsAndHead => "norms+head",
+    };
+    let setting = |Setting { name, about, values }: &'static Setting| SettingEntry {
+        name,
+        about,
+        values: values.to_string(),
+        default: json!(values.default()),
+    };
+    let settings: Vec<SettingEntry> = row.settings.iter().map(setting).collect();
+    let anchor = row.anchored.then(|| "holds an anchor (--anchor, --exclude)".to_owned());
+    let described = row
+        .settings
+        .iter()
+        .map(|Setting { name, about, values }| format!("{name}: {values} [default: {}]; {about}", values.default()));
+    Entry {
+        lines: anchor.into_iter().chain(described).collect(),
+        facts: [("settings", json!(settings)), ("anchored", json!(row.anchored)), ("selection", json!(selection))]
+            .into(),
+        ..entry(row.name, row.about)
+    }
+}
+
+/// Breaks a line at spaces where it would go beyond the columns left of `indent`; what goes on is indented by two more.
+fn wrapped(line: &str, indent: usize) -> String {
+    let mut text = String::new();
+    let mut column = indent;
+    for word in line.split(' ') {
+        let length = word.chars().count();
+        if column > indent && column + 1 + length > COLUMNS {
+            text.push_str(&format!("\n{:1$}", "", indent + 2));
+            column = indent + 2;
+        } else if column > indent {
+            text.push(' ');
+            column += 1;
+        }
+        text.push_str(word);
+        column += length;
+    }
+    text
 }
 
 fn table(lists: &BTreeMap<Registry, Vec<Entry>>) -> String {
@@ -123,9 +166,11 @@ fn table(lists: &BTreeMap<Registry, Vec<Entry>>) -> String {
         for entry in entries {
             let aliases =
                 if entry.aliases.is_empty() { String::new() } else { format!(" (also: {})", entry.aliases.join(", ")) };
-            let _ = writeln!(text, "  {:<width$}  {}{aliases}", entry.name, entry.about);
-            for fact in entry.shown {
-                let _ = writeln!(text, "  {:<width$}  {fact}: {}", "", entry.facts[fact]);
+            let about = wrapped(&format!("{}{aliases}", entry.about), width + 4);
+            let _ = writeln!(text, "  {:<width$}  {about}", entry.name);
+            for line in &entry.lines {
+                let line = if *registry == Registry::Methods { wrapped(line, width + 4) } else { line.clone() };
+                let _ = writeln!(text, "  {:<width$}  {line}", "");
             }
         }
     }

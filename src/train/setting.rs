@@ -49,7 +49,8 @@ pub enum Values {
 pub const NOT_NEGATIVE: [f64; 2] = [0.0, f64::MAX];
 
 impl Values {
-    fn default(&self) -> Chosen {
+    /// What the setting is where nothing is set.
+    pub fn default(&self) -> Chosen {
         match *self {
             Self::Number { default, .. } => Chosen::Number(default),
             Self::Count { default } => Chosen::Number(f64::from(default)),
