@@ -9,7 +9,8 @@ use digrap_bench::data::DATASETS;
 use digrap_bench::graph::Graph;
 use digrap_bench::model::{FAMILIES, text::PROMPTS};
 use digrap_bench::score::METRICS;
-use serde_json::Value;
+use digrap_bench::train::METHODS;
+use serde_json::{Value, json as json_value};
 
 use crate::support::{easy_vqa, fixture, link, program_at};
 
@@ -170,6 +171,35 @@ fn list_shows_every_row_of_every_registry() {
     }
     let one = json(&run(&["list", "metrics", "--json"]));
     assert_eq!(one.as_object().unwrap().keys().collect::<Vec<_>>(), ["metrics"]);
+}
+
+/// What can be set about a method is read off `list methods`, in a terminal of 120 columns.
+#[test]
+fn list_shows_the_settings_of_methods() {
+    let (plain, lists) = (run(&["list", "methods"]), json(&run(&["list", "methods", "--json"])));
+    let (plain, rows) = (text(&plain.stdout), lists["methods"].as_array().unwrap());
+    assert_eq!(rows.len(), METHODS.len());
+    assert!(plain.lines().all(|line| line.chars().count() <= 120), "{plain}");
+    let mut rest = plain.split_whitespace().skip(1).collect::<Vec<_>>().join(" ");
+    for (row, method) in rows.iter().zip(METHODS) {
+        let mut described = format!("{} {}", method.name, method.about);
+        if method.anchored {
+            described.push_str(" holds an anchor (--anchor, --exclude)");
+        }
+        assert_eq!(row["anchored"], method.anchored);
+        assert_eq!(row["settings"].as_array().unwrap().len(), method.settings.len());
+        for (entry, setting) in row["settings"].as_array().unwrap().iter().zip(method.settings) {
+            let (name, about, values) = (setting.name, setting.about, setting.values.to_string());
+            let default = setting.values.default();
+            assert_eq!(*entry, json_value!({"name": name, "about": about, "values": values, "default": default}));
+            described.push_str(&format!(" {name}: {values} [default: {default}]; {about}"));
+        }
+        assert!(rest.starts_with(&described), "{described}\nbut\n{rest}");
+        rest = rest.split_off(described.len()).trim_start().to_owned();
+    }
+    assert!(rest.is_empty(), "{rest}");
+    let selection = |name: &str| &rows.iter().find(|row| row["name"] == name).unwrap()["selection"];
+    assert_eq!(["digrap", "linear-probe", "partial-fusion"].map(selection), ["chosen", "head", "norms+head"]);
 }
 
 #[test]
