@@ -16,6 +16,7 @@ use super::subject::{validation_digest, write_whole};
 use super::training::{REPORT, TrainingEvent, TrainingReport, claim_empty, files_of_model, train_model};
 use crate::error::{Error, Result};
 use crate::runtime::Runtime;
+use crate::train::METHODS;
 
 /// File within the output that lists the runs.
 const TRIALS: &str = "trials.json";
@@ -29,7 +30,7 @@ const TOLERANCE: f64 = 0.1;
 /// Runs that a search for a strength takes at most.
 const SEARCH_RUNS: usize = 12;
 
-/// Factor from one strength to the next until one is found on either side of the target.
+/// Factor from one strength to the next as long as all are on one side of the target.
 const SEARCH_FACTOR: f64 = 10.0;
 
 /// Values to try for one setting of the method, or for the learning rate.
@@ -209,36 +210,26 @@ impl Runs<'_> {
         Ok(best)
     }
 
-    /// Bisects the logarithm of the strength, which accuracy falls with; returns the position of the run that matches.
+    /// Searches along the logarithm of the strength; returns the position of the run that matches.
     fn matching(&mut self, target: f64) -> Result<usize> {
         let (method, plan) = (self.plan.method.method, self.plan);
         let strength = method.strength.ok_or_else(|| {
+            let others = METHODS.iter().filter(|method| method.strength.is_some()).map(|method| method.name);
             Error::input(format!("{} has no strength that an accuracy could be matched by", method.name))
-                .hint("use lp-ft-c, tpgm-c, l2-sp, mars-sp, spd or pcgrad")
+                .hint(format!("those that have one are {}", others.collect::<Vec<_>>().join(", ")))
         })?;
         self.claim()?;
-        let mut bounds = [None, None];
         let mut next = plan.method.number(strength)?;
-        let mut tried: Vec<String> = Vec::new();
-        while tried.len() < SEARCH_RUNS {
-            let value = rounded(next);
-            if tried.contains(&value) {
-                break;
-            }
-            let variant = variant(plan, &[(strength, &value)])?;
+        let mut tried: Vec<(f64, f64)> = Vec::new();
+        while tried.len() < SEARCH_RUNS && next > 0.0 && tried.iter().all(|(known, _)| *known != next) {
+            let variant = variant(plan, &[(strength, &next.to_string())])?;
             let which = format!("run {}, to match {target:.2} %", tried.len() + 1);
-            let accuracy = self.train(&variant, &which)?;
-            if (accuracy - target).abs() <= TOLERANCE + 1e-9 {
+            let off = self.train(&variant, &which)? - target;
+            if off.abs() <= TOLERANCE + 1e-9 {
                 return Ok(tried.len());
             }
-            bounds[usize::from(accuracy < target)] = Some(next);
-            tried.push(value);
-            next = match bounds {
-                [Some(weaker), Some(stronger)] => f64::sqrt(weaker * stronger),
-                [Some(weaker), None] => weaker * SEARCH_FACTOR,
-                [None, Some(stronger)] => stronger / SEARCH_FACTOR,
-                [None, None] => next,
-            };
+            tried.push((next, off));
+            next = rounded(next_strength(&tried));
         }
         Err(self.unmatched(strength, target))
     }
@@ -291,9 +282,23 @@ impl Runs<'_> {
     }
 }
 
-/// Three significant digits, as short as they can be written.
-fn rounded(number: f64) -> String {
-    format!("{number:.2e}").parse::<f64>().map_or_else(|_| number.to_string(), |number| number.to_string())
+/// Where to look next, from strengths with how far their accuracies are above the target. Between two neighbours on
+/// either side of it, at the mean of their logarithms; else beyond the end that is nearer to it.
+fn next_strength(tried: &[(f64, f64)]) -> f64 {
+    let mut sorted = tried.to_vec();
+    sorted.sort_by(|one, other| one.0.total_cmp(&other.0));
+    let around = sorted.windows(2).find(|pair| (pair[0].1 < 0.0) != (pair[1].1 < 0.0));
+    match (around, sorted.as_slice()) {
+        (Some(pair), _) => (pair[0].0 * pair[1].0).sqrt(),
+        (None, [weakest, .., strongest]) if weakest.1.abs() < strongest.1.abs() => weakest.0 / SEARCH_FACTOR,
+        (None, [.., strongest]) => strongest.0 * SEARCH_FACTOR,
+        (None, []) => 1.0,
+    }
+}
+
+/// Three significant digits of a number.
+fn rounded(number: f64) -> f64 {
+    format!("{number:.2e}").parse().unwrap_or(number)
 }
 
 /// Gives the files of the model in `from` a second name in `to`, in place of an older model there. The settings come
@@ -336,6 +341,24 @@ mod tests {
 
     #[test]
     fn strengths_have_three_digits() {
-        assert_eq!([0.031_622_7, 1e-7, 123_456.0, 10.0].map(rounded), ["0.0316", "0.0000001", "123000", "10"]);
+        assert_eq!([0.031_622_7, 1e-7, 123_456.0, 10.0].map(rounded), [0.0316, 1e-7, 123_000.0, 10.0]);
+    }
+
+    /// Accuracies that fall with the strength, that rise with it, and that jump.
+    #[test]
+    fn searches_come_to_the_target() {
+        let falling = |strength: f64| 90.0 - 10.0 * (strength.ln() + 2.0).tanh();
+        let rising = |strength: f64| 170.0 - falling(strength);
+        let jumping = |strength: f64| (falling(strength) / 0.15).round() * 0.15;
+        for (accuracy, target) in
+            [(&falling as &dyn Fn(f64) -> f64, 88.0), (&falling, 99.5), (&rising, 71.3), (&jumping, 93.3)]
+        {
+            let mut tried = vec![(0.1, accuracy(0.1) - target)];
+            while tried.iter().all(|(_, off)| off.abs() > TOLERANCE) && tried.len() < SEARCH_RUNS {
+                let next = rounded(next_strength(&tried));
+                tried.push((next, accuracy(next) - target));
+            }
+            assert!(tried.last().unwrap().1.abs() <= TOLERANCE, "{target}: {tried:?}");
+        }
     }
 }
