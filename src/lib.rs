@@ -56,10 +56,24 @@
 //! - **ONNX files of opset 13 on are brought to opset 23 while they are read**, so that each operator has one row, with
 //!   one shape rule and one gradient.
 //! - **A run's folder becomes the model.** It is made in a folder within and moved file by file, `config.json` last.
-//! - **Updates run tensor by tensor, through one session per number of dimensions.** It is as fast as sessions for
-//!   fixed shapes (17 microseconds per tensor beside the arithmetic, about 3 % of a step), needs no grouping, and old
-//!   and new values exist side by side for one tensor at a time. The norm of the gradients is measured first, so that
+//! - **A step of a method is measure, decide, update.** Nodes take a few numbers of each tensor in the pass that measures
+//!   the norm of the gradients; plain code turns those of all tensors into the ones that the update needs, in double
+//!   precision, where a hyper-gradient or a sum over tensors is a line and can be read; nodes make the new tensor. A
+//!   tensor whose numbers say that nothing is to be changed takes the optimiser's own step, to the bit.
+//! - **Numbers of tensors live on the host** (projection strengths, radii, the moments of their optimisers) and are JSON in
+//!   a checkpoint. Tensors stay on the device; an anchor is the start values themselves, and none is kept where it is the
+//!   origin.
+//! - **DiGraP keeps the last deviation, not the last projection**, which is a multiple of it: one tensor serves the
+//!   projection of this step and the derivative of the next, and under LoRA, where the deviation is the tensor, it is the
+//!   tensor of the step before and no copy.
+//! - **Updates run tensor by tensor, through one session per kind of tensor.** It is as fast as sessions for fixed
+//!   shapes (17 microseconds per tensor beside the arithmetic), needs no grouping, and old and new values exist side by
+//!   side for a few tensors at a time. Each thread has sessions of its own and takes the next tensor, which for small
+//!   tensors is twice as fast as threads that share each operator. The norm of the gradients is measured first, so that
 //!   one that is not finite stops a run before anything has changed.
+//! - **LoRA weights are interpolated by scaling `B`**, so that a merged WiSE-FT model is still an adapter that PEFT reads.
+//! - **The linear probe of LP-FT and the fine-tuned end of WiSE-FT are runs of their own** below the output, shared by all
+//!   runs of a sweep that do not change them.
 //! - **A run's checkpoint is a folder per step that appears by a single rename**, with the best parameters as a second
 //!   name of their file; the one before it goes only then. Metrics are cut back to the checkpoint's length.
 //! - **`report` also names `score`**, whose summaries are what its tables show.

@@ -11,7 +11,8 @@ use digrap_bench::model::text::Prompt;
 use digrap_bench::model::training::{Lora, Parameters};
 use digrap_bench::runtime::{self, Device};
 use digrap_bench::suite::{
-    Length, PlannedDataset, Sampling, TrainingEvent, TrainingPlan, TrainingReport, Validation, train_model,
+    Length, PlannedDataset, Sampling, TrainingEvent, TrainingPlan, TrainingReport, Trial, Tuning, TuningReport,
+    Validation, train_model, tune,
 };
 use digrap_bench::tensor::DType;
 use digrap_bench::train::{self, Anchor, ChosenMethod, Event, Method, Optimizer, Schedule, Selection};
@@ -58,6 +59,13 @@ pub struct TrainArgs {
     /// Settings of the method, such as `mu=0.5`; `list methods` shows all
     #[arg(long, value_name = "KEY=VALUE", num_args = 1..)]
     set: Vec<String>,
+    /// Values to try for a setting of the method or for learning_rate, such as `mu=0.01,0.1,1`; several sweeps make a
+    /// grid. The best by validation accuracy becomes the output
+    #[arg(long, value_name = "KEY=VALUES", num_args = 1..)]
+    sweep: Vec<String>,
+    /// Folder of a run whose validation accuracy is to be matched within 0.1 points, by the strength of the method
+    #[arg(long, value_name = "RUN", conflicts_with = "sweep")]
+    match_id: Option<PathBuf>,
     /// What deviations are measured from: the weights at the start, or the origin [default: start; with --lora origin]
     #[arg(long, value_name = "WHAT", value_enum)]
     anchor: Option<AnchorName>,
@@ -190,9 +198,9 @@ const VALIDATION_SHARE: f64 = 0.05;
 
 /// The document of `--json`.
 #[derive(Debug, Serialize)]
-struct Document<'a> {
+struct Document<R> {
     #[serde(flatten)]
-    report: &'a TrainingReport,
+    report: R,
     pace: Pace,
 }
 
@@ -213,14 +221,43 @@ struct Pace {
 pub fn run(args: &TrainArgs, json: bool) -> Result<()> {
     let folders = folders()?;
     let plan = plan(args, &folders)?;
+    let tuning = tuning(args)?;
     let runtime = runtime::load(&runtime::locate(&search_path(&folders))?, plan.threads)?;
     let mut display = Display::default();
-    let report = train_model(&plan, &runtime, &mut |event| display.show(&event))?;
+    let mut show = |event| display.show(&event);
+    let Some(tuning) = tuning else {
+        let report = train_model(&plan, &runtime, &mut show)?;
+        let pace = display.finish();
+        return if json {
+            super::print_json(&Document { report, pace })
+        } else {
+            super::print(&summary(&report, &pace))
+        };
+    };
+    let report = tune(&plan, &tuning, &runtime, &mut show)?;
     let pace = display.finish();
-    if json {
-        return super::print_json(&Document { report: &report, pace });
-    }
-    super::print(&summary(&report, &pace))
+    let text = table(&report) + &summary(&report.chosen, &pace);
+    if json { super::print_json(&Document { report, pace }) } else { super::print(&text) }
+}
+
+fn tuning(args: &TrainArgs) -> Result<Option<Tuning>> {
+    let sweeps = args.sweep.iter().map(|text| text.parse()).collect::<Result<Vec<_>>>()?;
+    Ok(match &args.match_id {
+        Some(run) => Some(Tuning::Match(run.clone())),
+        None if sweeps.is_empty() => None,
+        None => Some(Tuning::Grid(sweeps)),
+    })
+}
+
+/// The runs with their accuracies; the chosen one is marked.
+fn table(report: &TuningReport) -> String {
+    let width = report.trials.iter().map(|trial| trial.name.len()).max().unwrap_or(0);
+    let lines = report.trials.iter().map(|Trial { name, accuracy }| {
+        let mark = if *name == report.chosen_trial { "  chosen" } else { "" };
+        format!("{name:<width$}  {accuracy:6.2} %{mark}\n")
+    });
+    let target = report.target.map_or_else(String::new, |target| format!("to match: {target:.2} %\n"));
+    lines.collect::<String>() + &target
 }
 
 fn plan(args: &TrainArgs, folders: &Folders) -> Result<TrainingPlan> {
@@ -354,8 +391,9 @@ fn dtype(text: &str, device: Device) -> Result<DType> {
 
 fn summary(report: &TrainingReport, pace: &Pace) -> String {
     let TrainingReport { output, steps, trained_parameters, training_questions, validation_questions, .. } = report;
-    let mut text =
-        format!("{steps} steps over {training_questions} questions, {trained_parameters} trained parameters\n");
+    let settings: Vec<String> = report.settings.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let mut text = format!("{} {}", report.method, settings.join(" ")).trim_end().to_owned() + "\n";
+    text += &format!("{steps} steps over {training_questions} questions, {trained_parameters} trained parameters\n");
     text += &match report.best {
         Some((score, step)) => format!(
             "best validation: {score:.2} % of {validation_questions} {} questions after step {step}\n",
@@ -363,6 +401,9 @@ fn summary(report: &TrainingReport, pace: &Pace) -> String {
         ),
         None => "no validation: the last step is kept\n".to_owned(),
     };
+    if let Some((accuracy, _)) = report.accuracy.zip(report.best).filter(|(accuracy, best)| *accuracy != best.0) {
+        text += &format!("the model between start and end: {accuracy:.2} %\n");
+    }
     if let (Some(step), Some(rate), Some(memory)) = (pace.median_step_s, pace.samples_per_second, pace.peak_memory_mib)
     {
         text += &format!("{:.1} ms per step, {rate:.0} samples/s, {memory:.0} MiB above the start\n", 1000.0 * step);

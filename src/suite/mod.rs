@@ -13,9 +13,11 @@ mod schedule;
 mod subject;
 mod task;
 mod training;
+mod tuning;
 
 pub use answering::{Event, Pace};
 pub use evaluation::{Evaluation, Plan, PlannedDataset, evaluate};
 pub use plan::{Length, TrainingPlan, Validation};
 pub use sampling::Sampling;
 pub use training::{TrainingEvent, TrainingReport, train_model};
+pub use tuning::{Sweep, Trial, Tuning, TuningReport, tune};

@@ -350,13 +350,15 @@ fn interpolate_with_start(plan: &TrainingPlan, tuned: &TrainingReport, runtime: 
     stage.report(tuned.steps, accuracy, tuned.best)
 }
 
-/// Makes the folder of the run, and refuses one with a model that no run has made: a finished run would replace it.
+/// Makes the folder of a run or finds it made by one.
 fn claim_output(plan: &TrainingPlan) -> Result<()> {
     let folder = &plan.output;
     let merged = plan.method.method.merge.is_some() && folder.join(train::SETTINGS).is_file();
-    if merged || train::has_checkpoint(folder) {
-        return Ok(());
-    }
+    if merged || train::has_checkpoint(folder) { Ok(()) } else { claim_empty(folder) }
+}
+
+/// Makes a folder for runs, and refuses one with a model that no run has made: a finished run would replace it.
+pub(super) fn claim_empty(folder: &Path) -> Result<()> {
     std::fs::create_dir_all(folder).map_err(|cause| {
         Error::input(format!("cannot make the run folder `{}`", folder.display()))
             .caused_by(cause)
@@ -373,7 +375,7 @@ fn claim_output(plan: &TrainingPlan) -> Result<()> {
 }
 
 /// Names of the files in a folder that only models have.
-fn files_of_model(folder: &Path) -> Vec<String> {
+pub(super) fn files_of_model(folder: &Path) -> Vec<String> {
     let names = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
     let names = names.filter_map(|name| name.into_string().ok());
     let is_of_model = |name: &String| {

@@ -66,7 +66,9 @@ pub struct Method {
     pub decide: fn(&Step, &mut [&mut Numbers]) -> Result<()>,
     /// Emits the update of one tensor; returns the new parameter.
     pub update: fn(&mut Site) -> Result<Value>,
-    /// The same for a tensor without an anchor.
+    /// Whether the numbers of an anchored tensor make `update` the optimiser's own step, which is then taken instead.
+    pub rests: fn(&Numbers) -> bool,
+    /// The update of a tensor without an anchor.
     pub unanchored: fn(&mut Site) -> Result<Value>,
     /// What is learnt from validation batches after the update.
     pub search: Option<Search>,
@@ -137,6 +139,7 @@ pub const PLAIN: Method = Method {
     measure: |_| Ok(()),
     decide: |_, _| Ok(()),
     update: |site| site.base_step(),
+    rests: |_| false,
     unanchored: |site| site.base_step(),
     search: None,
     merge: None,

@@ -159,8 +159,10 @@ impl<'a> Training<'a> {
         let updater =
             Updater::new(run.runtime, &options, &settings.method, &settings.optimizer, kinds.iter().copied())?;
         // Where they are anchors, the start values stay on the device beside those that a checkpoint replaces them with.
-        let anchors: Vec<bool> =
-            kinds.iter().map(|kind| is_anchored(&settings.method, *kind) && kind.anchor == Anchor::Start).collect();
+        let anchors: Vec<bool> = kinds
+            .iter()
+            .map(|kind| is_anchored(settings.method.method, *kind) && kind.anchor == Anchor::Start)
+            .collect();
         let (mut step, mut best) = (0, None);
         let mut start = BTreeMap::new();
         if let Some(checkpoint) = &saved {
@@ -246,7 +248,7 @@ impl<'a> Training<'a> {
         moment.factor *= self.settings.clip.map_or(1.0, |most| (most / (gradient_norm + 1e-6)).min(1.0));
         let step = self.method_step(&moment, 0);
         for slot in &mut self.slots {
-            complete(&step, is_anchored(step.method, slot.kind), &mut slot.numbers);
+            complete(&step, is_anchored(step.method.method, slot.kind), &mut slot.numbers);
         }
         self.decide(self.settings.method.method.decide, &step)?;
         self.pass(Pass::Update, &moment, gradients.into_iter().map(Some))?;
@@ -296,7 +298,7 @@ impl<'a> Training<'a> {
 
     /// Lets the method decide on the numbers of all anchored tensors.
     fn decide(&mut self, decide: fn(&Step, &mut [&mut Numbers]) -> Result<()>, step: &Step) -> Result<()> {
-        let anchored = self.slots.iter_mut().filter(|slot| is_anchored(step.method, slot.kind));
+        let anchored = self.slots.iter_mut().filter(|slot| is_anchored(step.method.method, slot.kind));
         let mut numbers: Vec<&mut Numbers> = anchored.map(|slot| &mut slot.numbers).collect();
         decide(step, &mut numbers)
     }
@@ -353,7 +355,7 @@ impl<'a> Training<'a> {
     /// Adds what the method records to the sums of the epoch; returns the means over the tensors.
     fn record(&mut self) -> BTreeMap<&'static str, f64> {
         let chosen = &self.settings.method;
-        let anchored = self.slots.iter_mut().filter(|slot| is_anchored(chosen, slot.kind));
+        let anchored = self.slots.iter_mut().filter(|slot| is_anchored(chosen.method, slot.kind));
         let (mut means, mut count) = (BTreeMap::new(), 0.0);
         for slot in anchored {
             count += 1.0;
@@ -373,7 +375,7 @@ impl<'a> Training<'a> {
         let mut tensors = serde_json::Map::new();
         for (index, slot) in self.reached.iter().zip(&mut self.slots) {
             let sums = std::mem::take(&mut slot.sums);
-            if !is_anchored(&self.settings.method, slot.kind) {
+            if !is_anchored(self.settings.method.method, slot.kind) {
                 continue;
             }
             let names = recorded(self.settings.method.method);

@@ -144,6 +144,19 @@ impl Stage {
         let inputs = inputs.into_iter().map(|(name, source, _)| (name, source)).collect();
         Ok(Self { graph: builder.finish(), inputs, outputs })
     }
+
+    /// Positions of the states that go in and come out.
+    pub(super) fn places(&self) -> Vec<usize> {
+        let taken = self.inputs.iter().filter_map(|(_, source)| match source {
+            Source::State(index) => Some(*index),
+            _ => None,
+        });
+        let made = self.outputs.iter().filter_map(|(_, target)| match target {
+            Target::State(index) | Target::Alias(index) => Some(*index),
+            _ => None,
+        });
+        taken.chain(made).collect()
+    }
 }
 
 impl Site<'_> {

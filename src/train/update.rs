@@ -45,6 +45,8 @@ pub(super) enum Pass {
     Measure,
     /// Replaces the tensors.
     Update,
+    /// The same by the optimiser's own step.
+    Plain,
     /// Puts the tensors where the numbers of a search say.
     Project,
     /// Takes numbers of the gradients at a trial of a search.
@@ -56,11 +58,13 @@ pub(super) enum Pass {
 /// Runs passes.
 pub(super) struct Updater {
     runtime: Runtime,
+    method: &'static Method,
     states: BTreeMap<Kind, Vec<&'static str>>,
     workers: Vec<Worker>,
     /// Which of a worker's sessions runs a pass over a kind. Kinds that a method does not tell apart share one.
     chosen: BTreeMap<(Pass, Kind), usize>,
-    graphs: Vec<Vec<u8>>,
+    /// The graphs of these sessions, and where their states lie.
+    graphs: Vec<(Vec<u8>, Vec<usize>)>,
     /// Numbers by step that the graphs ask for.
     scalars: Vec<super::site::Scalar>,
 }
@@ -85,6 +89,7 @@ impl Updater {
     ) -> Result<Self> {
         let mut updater = Self {
             runtime: runtime.clone(),
+            method: chosen.method,
             states: BTreeMap::new(),
             workers: options.iter().map(|_| Worker::new()).collect(),
             chosen: BTreeMap::new(),
@@ -117,13 +122,13 @@ impl Updater {
         if stage.outputs.is_empty() {
             return Ok(());
         }
-        let bytes = stage.graph.to_onnx();
-        let known = self.graphs.iter().position(|graph| *graph == bytes);
+        let graph = (stage.graph.to_onnx(), stage.places());
+        let known = self.graphs.iter().position(|other| *other == graph);
         self.chosen.insert(key, known.unwrap_or(self.graphs.len()));
         if known.is_some() {
             return Ok(());
         }
-        self.graphs.push(bytes);
+        self.graphs.push(graph);
         for (worker, options) in self.workers.iter_mut().zip(options) {
             let session = Session::new(&self.runtime, &stage.graph, Path::new("."), options)?;
             let (inputs, outputs) = (stage.inputs.clone(), stage.outputs.clone());
@@ -156,10 +161,13 @@ impl Updater {
         items.sort_by_key(|item| std::cmp::Reverse(item.tensor.shape().iter().product::<usize>()));
         let items: Vec<Mutex<Option<Item>>> = items.into_iter().map(|item| Mutex::new(Some(item))).collect();
         let (next, runtime, chosen) = (AtomicUsize::new(0), &self.runtime, &self.chosen);
+        let method = self.method;
+        let rests = |item: &Item| is_anchored(method, item.slot.kind) && (method.rests)(&item.slot.numbers);
         let work = |worker: &mut Worker| -> Result<()> {
             while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
                 let item = item.lock().unwrap_or_else(PoisonError::into_inner).take();
                 let Some(item) = item else { continue };
+                let pass = if pass == Pass::Update && rests(&item) { Pass::Plain } else { pass };
                 let Some(session) = chosen.get(&(pass, item.slot.kind)) else { continue };
                 let prepared = worker.get_mut(*session).ok_or_else(|| Error::internal("an update without session"))?;
                 prepared.run(runtime, &scalars, item)?;
@@ -246,7 +254,7 @@ pub(super) fn number(tensor: &DeviceTensor) -> Result<f64> {
 }
 
 fn passes(method: &Method) -> Vec<Pass> {
-    let mut passes = vec![Pass::Measure, Pass::Update, Pass::Check];
+    let mut passes = vec![Pass::Measure, Pass::Update, Pass::Plain, Pass::Check];
     if method.search.is_some() {
         passes.extend([Pass::Project, Pass::MeasureTrial]);
     }
@@ -255,7 +263,7 @@ fn passes(method: &Method) -> Vec<Pass> {
 
 /// Emits a pass over tensors of a kind.
 fn emit(chosen: &ChosenMethod, pass: Pass, kind: Kind, site: &mut Site) -> Result<Option<Value>> {
-    let anchored = is_anchored(chosen, kind);
+    let anchored = is_anchored(chosen.method, kind);
     let search = chosen.method.search.filter(|_| anchored);
     match (pass, search) {
         (Pass::Check, _) => {
@@ -267,6 +275,7 @@ fn emit(chosen: &ChosenMethod, pass: Pass, kind: Kind, site: &mut Site) -> Resul
         (Pass::Measure, _) => measure(chosen.method, anchored, site).map(|()| None),
         (Pass::Update, _) if anchored || !chosen.method.anchored => (chosen.method.update)(site).map(Some),
         (Pass::Update, _) => (chosen.method.unanchored)(site).map(Some),
+        (Pass::Plain, _) => site.base_step().map(Some),
         (Pass::Project, Some(search)) => (search.project)(site).map(Some),
         (Pass::MeasureTrial, Some(search)) => (search.measure)(site).map(|()| None),
         (_, None) => Ok(None),
@@ -274,8 +283,8 @@ fn emit(chosen: &ChosenMethod, pass: Pass, kind: Kind, site: &mut Site) -> Resul
 }
 
 /// Whether the method holds a tensor of this kind to an anchor.
-pub(super) fn is_anchored(chosen: &ChosenMethod, kind: Kind) -> bool {
-    chosen.method.anchored && kind.anchor != Anchor::None
+pub(super) fn is_anchored(method: &Method, kind: Kind) -> bool {
+    method.anchored && kind.anchor != Anchor::None
 }
 
 /// The squares of every gradient are measured: a run stops at one that is not finite before anything has changed.

@@ -52,6 +52,7 @@ pub(crate) const DIGRAP: Method = Method {
         let (deviation, lambda) = (site.state("deviation")?, site.number("lambda")?);
         pulled(site, deviation, lambda)
     },
+    rests: |numbers| numbers.get("lambda") == 0.0,
     ..PLAIN
 };
 

@@ -29,6 +29,7 @@ pub(crate) const SPD: Method = Method {
     recorded: &["ratio"],
     decide,
     update,
+    rests: |numbers| numbers.get("pull") == 0.0,
     ..PLAIN
 };
 
@@ -36,6 +37,7 @@ fn decide(step: &Step, tensors: &mut [&mut Numbers]) -> Result<()> {
     let lambda = step.method.number("lambda")?;
     for numbers in tensors {
         numbers.set("pull", if numbers.get("dot") > 0.0 { lambda } else { 0.0 });
+        numbers.set("ratio", 0.0);
     }
     Ok(())
 }
@@ -53,11 +55,8 @@ fn update(site: &mut Site) -> Result<Value> {
     let (zero, one) = (site.builder.scalar(0f32)?, site.builder.scalar(1f32)?);
     let ratio = super::clamped(site, ratio, zero, one)?;
     let pull = site.number("pull")?;
-    if site.is_chosen("norm", "l2")? {
-        let on = site.builder.op("Sign", &[pull], &[])?;
-        let shown = site.builder.mul(ratio, on)?;
-        site.set_number("ratio", shown);
-    }
+    let greatest = if site.is_chosen("norm", "l2")? { ratio } else { site.extreme("ReduceMax", ratio)? };
+    site.set_number("ratio", greatest);
     let share = site.builder.mul(ratio, pull)?;
     let back = site.builder.mul(after, share)?;
     site.builder.op("Sub", &[stepped, back], &[])
