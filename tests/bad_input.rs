@@ -739,6 +739,7 @@ const TRAININGS: &[Case] = &[
         set.option("--lr-scheduler-type=constant")
     }),
     ("training in bf16 on the CPU", |set| train(set, "--dtype=bf16")),
+    ("training in f16 on the CPU", |set| train(set, "--dtype=f16")),
     ("all images held out", |set| {
         train(set, "--validation=held-out");
         set.option("--validation-share=1")

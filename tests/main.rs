@@ -22,3 +22,4 @@ mod store;
 mod support;
 mod train;
 mod training;
+mod tuning;

@@ -648,7 +648,7 @@ fn nonsense_settings_are_refused() {
             "`alpha_finetuned` of wise-ft cannot be `1.1`: it is a number from 0 to 1",
         ),
         ("tpgm", "every", "0", "`every` of tpgm cannot be `0`: it is a whole number of at least 1"),
-        ("vanilla", "mu", "1", "vanilla has no setting `mu`: it has none"),
+        ("vanilla", "mu", "1", "vanilla has no settings, such as `mu`: `list methods` shows those of each method"),
     ] {
         let error = ChosenMethod::new(train::find(method).unwrap(), &[(name, value)]).unwrap_err();
         let text = format!("{error}: {}", error.next_step().unwrap_or_default());

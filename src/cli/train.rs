@@ -336,7 +336,8 @@ fn validation(args: &TrainArgs) -> Result<Validation> {
 fn method(args: &TrainArgs) -> Result<ChosenMethod> {
     let pair = |text: &'_ String| match text.split_once('=') {
         Some((name, value)) => Ok((name.trim().to_owned(), value.trim().to_owned())),
-        None => Err(Error::input(format!("`{text}` is no setting")).hint("write --set name=value")),
+        None => Err(Error::input(format!("`{text}` is no setting"))
+            .hint("write --set name=value; `list methods` shows what can be set")),
     };
     let pairs = args.set.iter().map(pair).collect::<Result<Vec<_>>>()?;
     let given: Vec<(&str, &str)> = pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
@@ -383,8 +384,10 @@ fn schedule(args: &TrainArgs) -> Schedule {
 
 fn dtype(text: &str, device: Device) -> Result<DType> {
     match super::vqa::parse_dtype(text)?.unwrap_or(DType::F32) {
-        DType::BF16 if device == Device::Cpu => Err(Error::input("ONNX Runtime has no bf16 matrix product on the CPU")
-            .hint("use --dtype f32, or --device cuda")),
+        dtype @ (DType::BF16 | DType::F16) if device == Device::Cpu => {
+            Err(Error::input(format!("ONNX Runtime cannot train in {} on the CPU", dtype.name()))
+                .hint("use --dtype f32, or --device cuda"))
+        }
         dtype => Ok(dtype),
     }
 }

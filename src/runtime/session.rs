@@ -65,9 +65,9 @@ impl SessionOptions {
     pub fn for_updates(&self) -> Vec<Self> {
         match (self.device, self.sharing) {
             (Device::Cpu, Sharing::Training { threads, mapped: false }) => {
-                vec![Self { sharing: Sharing::Replicas, ..self.clone() }; threads.max(1)]
+                vec![Self { sharing: Sharing::Updates { shared: false }, ..self.clone() }; threads.max(1)]
             }
-            _ => vec![Self { sharing: Sharing::Operators, ..self.clone() }],
+            _ => vec![Self { sharing: Sharing::Updates { shared: true }, ..self.clone() }],
         }
     }
 }
@@ -80,6 +80,12 @@ pub enum Sharing {
     Replicas,
     /// The threads of the runtime share each operator of one session, and all sessions read the mapped weights.
     Operators,
+    /// As replicas or, if shared, as operators, for sessions whose outputs live on when they run again: memory comes from
+    /// the process and goes back to it at once. A session's own store would keep what others need.
+    Updates {
+        /// Whether the threads share each operator.
+        shared: bool,
+    },
     /// The session that a training step spends its time in has threads of its own, which share each operator and wait
     /// for the next one without falling asleep: where nothing else wants the cores, a step of a small model takes up to
     /// a tenth less time. Between runs they sleep and leave the cores to updates and to the next batch.
@@ -274,6 +280,11 @@ fn configure(
     match (options.device, options.sharing) {
         (Device::Cuda(_), _) => Ok(builder),
         (Device::Cpu, Sharing::Replicas) => Ok(builder.with_independent_thread_pool()?.with_intra_threads(1)?),
+        (Device::Cpu, Sharing::Updates { shared }) => {
+            let builder =
+                builder.with_execution_providers([ort::ep::CPU::default().with_arena_allocator(false).build()])?;
+            if shared { Ok(builder) } else { Ok(builder.with_independent_thread_pool()?.with_intra_threads(1)?) }
+        }
         // Folding would transpose each weight into a private copy; unfolded transpositions are fused into the products.
         (Device::Cpu, Sharing::Operators) => {
             Ok(builder.with_prepacking(false)?.with_disabled_optimizers("ConstantFolding")?)

@@ -227,7 +227,7 @@ fn settings(
 ) -> AnswerSettings {
     let provider = match (plan.device, execution.sharing) {
         (Device::Cpu, Sharing::Replicas) => "cpu",
-        (Device::Cpu, Sharing::Operators | Sharing::Training { .. }) => "cpu, shared weights",
+        (Device::Cpu, Sharing::Operators | Sharing::Training { .. } | Sharing::Updates { .. }) => "cpu, shared weights",
         (Device::Cuda(_), _) => "cuda",
     };
     AnswerSettings {

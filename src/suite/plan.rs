@@ -161,7 +161,11 @@ impl TrainingPlan {
             (
                 self.from_scratch && self.keeps_close_to_start(),
                 format!("{name} stays close to pre-trained weights, and random ones are none"),
-                "start from a model: --model",
+                if method.merge.is_some() {
+                    "start from a model: --model"
+                } else {
+                    "start from a model: --model, or measure from zero: --anchor origin"
+                },
             ),
             (
                 self.anchor.is_some() && !method.anchored,

@@ -27,7 +27,7 @@ use crate::runtime::{DeviceTensor, Runtime, SessionOptions, Sharing};
 use crate::score::{ScoreOptions, score, summarise};
 use crate::store::{CurvePoint, Store};
 use crate::tensor::Tensor;
-use crate::train::{self, Batches, Chosen, ChosenMethod, LINEAR_PROBE, Merge, PLAIN, Parameter, Settings};
+use crate::train::{self, Batches, Chosen, ChosenMethod, LINEAR_PROBE, Merge, PLAIN, Parameter, Selection, Settings};
 
 /// Upper bound of the tokens of an answer in validation.
 const VALIDATION_TOKENS: usize = 20;
@@ -103,6 +103,7 @@ pub fn train_model(
     on_event: &mut dyn FnMut(TrainingEvent),
 ) -> Result<TrainingReport> {
     plan.check()?;
+    check_start(plan)?;
     let method = plan.method.method;
     if !method.probes_first && method.merge.is_none() {
         return train_once(plan, runtime, on_event);
@@ -123,6 +124,20 @@ pub fn train_model(
             train_once(&second, runtime, on_event)
         }
     }
+}
+
+/// Refuses to start from an adapter where the method trains weights of a checkpoint, or needs matrices that are new.
+fn check_start(plan: &TrainingPlan) -> Result<()> {
+    let method = plan.method.method;
+    let of_weights = method.probes_first || method.selection != Selection::Chosen;
+    let merges = method.merge.is_some() && !plan.is_set("space", "factors");
+    if plan.from_scratch || !(of_weights || merges) || Checkpoint::open(&plan.model)?.adapter.is_none() {
+        return Ok(());
+    }
+    let why = if of_weights { "trains weights of a checkpoint" } else { "interpolates products of new LoRA matrices" };
+    let other = if of_weights { "" } else { ", or set space=factors" };
+    Err(Error::input(format!("{} {why}, and `{}` is an adapter", method.name, plan.model.display()))
+        .hint(format!("merge it into its base model first: `digrap-bench export`{other}")))
 }
 
 /// The linear probe of a method that goes on from one, the plain fine-tuning of one that interpolates.

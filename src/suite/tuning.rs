@@ -16,7 +16,7 @@ use super::subject::{validation_digest, write_whole};
 use super::training::{REPORT, TrainingEvent, TrainingReport, claim_empty, files_of_model, train_model};
 use crate::error::{Error, Result};
 use crate::runtime::Runtime;
-use crate::train::METHODS;
+use crate::train::{METHODS, Schedule};
 
 /// File within the output that lists the runs.
 const TRIALS: &str = "trials.json";
@@ -112,11 +112,22 @@ pub fn tune(
     let (chosen, target) = match tuning {
         Tuning::Grid(sweeps) => (runs.grid(sweeps)?, None),
         Tuning::Match(folder) => {
+            let strength = strength(plan)?;
             let target = target(plan, folder)?;
-            (runs.matching(target)?, Some(target))
+            (runs.matching(strength, target)?, Some(target))
         }
     };
     runs.report(chosen, target)
+}
+
+/// The setting that is searched to match an accuracy.
+fn strength(plan: &TrainingPlan) -> Result<&'static str> {
+    let method = plan.method.method;
+    method.strength.ok_or_else(|| {
+        let others = METHODS.iter().filter(|method| method.strength.is_some()).map(|method| method.name);
+        Error::input(format!("{} has no strength that an accuracy could be matched by", method.name))
+            .hint(format!("those that have one are {}", others.collect::<Vec<_>>().join(", ")))
+    })
 }
 
 /// The accuracy of a finished run on the questions that the plan is validated on.
@@ -154,6 +165,12 @@ fn variant(plan: &TrainingPlan, values: &[(&str, &str)]) -> Result<Variant> {
             changed.learning_rate = rate.ok_or_else(|| {
                 Error::input(format!("`{LEARNING_RATE}` cannot be `{value}`")).hint("it is a number of at least 0")
             })?;
+            // A warm-up that starts with the highest rate does so in every run.
+            if let Schedule::Lavis { start, .. } = &mut changed.schedule
+                && *start == plan.learning_rate
+            {
+                *start = changed.learning_rate;
+            }
         } else {
             changed.method = changed.method.with(key, value)?;
         }
@@ -211,13 +228,8 @@ impl Runs<'_> {
     }
 
     /// Searches along the logarithm of the strength; returns the position of the run that matches.
-    fn matching(&mut self, target: f64) -> Result<usize> {
-        let (method, plan) = (self.plan.method.method, self.plan);
-        let strength = method.strength.ok_or_else(|| {
-            let others = METHODS.iter().filter(|method| method.strength.is_some()).map(|method| method.name);
-            Error::input(format!("{} has no strength that an accuracy could be matched by", method.name))
-                .hint(format!("those that have one are {}", others.collect::<Vec<_>>().join(", ")))
-        })?;
+    fn matching(&mut self, strength: &str, target: f64) -> Result<usize> {
+        let plan = self.plan;
         self.claim()?;
         let mut next = plan.method.number(strength)?;
         let mut tried: Vec<(f64, f64)> = Vec::new();

@@ -126,16 +126,17 @@ impl ChosenMethod {
             method.settings.iter().map(|setting| (setting.name, setting.values.default())).collect();
         for (index, (name, text)) in given.iter().enumerate() {
             if method.settings.is_empty() {
-                return Err(Error::input(format!("{} has no setting `{name}`", method.name)).hint("it has none"));
+                return Err(Error::input(format!("{} has no settings, such as `{name}`", method.name))
+                    .hint("`list methods` shows those of each method"));
             }
             let what = format!("setting of {}", method.name);
             let setting = find_row(method.settings, &what, name, |setting| vec![setting.name])?;
             if given[..index].iter().any(|(other, _)| other == name) {
-                return Err(Error::input(format!("`{name}` is set twice")));
+                return Err(Error::input(format!("`{name}` is set twice")).hint("give it once"));
             }
             let value = setting.values.read(text).ok_or_else(|| {
                 Error::input(format!("`{name}` of {} cannot be `{text}`", method.name))
-                    .hint(format!("it is {}: {}", setting.values, setting.about))
+                    .hint(format!("it is {}; {}", setting.values, setting.about))
             })?;
             settings.insert(setting.name, value);
         }
