@@ -21,7 +21,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIGURATION = "fixtures/models/paligemma-small"
-BASE_STEPS, TEXT_STEPS = 1500, 1000
+BASE_STEPS, TEXT_STEPS = 1200, 800
 LORA = "r=8,alpha=16,targets=q_proj+k_proj+v_proj+o_proj"
 MORE_FULL = {"digrap": [["normalisation=row_cos"]]}
 WITH_LORA = {
@@ -42,7 +42,7 @@ def call(options, *arguments):
 def base_flags(options):
     return [
         "train", "--from-scratch", CONFIGURATION, "--dataset", "easy-vqa", "--batch-size", 32, "--max-steps", BASE_STEPS,
-        "--learning-rate", "1e-3", "--lr-scheduler-type", "cosine", "--warmup-steps", 100, "--weight-decay", 0.05,
+        "--learning-rate", "1e-3", "--lr-scheduler-type", "constant", "--weight-decay", 0.05,
         "--adam-beta2", 0.98, "--max-grad-norm", 1, "--sampling", f"yes/no=0;{TEXT_STEPS}:yes/no=0.6", "--seed", options.seed,
         "--threads", options.threads,
     ]
@@ -51,7 +51,7 @@ def base_flags(options):
 def method_flags(options, method, settings, lora):
     flags = [
         "train", "--model", options.runs / "base", "--dataset", "easy-vqa", "--method", method, "--batch-size", 16,
-        "--max-steps", options.steps, "--learning-rate", "1e-3", "--lr-scheduler-type", "cosine", "--seed", options.seed,
+        "--max-steps", options.steps, "--learning-rate", "3e-4", "--lr-scheduler-type", "cosine", "--seed", options.seed,
         "--threads", options.threads,
     ]
     return flags + ["--set", *settings] * bool(settings) + ["--lora", LORA] * lora
@@ -109,7 +109,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--program", type=Path, default=REPOSITORY / "target/debug/digrap-bench")
     parser.add_argument("--runs", type=Path, default=REPOSITORY / "target/methods_easy_vqa", help="folder of the runs")
-    parser.add_argument("--steps", type=int, default=200, help="steps of each method")
+    parser.add_argument("--steps", type=int, default=150, help="steps of each method")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--output", type=Path, default=REPOSITORY / "reports/methods_easy_vqa.md")
