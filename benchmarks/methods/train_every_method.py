@@ -3,8 +3,8 @@
     python benchmarks/methods/train_every_method.py --program target/debug/digrap-bench
 
 Needs Python alone, and the easy-VQA that `make demo` fetches. A short run from random weights gives a mediocre base. Every
-method of `list methods` then fine-tunes it for as many steps with the same seed, all with one learning rate and each with
-its default settings: the table shows that every method runs from one command to a model that answers, and not which is
+method of `list methods` then fine-tunes it for as many steps with the same seed, all with one learning rate (LoRA with a higher one) and
+each with its default settings: the table shows that every method runs from one command to a model that answers, and not which is
 best. Every folder must be read by `vqa`, which answers all test questions. The script ends with an error if a command
 fails, a run stops early or a method of the list has no row.
 
@@ -13,7 +13,10 @@ trained on. Finished runs in the folder `--runs` are read and not repeated: remo
 """
 
 import argparse
+import array
 import json
+import math
+import struct
 import subprocess
 import sys
 import time
@@ -23,6 +26,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIGURATION = "fixtures/models/paligemma-small"
 BASE_STEPS, TEXT_STEPS = 1200, 800
 LORA = "r=8,alpha=16,targets=q_proj+k_proj+v_proj+o_proj"
+FULL_RATE, LORA_RATE = "3e-4", "2e-3"
 MORE_FULL = {"digrap": [["normalisation=row_cos"]]}
 WITH_LORA = {
     "vanilla": [[]], "l2-sp": [[]], "wise-ft": [["space=merged"], ["space=factors"]], "tpgm": [[]], "ftp": [[]], "spd": [[]],
@@ -51,7 +55,7 @@ def base_flags(options):
 def method_flags(options, method, settings, lora):
     flags = [
         "train", "--model", options.runs / "base", "--dataset", "easy-vqa", "--method", method, "--batch-size", 16,
-        "--max-steps", options.steps, "--learning-rate", "3e-4", "--lr-scheduler-type", "cosine", "--seed", options.seed,
+        "--max-steps", options.steps, "--learning-rate", LORA_RATE if lora else FULL_RATE, "--lr-scheduler-type", "cosine", "--seed", options.seed,
         "--threads", options.threads,
     ]
     return flags + ["--set", *settings] * bool(settings) + ["--lora", LORA] * lora
@@ -62,6 +66,20 @@ def test_accuracy(options, folder):
     flags = ["vqa", "--model", folder, "--dataset", "easy-vqa", "--threads", options.threads, "--output", f"{folder}-answers"]
     evaluation, = call(options, *flags)["evaluations"]
     return evaluation["accuracy"], evaluation["n"]
+
+
+def weights(folder):
+    """The tensors of a checkpoint in f32 by name."""
+    data = (folder / "model.safetensors").read_bytes()
+    start = 8 + struct.unpack("<Q", data[:8])[0]
+    header = json.loads(data[8:start])
+    spans = {name: tensor["data_offsets"] for name, tensor in header.items() if name != "__metadata__"}
+    return {name: array.array("f", data[start + begin : start + end]) for name, (begin, end) in spans.items()}
+
+
+def distance(one, other):
+    """Euclidean distance of two checkpoints over all tensors."""
+    return math.hypot(*(math.dist(one[name], other[name]) for name in one))
 
 
 def row(options, method, settings, lora):
@@ -75,8 +93,9 @@ def row(options, method, settings, lora):
     print(f"{name}: {accuracy:.2f} %, {time.monotonic() - start:.0f} s", flush=True)
     chosen = ", ".join(f"{key}={value}" for key, value in trained["settings"].items()) or "-"
     what = "LoRA" if lora else "full"
+    moved = "-" if lora else f"{distance(options.base, weights(folder)):.2g}"
     return (f"| {method} | {chosen} | {what} | {trained['trained_parameters']:,} | {trained['steps']} | {trained['seed']} | "
-            f"{trained['accuracy']:.2f} | {accuracy:.2f} |")
+            f"{trained['accuracy']:.2f} | {accuracy:.2f} | {moved} |")
 
 
 def text(options, base, base_accuracy, rows):
@@ -85,15 +104,17 @@ def text(options, base, base_accuracy, rows):
     return "\n".join([
         "# Every fine-tuning method on easy-VQA", "",
         f"`{CONFIGURATION}` from random weights, then fine-tuned by each method on easy-VQA with AdamW, f32, "
-        f"{options.threads} threads of the CPU, one seed. Nothing was tuned: settings are the methods' defaults and the learning "
-        "rate is the same for all, so the table shows that every method trains and evaluates from one command each, and not "
+        f"{options.threads} threads of the CPU, one seed. Nothing was tuned: settings are the methods' defaults and all have "
+        f"the same learning rate ({FULL_RATE}, with LoRA {LORA_RATE}), so the table shows that every method trains and evaluates from one command each, and not "
         "which is best. Made by `benchmarks/methods/train_every_method.py`.", "",
         f"ID validation is the accuracy on {base['validation_questions']:,} questions about held-out images of the training set, "
-        f"which neither base nor methods train on; test is the accuracy on all {options.n:,} test questions. Both in percent.", "",
-        "| method | settings | trained | trained parameters | steps | seed | ID validation % | test % |",
-        "|---|---|---|---:|---:|---:|---:|---:|",
+        f"which neither base nor methods train on; test is the accuracy on all {options.n:,} test questions. Both in percent. "
+        "Distance is that of all weights from those of the base: a method that ends at the accuracy of the base and at a distance of "
+        "about 0 was held there by its default settings.", "",
+        "| method | settings | trained | trained parameters | steps | seed | ID validation % | test % | distance |",
+        "|---|---|---|---:|---:|---:|---:|---:|---:|",
         f"| base | - | from scratch | {base['trained_parameters']:,} | {base['steps']} | {base['seed']} | {base['accuracy']:.2f} | "
-        f"{base_accuracy:.2f} |",
+        f"{base_accuracy:.2f} | 0 |",
         *rows, "",
         "lp-ft and lp-ft-c train the head for as many steps before the steps of the table, wise-ft interpolates after them. "
         "linear-probe, partial-fusion and the two lp-ft train the head, so they have no row with LoRA.", "",
@@ -101,7 +122,7 @@ def text(options, base, base_accuracy, rows):
         f"    digrap-bench {show(base_flags(options))} --output base",
         f"    digrap-bench {pattern} --output METHOD",
         "    digrap-bench vqa --model METHOD --dataset easy-vqa", "",
-        f"with LoRA and `--lora {LORA}`.",
+        f"with LoRA `--learning-rate {LORA_RATE} --lora {LORA}`.",
     ]) + "\n"
 
 
@@ -122,6 +143,7 @@ def main():
     cases += [(method, settings, True) for method in methods for settings in WITH_LORA.get(method, [])]
     base = call(options, *base_flags(options), "--output", options.runs / "base")
     base_accuracy, options.n = test_accuracy(options, options.runs / "base")
+    options.base = weights(options.runs / "base")
     print(f"base: {base_accuracy:.2f} %", flush=True)
     rows = [row(options, *case) for case in cases]
     options.output.parent.mkdir(exist_ok=True)
