@@ -63,7 +63,8 @@ pub struct TrainArgs {
     /// grid. The best by validation accuracy becomes the output
     #[arg(long, value_name = "KEY=VALUES", num_args = 1..)]
     sweep: Vec<String>,
-    /// Folder of a run whose validation accuracy is to be matched within 0.1 points, by the strength of the method
+    /// Folder of a run whose validation accuracy is to be matched within 0.1 points, by the strength of the method (see
+    /// `list methods`): trains up to 12 times, first with what --set says
     #[arg(long, value_name = "RUN", conflicts_with = "sweep")]
     match_id: Option<PathBuf>,
     /// What deviations are measured from: the weights at the start, or the origin [default: start; with --lora origin]

@@ -10,7 +10,7 @@ use crate::model::text::Prompt;
 use crate::model::training::{Lora, Parameters};
 use crate::runtime::Device;
 use crate::tensor::DType;
-use crate::train::{Anchor, ChosenMethod, Optimizer, Schedule, Selection};
+use crate::train::{Anchor, Chosen, ChosenMethod, Optimizer, Schedule, Selection};
 
 /// What to train and how. Everything is checked before the first step.
 #[derive(Debug, Clone)]
@@ -122,7 +122,7 @@ impl TrainingPlan {
     /// Whether the method holds tensors to their own start values, which have to be of a trained model.
     fn keeps_close_to_start(&self) -> bool {
         let method = self.method.method;
-        method.merge.is_some() || method.anchored && self.anchor != Some(Anchor::Origin)
+        method.merge.is_some() || method.anchored && self.anchor() != Anchor::Origin
     }
 
     /// # Errors
@@ -190,7 +190,7 @@ impl TrainingPlan {
     }
 
     /// Whether the method has a setting of this name, for which this word was chosen.
-    pub(super) fn is_set(&self, setting: &str, word: &str) -> bool {
-        self.method.method.merge.is_some() && self.method.word(setting).is_ok_and(|chosen| chosen == word)
+    pub(super) fn is_set(&self, setting: &str, word: &'static str) -> bool {
+        self.method.settings().get(setting) == Some(&Chosen::Word(word))
     }
 }

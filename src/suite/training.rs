@@ -109,6 +109,7 @@ pub fn train_model(
         return train_once(plan, runtime, on_event);
     }
     claim_output(plan)?;
+    check_last_phase(plan)?;
     let first = first_phase(plan)?;
     let [name, next] = match method.merge {
         Some(_) => ["fine-tuning", "interpolation with the start"],
@@ -126,8 +127,27 @@ pub fn train_model(
     }
 }
 
+/// Refuses what only the last phase would find.
+fn check_last_phase(plan: &TrainingPlan) -> Result<()> {
+    let known = std::fs::read(plan.output.join(train::SETTINGS)).ok();
+    let known: Option<Value> = known.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let name = plan.method.method.name;
+    if let Some(other) =
+        known.and_then(|known| known["method"].as_str().filter(|other| *other != name).map(str::to_owned))
+    {
+        return Err(Error::input(format!("the run in `{}` is of {other}, not of {name}", plan.output.display()))
+            .hint("use another --output"));
+    }
+    if plan.from_scratch {
+        return Ok(());
+    }
+    let checkpoint = Checkpoint::open(&plan.model)?;
+    let trained = Trained { parameters: plan.parameters.clone(), adapter: adapted(plan, &checkpoint)? };
+    Prepared::new(plan, &checkpoint, &trained).map(|_| ())
+}
+
 /// Refuses to start from an adapter where the method trains weights of a checkpoint, or needs matrices that are new.
-fn check_start(plan: &TrainingPlan) -> Result<()> {
+pub(super) fn check_start(plan: &TrainingPlan) -> Result<()> {
     let method = plan.method.method;
     let of_weights = method.probes_first || method.selection != Selection::Chosen;
     let merges = method.merge.is_some() && !plan.is_set("space", "factors");
@@ -352,7 +372,10 @@ fn interpolate_with_start(plan: &TrainingPlan, tuned: &TrainingReport, runtime: 
             Some(adapter) => adapter.tensors.get(name).cloned(),
             None => Some(end.weights.values(name, start.shape())?),
         };
-        let end = end.ok_or_else(|| Error::input(format!("`{}` lacks the tensor `{name}`", tuned.output.display())))?;
+        let end = end.ok_or_else(|| {
+            Error::input(format!("`{}` lacks the tensor `{name}`", tuned.output.display()))
+                .hint("remove the folder; the same command makes it again")
+        })?;
         tensors.push((name.clone(), interpolate(space, share, name, start, &end)?));
     }
     let values = tensors.iter().map(|(name, tensor)| Ok((name.clone(), Arc::new(runtime.tensor(tensor.clone())?))));

@@ -3,7 +3,6 @@
 //! Nothing but validation accuracy is looked at, so that numbers out of distribution stay a test. Every run keeps its
 //! folder below the output and its curves in the store; the output becomes the chosen model.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::plan::{TrainingPlan, Validation};
 use super::subject::{validation_digest, write_whole};
-use super::training::{REPORT, TrainingEvent, TrainingReport, claim_empty, files_of_model, train_model};
+use super::training::{REPORT, TrainingEvent, TrainingReport, check_start, claim_empty, files_of_model, train_model};
 use crate::error::{Error, Result};
 use crate::runtime::Runtime;
 use crate::train::{METHODS, Schedule};
@@ -104,8 +103,10 @@ pub fn tune(
     on_event: &mut dyn FnMut(TrainingEvent),
 ) -> Result<TuningReport> {
     plan.check()?;
-    if matches!(plan.validation, Validation::None) {
-        return Err(Error::input("settings are chosen by validation accuracy, and --validation none gives none")
+    check_start(plan)?;
+    let name = plan.validation.name();
+    if !matches!(plan.validation, Validation::HeldOut(_)) {
+        return Err(Error::input(format!("settings are chosen on held-out images, and --validation is {name}"))
             .hint("use --validation held-out"));
     }
     let mut runs = Runs { plan, runtime, on_event, finished: Vec::new() };
@@ -146,7 +147,10 @@ fn target(plan: &TrainingPlan, folder: &Path) -> Result<f64> {
         return Err(Error::input(format!("the run in `{}` was validated on other questions", folder.display()))
             .hint("use its dataset, --seed, --validation and --validation-share"));
     }
-    ended.accuracy.ok_or_else(|| Error::input(format!("the run in `{}` has no validation accuracy", folder.display())))
+    ended.accuracy.ok_or_else(|| {
+        Error::input(format!("the run in `{}` has no validation accuracy", folder.display()))
+            .hint("match a run that was trained with --validation held-out")
+    })
 }
 
 /// A name of what is set, and the plan with it.
@@ -206,6 +210,11 @@ impl Runs<'_> {
     fn grid(&mut self, sweeps: &[Sweep]) -> Result<usize> {
         let mut combinations: Vec<Vec<(&str, &str)>> = vec![Vec::new()];
         for (index, Sweep { key, values }) in sweeps.iter().enumerate() {
+            if let Some(value) = values.iter().enumerate().find(|(at, value)| values[..*at].contains(value)) {
+                return Err(
+                    Error::input(format!("`{key}` is swept over {} twice", value.1)).hint("give each value once")
+                );
+            }
             if sweeps[..index].iter().any(|other| other.key == *key) {
                 return Err(Error::input(format!("`{key}` is swept twice")).hint("give all of its values at once"));
             }
@@ -230,10 +239,15 @@ impl Runs<'_> {
     /// Searches along the logarithm of the strength; returns the position of the run that matches.
     fn matching(&mut self, strength: &str, target: f64) -> Result<usize> {
         let plan = self.plan;
+        let first = plan.method.number(strength)?;
+        if first == 0.0 {
+            return Err(Error::input(format!("the search for {strength} cannot start at 0"))
+                .hint(format!("give it a start: --set {strength}=0.1")));
+        }
         self.claim()?;
-        let mut next = plan.method.number(strength)?;
+        let mut next = first;
         let mut tried: Vec<(f64, f64)> = Vec::new();
-        while tried.len() < SEARCH_RUNS && next > 0.0 && tried.iter().all(|(known, _)| *known != next) {
+        while tried.len() < SEARCH_RUNS && tried.iter().all(|(known, _)| *known != next) {
             let variant = variant(plan, &[(strength, &next.to_string())])?;
             let which = format!("run {}, to match {target:.2} %", tried.len() + 1);
             let off = self.train(&variant, &which)? - target;
@@ -243,6 +257,7 @@ impl Runs<'_> {
             tried.push((next, off));
             next = rounded(next_strength(&tried));
         }
+        self.write_trials(None, Some(target))?;
         Err(self.unmatched(strength, target))
     }
 
@@ -265,47 +280,53 @@ impl Runs<'_> {
         if folder.join(TRIALS).is_file() { Ok(()) } else { claim_empty(folder) }
     }
 
-    /// Makes the output the chosen model.
-    fn report(self, chosen: usize, target: Option<f64>) -> Result<TuningReport> {
+    /// Writes the list of the runs; returns it.
+    fn write_trials(&self, chosen: Option<&str>, target: Option<f64>) -> Result<Vec<Trial>> {
         let trial =
             |(name, _, accuracy): &(String, TrainingReport, f64)| Trial { name: name.clone(), accuracy: *accuracy };
         let trials: Vec<Trial> = self.finished.iter().map(trial).collect();
+        let list = serde_json::json!({"chosen": chosen, "target": target, "trials": trials});
+        write_whole(&self.plan.output.join(TRIALS), &format!("{list:#}\n"))?;
+        Ok(trials)
+    }
+
+    /// Makes the output the chosen model.
+    fn report(self, chosen: usize, target: Option<f64>) -> Result<TuningReport> {
         let output = &self.plan.output;
-        let (name, report, _) = self
-            .finished
-            .into_iter()
-            .nth(chosen)
-            .ok_or_else(|| Error::internal("the chosen run is none of those done"))?;
-        let summary = BTreeMap::from([
-            ("chosen", serde_json::json!(name)),
-            ("target", serde_json::json!(target)),
-            ("trials", serde_json::json!(trials)),
-        ]);
-        let text =
-            serde_json::to_string_pretty(&summary).map_err(|cause| Error::internal("no JSON").caused_by(cause))?;
-        write_whole(&output.join(TRIALS), &(text + "\n"))?;
+        let chosen =
+            self.finished.get(chosen).ok_or_else(|| Error::internal("the chosen run is none of those done"))?;
+        let (chosen_trial, report, _) = chosen.clone();
+        let trials = self.write_trials(Some(&chosen_trial), target)?;
         adopt(&report.output, output).map_err(|cause| {
             Error::input(format!("cannot write the model to `{}`", output.display()))
                 .caused_by(cause)
                 .hint("the runs are finished; make room and give the same command again")
         })?;
         let chosen = TrainingReport { output: output.clone(), ..report };
-        Ok(TuningReport { chosen, chosen_trial: name, target, trials })
+        Ok(TuningReport { chosen, chosen_trial, target, trials })
     }
 }
 
 /// Where to look next, from strengths with how far their accuracies are above the target. Between two neighbours on
-/// either side of it, at the mean of their logarithms; else beyond the end that is nearer to it.
+/// either side of it, at the mean of their logarithms; else beyond the end that is nearer to it. After one run greater
+/// strength is taken to lower accuracy.
 fn next_strength(tried: &[(f64, f64)]) -> f64 {
     let mut sorted = tried.to_vec();
     sorted.sort_by(|one, other| one.0.total_cmp(&other.0));
     let around = sorted.windows(2).find(|pair| (pair[0].1 < 0.0) != (pair[1].1 < 0.0));
     match (around, sorted.as_slice()) {
         (Some(pair), _) => (pair[0].0 * pair[1].0).sqrt(),
-        (None, [weakest, .., strongest]) if weakest.1.abs() < strongest.1.abs() => weakest.0 / SEARCH_FACTOR,
+        (None, [only]) if only.1 < 0.0 => only.0 / SEARCH_FACTOR,
+        (None, [weakest, .., strongest]) if goes_down(weakest.1, strongest.1, tried.len()) => weakest.0 / SEARCH_FACTOR,
         (None, [.., strongest]) => strongest.0 * SEARCH_FACTOR,
         (None, []) => 1.0,
     }
+}
+
+/// Whether a search goes on below the weakest strength. Where both ends are equally far from the target it turns around
+/// each time, so that no plateau leads it away.
+fn goes_down(weakest: f64, strongest: f64, tried: usize) -> bool {
+    if weakest == strongest { tried.is_multiple_of(2) } else { weakest.abs() < strongest.abs() }
 }
 
 /// Three significant digits of a number.
@@ -361,10 +382,17 @@ mod tests {
     fn searches_come_to_the_target() {
         let falling = |strength: f64| 90.0 - 10.0 * (strength.ln() + 2.0).tanh();
         let rising = |strength: f64| 170.0 - falling(strength);
+        let step = |strength: f64| if strength < 3e-4 { 80.0 } else { 70.0 };
+        let late_step = |strength: f64| if strength < 500.0 { 80.0 } else { 70.0 };
         let jumping = |strength: f64| (falling(strength) / 0.15).round() * 0.15;
-        for (accuracy, target) in
-            [(&falling as &dyn Fn(f64) -> f64, 88.0), (&falling, 99.5), (&rising, 71.3), (&jumping, 93.3)]
-        {
+        for (accuracy, target) in [
+            (&falling as &dyn Fn(f64) -> f64, 88.0),
+            (&falling, 99.5),
+            (&rising, 71.3),
+            (&jumping, 93.3),
+            (&step, 80.0),
+            (&late_step, 70.0),
+        ] {
             let mut tried = vec![(0.1, accuracy(0.1) - target)];
             while tried.iter().all(|(_, off)| off.abs() > TOLERANCE) && tried.len() < SEARCH_RUNS {
                 let next = rounded(next_strength(&tried));

@@ -58,6 +58,9 @@ pub struct Method {
     /// Whether it holds an anchor of each tensor. Then `dot`, `gradient_squares` and `deviation_squares` are measured,
     /// and cosine, conflicts and distance are recorded.
     pub anchored: bool,
+    /// Whether the last step's tensor is kept under [`LAST`] until the numbers of a step are taken; `product_with_last` is
+    /// then measured too, that of the gradient sum with the deviation of then.
+    pub remembers: bool,
     /// Numbers that are recorded beside those.
     pub recorded: &'static [&'static str],
     /// Emits what takes numbers of one anchored tensor before any of them changes.
@@ -67,7 +70,7 @@ pub struct Method {
     /// Emits the update of one tensor; returns the new parameter.
     pub update: fn(&mut Site) -> Result<Value>,
     /// Whether the numbers of an anchored tensor make `update` the optimiser's own step, which is then taken instead.
-    pub rests: fn(&Numbers) -> bool,
+    pub rests: Option<fn(&Numbers) -> bool>,
     /// The update of a tensor without an anchor.
     pub unanchored: fn(&mut Site) -> Result<Value>,
     /// What is learnt from validation batches after the update.
@@ -126,6 +129,9 @@ pub enum Merge {
     Interpolate,
 }
 
+/// The state that holds the tensor of the last step, if the method remembers it.
+pub const LAST: &str = "last";
+
 /// A method that takes the optimiser's own step, for the parts that another does not need.
 pub const PLAIN: Method = Method {
     name: "vanilla",
@@ -135,11 +141,12 @@ pub const PLAIN: Method = Method {
     selection: Selection::Chosen,
     probes_first: false,
     anchored: false,
+    remembers: false,
     recorded: &[],
     measure: |_| Ok(()),
     decide: |_, _| Ok(()),
     update: |site| site.base_step(),
-    rests: |_| false,
+    rests: None,
     unanchored: |site| site.base_step(),
     search: None,
     merge: None,
@@ -165,7 +172,7 @@ pub static METHODS: &[Method] = &[
     },
     Method {
         name: "lp-ft",
-        about: "linear probe first, then fine-tuning from its head (Kumar et al. 2022)",
+        about: "linear probe, then fine-tuning from its head for as many steps (Kumar et al. 2022)",
         probes_first: true,
         ..PLAIN
     },

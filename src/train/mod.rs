@@ -13,6 +13,7 @@ mod loader;
 mod method;
 mod numbers;
 mod optimizer;
+mod products;
 mod rules;
 mod run;
 mod run_folder;
@@ -25,7 +26,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use method::{LINEAR_PROBE, METHODS, Merge, Method, PLAIN, Search, Selection, Step, find};
+pub use method::{LAST, LINEAR_PROBE, METHODS, Merge, Method, PLAIN, Search, Selection, Step, find};
 pub use numbers::Numbers;
 pub use optimizer::Optimizer;
 pub use run::{Run, Validate, train};

@@ -31,6 +31,12 @@ impl Numbers {
         self.0.get(name).copied()
     }
 
+    /// A number that is infinite or none.
+    pub(super) fn not_finite(&self) -> Option<(&str, f64)> {
+        let found = self.0.iter().find(|(_, value)| !value.is_finite());
+        found.map(|(name, value)| (name.as_str(), *value))
+    }
+
     /// What Adam (Kingma and Ba 2015; beta 0.9 and 0.999, epsilon 1e-8) makes of the gradient of one number at its
     /// `step`, from 1: to be multiplied by a rate and subtracted. Its moments are kept here.
     pub fn adam(&mut self, gradient: f64, step: u64) -> f64 {

@@ -83,6 +83,7 @@ fn validation_loader<'a>(run: &Run<'a>, done: u64) -> Result<Option<Loader<'a>>>
     let Some(search) = method.method.search else { return Ok(None) };
     let batches = run.validation_batches.ok_or_else(|| {
         Error::input(format!("{} learns on validation batches, and there are none", method.method.name))
+            .hint("hold questions out of training")
     })?;
     let taken = |steps: u64| -> Result<u64> {
         let rounds = |number| (search.rounds)(&Step { method, number, learning_rate: 0.0, factor: 1.0, round: 0 });
@@ -217,6 +218,7 @@ impl<'a> Training<'a> {
             let saves = ends || self.settings.save_every.is_some_and(|every| self.step.is_multiple_of(every));
             if saves {
                 self.check_parameters(&taken)?;
+                self.check_numbers(&taken)?;
             }
             if ends {
                 self.log_tensors()?;
@@ -251,6 +253,7 @@ impl<'a> Training<'a> {
             complete(&step, is_anchored(step.method.method, slot.kind), &mut slot.numbers);
         }
         self.decide(self.settings.method.method.decide, &step)?;
+        self.check_numbers(&taken)?;
         self.pass(Pass::Update, &moment, gradients.into_iter().map(Some))?;
         if let Some(search) = self.settings.method.method.search {
             self.search(search, &moment, around)?;
@@ -327,13 +330,21 @@ impl<'a> Training<'a> {
                 Some(loader) => loader.next()?,
                 None => return Err(Error::internal("a search without validation batches")),
             };
+            let mut batch = batch;
+            let ids = std::mem::take(&mut batch.ids);
             let mut sums = Sums::default();
             let accumulator = self.evaluation.as_mut().unwrap_or(&mut self.accumulator);
-            accumulator.add(batch, &trial, &mut sums)?;
+            let loss = accumulator.add(batch, &trial, &mut sums)?;
             drop(trial);
+            let Moment { number, learning_rate, .. } = *moment;
+            let taken = Taken { number, learning_rate, ids };
+            if !loss.is_finite() {
+                return Err(self.diverged("validation loss", loss, &taken));
+            }
             self.pass(Pass::MeasureTrial, moment, sums.gradients.into_iter().map(Arc::new).map(Some))?;
             let factor = 1.0 / sums.count.max(1) as f64;
             self.decide(search.decide, &self.method_step(&Moment { factor, ..*moment }, round))?;
+            self.check_numbers(&taken)?;
         }
         self.pass(Pass::Project, moment, std::iter::repeat_with(|| None))
     }
@@ -341,6 +352,14 @@ impl<'a> Training<'a> {
     /// The root of the sum of these numbers of all tensors.
     fn norm(&self, squares: &str) -> f64 {
         self.slots.iter().map(|slot| slot.numbers.get(squares)).sum::<f64>().sqrt()
+    }
+
+    /// The numbers of the method are numbers.
+    fn check_numbers(&self, taken: &Taken) -> Result<()> {
+        match self.slots.iter().find_map(|slot| slot.numbers.not_finite()) {
+            Some((name, value)) => Err(self.diverged(&format!("number `{name}` of the method"), value, taken)),
+            None => Ok(()),
+        }
     }
 
     /// What is kept can be gone on with.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! settings.json          what decides the result; written once
-//! metrics.jsonl          one line per step and per validation
+//! metrics.jsonl          one line per step, one per epoch with means by tensor, one per validation
 //! checkpoint/<step>/     parameters.safetensors, state.safetensors, numbers.json, best.safetensors, checkpoint.json
 //! ```
 //!
@@ -246,7 +246,9 @@ pub fn has_checkpoint(folder: &Path) -> bool {
 }
 
 /// The lines of the metrics of a run: one object per step (`step`, `epoch`, `loss`, `learning_rate`, `gradient_norm`,
-/// `samples` and what the method reports) and one per validation (`step`, `epoch`, `validation`).
+/// `samples` and what the method records, as means over tensors), one per epoch (`step`, `epoch` and `tensors`: what the
+/// method records by tensor, as means over steps) and one per validation (`step`, `epoch`, `validation`). Cosine, conflict
+/// and distance are those before a step.
 ///
 /// # Errors
 /// Input error if they cannot be read.

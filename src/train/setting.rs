@@ -94,9 +94,18 @@ impl fmt::Display for Values {
 #[serde(untagged)]
 pub enum Chosen {
     /// A number.
-    Number(f64),
+    Number(#[serde(serialize_with = "shortest")] f64),
     /// A word.
     Word(&'static str),
+}
+
+/// Whole numbers without a fraction.
+fn shortest<S: serde::Serializer>(number: &f64, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    const EXACT: f64 = (1u64 << f64::MANTISSA_DIGITS) as f64;
+    if number.fract() == 0.0 && number.abs() < EXACT {
+        return serializer.serialize_i64(*number as i64);
+    }
+    serializer.serialize_f64(*number)
 }
 
 impl fmt::Display for Chosen {

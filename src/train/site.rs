@@ -132,7 +132,12 @@ impl Stage {
         let parameter = parameter.map(|(.., value)| *value);
         let mut outputs = Vec::with_capacity(found.len());
         for (target, value) in found {
-            let name = format!("output/{}", outputs.len());
+            // Stages of equal graphs share a session, so that a name says all about where an output goes to.
+            let name = match target {
+                Target::Parameter => "output/parameter".to_owned(),
+                Target::Number(number) => format!("output/number/{number}"),
+                Target::State(index) | Target::Alias(index) => format!("output/state/{index}"),
+            };
             match target {
                 Target::State(index) if Some(value) == parameter => outputs.push((name, Target::Alias(index))),
                 _ => {

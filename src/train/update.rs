@@ -9,14 +9,15 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::method::{self, Method};
+use super::method::{self, LAST, Method};
 use super::numbers::Numbers;
 use super::optimizer::Optimizer;
+use super::products::{Operands, products, squares};
 use super::setting::ChosenMethod;
 use super::site::{Anchor, Kind, Moment, Site, Source, Stage, Target};
 use crate::error::{Error, Result};
 use crate::graph::Value;
-use crate::runtime::{DeviceTensor, Runtime, Session, SessionOptions};
+use crate::runtime::{DeviceTensor, Runtime, Session, SessionOptions, Sharing};
 use crate::tensor::Tensor;
 
 /// What belongs to a trained tensor beside its values.
@@ -58,6 +59,9 @@ pub(super) enum Pass {
 /// Runs passes.
 pub(super) struct Updater {
     runtime: Runtime,
+    /// Whether the numbers that every method has are taken by plain code. In a graph they are a pass over the tensor for
+    /// each operation, and for small tensors most of the time goes into setting a session off.
+    on_host: bool,
     method: &'static Method,
     states: BTreeMap<Kind, Vec<&'static str>>,
     workers: Vec<Worker>,
@@ -87,8 +91,10 @@ impl Updater {
         optimizer: &Optimizer,
         kinds: impl IntoIterator<Item = Kind>,
     ) -> Result<Self> {
+        let on_host = options.iter().all(|options| options.sharing == Sharing::Updates { shared: false });
         let mut updater = Self {
             runtime: runtime.clone(),
+            on_host,
             method: chosen.method,
             states: BTreeMap::new(),
             workers: options.iter().map(|_| Worker::new()).collect(),
@@ -101,8 +107,12 @@ impl Updater {
                 continue;
             }
             let mut states = Vec::new();
+            if chosen.method.remembers && is_anchored(chosen.method, kind) {
+                states.push(LAST);
+            }
             for pass in passes(chosen.method) {
-                let stage = Stage::new((chosen, optimizer, kind), &mut states, &|site| emit(chosen, pass, kind, site))?;
+                let emit = |site: &mut Site| emit(chosen, (pass, on_host), kind, site);
+                let stage = Stage::new((chosen, optimizer, kind), &mut states, &emit)?;
                 updater.prepare((pass, kind), &stage, options)?;
             }
             updater.states.insert(kind, states);
@@ -161,16 +171,29 @@ impl Updater {
         items.sort_by_key(|item| std::cmp::Reverse(item.tensor.shape().iter().product::<usize>()));
         let items: Vec<Mutex<Option<Item>>> = items.into_iter().map(|item| Mutex::new(Some(item))).collect();
         let (next, runtime, chosen) = (AtomicUsize::new(0), &self.runtime, &self.chosen);
-        let method = self.method;
-        let rests = |item: &Item| is_anchored(method, item.slot.kind) && (method.rests)(&item.slot.numbers);
+        let (method, on_host) = (self.method, self.on_host);
+        let rests = |item: &Item| match method.rests {
+            Some(rests) => is_anchored(method, item.slot.kind) && rests(&item.slot.numbers),
+            None => false,
+        };
         let work = |worker: &mut Worker| -> Result<()> {
             while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
                 let item = item.lock().unwrap_or_else(PoisonError::into_inner).take();
-                let Some(item) = item else { continue };
+                let Some(mut item) = item else { continue };
+                let measures = pass == Pass::Measure && on_host;
+                if measures {
+                    take_numbers(method, &mut item)?;
+                }
                 let pass = if pass == Pass::Update && rests(&item) { Pass::Plain } else { pass };
-                let Some(session) = chosen.get(&(pass, item.slot.kind)) else { continue };
-                let prepared = worker.get_mut(*session).ok_or_else(|| Error::internal("an update without session"))?;
-                prepared.run(runtime, &scalars, item)?;
+                if let Some(session) = chosen.get(&(pass, item.slot.kind)) {
+                    let prepared = worker.get_mut(*session);
+                    let prepared = prepared.ok_or_else(|| Error::internal("an update without session"))?;
+                    prepared.run(runtime, &scalars, &mut item)?;
+                }
+                if measures && method.remembers && is_anchored(method, item.slot.kind) {
+                    let tensor = Arc::clone(item.tensor);
+                    item.slot.replace(0, Some(tensor))?;
+                }
             }
             Ok(())
         };
@@ -191,7 +214,7 @@ impl Updater {
 }
 
 impl Prepared {
-    fn run(&mut self, runtime: &Runtime, scalars: &BTreeMap<&str, DeviceTensor>, item: Item) -> Result<()> {
+    fn run(&mut self, runtime: &Runtime, scalars: &BTreeMap<&str, DeviceTensor>, item: &mut Item) -> Result<()> {
         let Item { slot, tensor, gradient } = item;
         let mut numbers = Vec::new();
         for (name, source) in &self.inputs {
@@ -203,7 +226,7 @@ impl Prepared {
         let mut inputs: Vec<(&str, &DeviceTensor)> = numbers.iter().map(|(name, tensor)| (*name, tensor)).collect();
         for (name, source) in &self.inputs {
             let found = match source {
-                Source::Parameter => Some(&**tensor),
+                Source::Parameter => Some(&***tensor),
                 Source::Gradient => gradient.as_deref(),
                 Source::Anchor => slot.anchor.as_deref(),
                 Source::Step(scalar) => scalars.get(scalar.name),
@@ -227,7 +250,7 @@ impl Prepared {
             match *target {
                 Target::Alias(index) => slot.replace(index, Some(Arc::clone(&before)))?,
                 Target::State(index) => slot.replace(index, made.next())?,
-                Target::Parameter => *tensor = made.next().ok_or_else(lacking)?,
+                Target::Parameter => **tensor = made.next().ok_or_else(lacking)?,
                 Target::Number(name) => slot.numbers.set(name, number(told.next().ok_or_else(lacking)?)?),
             }
         }
@@ -254,7 +277,8 @@ pub(super) fn number(tensor: &DeviceTensor) -> Result<f64> {
 }
 
 fn passes(method: &Method) -> Vec<Pass> {
-    let mut passes = vec![Pass::Measure, Pass::Update, Pass::Plain, Pass::Check];
+    let mut passes = vec![Pass::Measure, Pass::Update, Pass::Check];
+    passes.extend(method.rests.map(|_| Pass::Plain));
     if method.search.is_some() {
         passes.extend([Pass::Project, Pass::MeasureTrial]);
     }
@@ -262,7 +286,7 @@ fn passes(method: &Method) -> Vec<Pass> {
 }
 
 /// Emits a pass over tensors of a kind.
-fn emit(chosen: &ChosenMethod, pass: Pass, kind: Kind, site: &mut Site) -> Result<Option<Value>> {
+fn emit(chosen: &ChosenMethod, (pass, on_host): (Pass, bool), kind: Kind, site: &mut Site) -> Result<Option<Value>> {
     let anchored = is_anchored(chosen.method, kind);
     let search = chosen.method.search.filter(|_| anchored);
     match (pass, search) {
@@ -272,7 +296,15 @@ fn emit(chosen: &ChosenMethod, pass: Pass, kind: Kind, site: &mut Site) -> Resul
             site.set_number(PARAMETER_SQUARES, squares);
             Ok(None)
         }
-        (Pass::Measure, _) => measure(chosen.method, anchored, site).map(|()| None),
+        (Pass::Measure, _) => {
+            if !on_host {
+                measure(chosen.method, anchored, site)?;
+            }
+            if anchored {
+                (chosen.method.measure)(site)?;
+            }
+            Ok(None)
+        }
         (Pass::Update, _) if anchored || !chosen.method.anchored => (chosen.method.update)(site).map(Some),
         (Pass::Update, _) => (chosen.method.unanchored)(site).map(Some),
         (Pass::Plain, _) => site.base_step().map(Some),
@@ -298,7 +330,35 @@ fn measure(method: &Method, anchored: bool, site: &mut Site) -> Result<()> {
         site.set_number(DOT, product);
         let squares = site.squares(deviation)?;
         site.set_number(DEVIATION_SQUARES, squares);
-        (method.measure)(site)?;
+        if method.remembers {
+            let (last, parameter) = (site.state(LAST)?, site.parameter()?);
+            let last = site.deviation_of(last)?;
+            let product = site.dot(gradient, last)?;
+            site.set_number(PRODUCT_WITH_LAST, product);
+            site.keep(LAST, parameter);
+        }
+    }
+    Ok(())
+}
+
+/// The same for tensors in host memory.
+fn take_numbers(method: &Method, item: &mut Item) -> Result<()> {
+    let Item { slot, tensor, gradient } = item;
+    let gradient = gradient.as_ref().ok_or_else(lacking)?.values::<f32>()?;
+    if !is_anchored(method, slot.kind) {
+        slot.numbers.set(GRADIENT_SQUARES, squares(gradient));
+        return Ok(());
+    }
+    let last = if method.remembers { slot.states.first() } else { None };
+    let operands = Operands {
+        gradient,
+        parameter: tensor.values()?,
+        anchor: slot.anchor.as_ref().map(|anchor| anchor.values()).transpose()?,
+        last: last.map(|last| last.values()).transpose()?,
+    };
+    let names = [GRADIENT_SQUARES, DOT, DEVIATION_SQUARES, PRODUCT_WITH_LAST];
+    for (name, number) in names.into_iter().zip(products(&operands)) {
+        slot.numbers.set(name, number);
     }
     Ok(())
 }
@@ -308,6 +368,7 @@ pub(super) const GRADIENT_SQUARES: &str = "gradient_squares";
 /// Sum of the squares of the tensor, after [`Pass::Check`].
 pub(super) const PARAMETER_SQUARES: &str = "parameter_squares";
 const DOT: &str = "dot";
+const PRODUCT_WITH_LAST: &str = "product_with_last";
 const DEVIATION_SQUARES: &str = "deviation_squares";
 
 /// Makes numbers of the summed loss those of the mean loss, and adds what is recorded of every anchored tensor.

@@ -6,7 +6,7 @@
 use super::{TINY, pulled};
 use crate::error::Result;
 use crate::graph::Value;
-use crate::train::method::{Method, PLAIN, Step};
+use crate::train::method::{LAST, Method, PLAIN, Step};
 use crate::train::numbers::Numbers;
 use crate::train::setting::{Chosen, NOT_NEGATIVE, Setting, Values};
 use crate::train::site::Site;
@@ -45,31 +45,26 @@ pub(crate) const DIGRAP: Method = Method {
         },
     ],
     anchored: true,
+    remembers: true,
     recorded: &["omega", "lambda"],
     measure,
     decide,
     update: |site| {
-        let (deviation, lambda) = (site.state("deviation")?, site.number("lambda")?);
+        let (deviation, lambda) = (site.deviation()?, site.number("lambda")?);
         pulled(site, deviation, lambda)
     },
-    rests: |numbers| numbers.get("lambda") == 0.0,
+    rests: Some(|numbers| numbers.get("lambda") == 0.0),
     ..PLAIN
 };
 
-/// The gradient along the last step's deviation: its projection is a multiple of that.
+/// The gradient along the rows of the last step's deviation, of which its projection is a multiple.
 fn measure(site: &mut Site) -> Result<()> {
-    let deviation = site.deviation()?;
-    if site.is_chosen("omega", "trained")? {
-        let (gradient, last) = (site.gradient_sum()?, site.state("deviation")?);
-        if site.is_chosen("normalisation", "row_cos")? && site.rank() >= 2 {
-            let cosines = row_cosines(site, gradient, last)?;
-            site.set_number("row_cosines", cosines);
-        } else {
-            let product = site.dot(gradient, last)?;
-            site.set_number("product_with_last", product);
-        }
+    if site.is_chosen("omega", "trained")? && site.is_chosen("normalisation", "row_cos")? && site.rank() >= 2 {
+        let (gradient, last) = (site.gradient_sum()?, site.state(LAST)?);
+        let last = site.deviation_of(last)?;
+        let cosines = row_cosines(site, gradient, last)?;
+        site.set_number("row_cosines", cosines);
     }
-    site.keep("deviation", deviation);
     Ok(())
 }
 
@@ -118,7 +113,8 @@ fn trained(step: &Step, numbers: &mut Numbers) -> Result<f64> {
     Ok(moved.clamp(0.0, step.method.number("kappa")?))
 }
 
-/// The derivative of this step's loss by the last step's projection strength, in the chosen normalisation.
+/// The derivative of this step's loss by the last step's projection strength, in the chosen normalisation. Where gradients
+/// are clipped, it is that of the clipped one, as all that a method sees.
 fn slope(step: &Step, numbers: &Numbers) -> Result<f64> {
     let (dot, squares) = (numbers.get("last_dot"), numbers.get("last_squares"));
     let product = numbers.get("product_with_last") * step.factor;

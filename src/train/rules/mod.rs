@@ -41,3 +41,12 @@ fn shortened(site: &mut Site, deviation: Value, radius: Value, norms: Value) -> 
 fn indicator(site: &mut Site, values: Value) -> Result<Value> {
     site.builder.op("Cast", &[values], &[("to", Attribute::Int(1))])
 }
+
+/// One L1 norm per row, or the whole tensor's L2 norm without dimensions, as the setting `norm` says.
+fn norms(site: &mut Site, deviation: Value) -> Result<Value> {
+    if site.is_chosen("norm", "mars")? {
+        return site.row_norms(deviation);
+    }
+    let squares = site.squares(deviation)?;
+    site.builder.op("Sqrt", &[squares], &[])
+}

@@ -27,9 +27,10 @@ pub(crate) const PCGRAD: Method = Method {
 
 fn decide(step: &Step, tensors: &mut [&mut Numbers]) -> Result<()> {
     let total = |name: &str, tensors: &[&mut Numbers]| tensors.iter().map(|numbers| numbers.get(name)).sum::<f64>();
-    let conflict = total("dot", tensors).min(0.0);
-    let share = |squares: f64| if squares > 0.0 { conflict / squares } else { 0.0 };
     let lambda = step.method.number("lambda")?;
+    // An objective without weight has no gradient that could conflict.
+    let conflict = if lambda > 0.0 { total("dot", tensors).min(0.0) } else { 0.0 };
+    let share = |squares: f64| if squares > 0.0 { conflict / squares } else { 0.0 };
     let of_gradient = 1.0 - lambda * share(total("gradient_squares", tensors));
     let of_deviation = lambda - share(total("deviation_squares", tensors));
     for numbers in tensors {

@@ -1,5 +1,6 @@
 //! Selective Projection Decay (Tian et al. 2024): after a step against which the gradient pulls back, the deviation shrinks.
 
+use super::norms;
 use crate::error::Result;
 use crate::graph::Value;
 use crate::train::method::{Method, PLAIN, Step};
@@ -29,7 +30,7 @@ pub(crate) const SPD: Method = Method {
     recorded: &["ratio"],
     decide,
     update,
-    rests: |numbers| numbers.get("pull") == 0.0,
+    rests: Some(|numbers| numbers.get("pull") == 0.0),
     ..PLAIN
 };
 
@@ -46,7 +47,7 @@ fn update(site: &mut Site) -> Result<Value> {
     let before = site.deviation()?;
     let stepped = site.base_step()?;
     let after = site.deviation_of(stepped)?;
-    let (before, size) = (norm(site, before)?, norm(site, after)?);
+    let (before, size) = (norms(site, before)?, norms(site, after)?);
     let growth = site.builder.op("Sub", &[size, before], &[])?;
     // A deviation of zero has not grown.
     let tiny = site.builder.scalar(f32::MIN_POSITIVE)?;
@@ -60,12 +61,4 @@ fn update(site: &mut Site) -> Result<Value> {
     let share = site.builder.mul(ratio, pull)?;
     let back = site.builder.mul(after, share)?;
     site.builder.op("Sub", &[stepped, back], &[])
-}
-
-fn norm(site: &mut Site, deviation: Value) -> Result<Value> {
-    if site.is_chosen("norm", "mars")? {
-        return site.row_norms(deviation);
-    }
-    let squares = site.squares(deviation)?;
-    site.builder.op("Sqrt", &[squares], &[])
 }

@@ -1,7 +1,7 @@
 //! Trainable Projected Gradient Method (Tian et al. 2023): each step ends in a ball around the anchor whose radius is
 //! learnt on validation batches.
 
-use super::{TINY, indicator, shortened};
+use super::{TINY, indicator, norms, shortened};
 use crate::error::Result;
 use crate::graph::Value;
 use crate::train::method::{Method, PLAIN, Search, Step};
@@ -61,7 +61,7 @@ pub(crate) const CONTROLLED: Method = Method {
         Setting {
             name: "rho",
             about: "price of a radius, relative to the greatest norm",
-            values: Values::Number { default: 0.1, range: NOT_NEGATIVE },
+            values: Values::Number { default: 0.001, range: NOT_NEGATIVE },
         },
     ],
     strength: Some("rho"),
@@ -115,20 +115,12 @@ fn decide(step: &Step, tensors: &mut [&mut Numbers]) -> Result<()> {
             numbers.set("searches", searches);
             let moved = numbers.get("radius") - rate * numbers.adam(slope, searches as u64);
             numbers.set("radius", moved);
-        } else if step.number == 1 {
+        } else if greatest > 0.0 && numbers.known("has_moved").is_none() {
+            numbers.set("has_moved", 1.0);
             numbers.set("radius", numbers.get("least_norm") / 2.0);
         }
         // 0 for a tensor that has not moved.
         numbers.set("radius", numbers.get("radius").max(TINY).min(greatest));
     }
     Ok(())
-}
-
-/// One norm per row, or a single one without dimensions.
-fn norms(site: &mut Site, deviation: Value) -> Result<Value> {
-    if site.is_chosen("norm", "mars")? {
-        return site.row_norms(deviation);
-    }
-    let squares = site.squares(deviation)?;
-    site.builder.op("Sqrt", &[squares], &[])
 }
