@@ -56,16 +56,19 @@
 //! - **ONNX files of opset 13 on are brought to opset 23 while they are read**, so that each operator has one row, with
 //!   one shape rule and one gradient.
 //! - **A run's folder becomes the model.** It is made in a folder within and moved file by file, `config.json` last.
-//! - **A step of a method is measure, decide, update.** Nodes take a few numbers of each tensor in the pass that measures
-//!   the norm of the gradients; plain code turns those of all tensors into the ones that the update needs, in double
+//! - **A step of a method is measure, decide, update.** A few numbers of each tensor are taken in the pass that measures the
+//!   norm of the gradients; plain code turns those of all tensors into the ones that the update needs, in double
 //!   precision, where a hyper-gradient or a sum over tensors is a line and can be read; nodes make the new tensor. A
 //!   tensor whose numbers say that nothing is to be changed takes the optimiser's own step, to the bit.
 //! - **Numbers of tensors live on the host** (projection strengths, radii, the moments of their optimisers) and are JSON in
 //!   a checkpoint. Tensors stay on the device; an anchor is the start values themselves, and none is kept where it is the
 //!   origin.
-//! - **DiGraP keeps the last deviation, not the last projection**, which is a multiple of it: one tensor serves the
-//!   projection of this step and the derivative of the next, and under LoRA, where the deviation is the tensor, it is the
-//!   tensor of the step before and no copy.
+//! - **The numbers that all methods have are taken by plain code where tensors of a small model lie in host memory**: norms
+//!   and inner products of gradient and deviation, in one pass. As nodes they are seven passes and a start of a session
+//!   for each tensor, a tenth of a step; that form is for devices and for models whose sessions share all threads, and
+//!   a test holds one to the other.
+//! - **DiGraP keeps the last step's tensor, not the last projection**, which is a multiple of that one's deviation. The
+//!   tensor was there anyway, so that nothing is written.
 //! - **Updates run tensor by tensor, through one session per kind of tensor.** It is as fast as sessions for fixed
 //!   shapes (17 microseconds per tensor beside the arithmetic), needs no grouping, and old and new values exist side by
 //!   side for a few tensors at a time. Each thread has sessions of its own and takes the next tensor, which for small

@@ -186,7 +186,11 @@ fn list_shows_the_settings_of_methods() {
         if method.anchored {
             described.push_str(" holds an anchor (--anchor, --exclude)");
         }
+        if let Some(strength) = method.strength {
+            described.push_str(&format!(" its strength is {strength} (--match-id)"));
+        }
         assert_eq!(row["anchored"], method.anchored);
+        assert_eq!(row["strength"], serde_json::json!(method.strength));
         assert_eq!(row["settings"].as_array().unwrap().len(), method.settings.len());
         for (entry, setting) in row["settings"].as_array().unwrap().iter().zip(method.settings) {
             let (name, about, values) = (setting.name, setting.about, setting.values.to_string());

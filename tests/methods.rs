@@ -716,3 +716,15 @@ fn nonsense_settings_are_refused() {
     let error = train::train(&run, problem.task(), &mut |_, _| Ok(None), &mut |_| ()).unwrap_err();
     assert_eq!(error.to_string(), "tpgm learns on validation batches, and there are none");
 }
+
+/// A radius that is no number would be one of zero from then on.
+#[test]
+fn a_search_stops_at_numbers_that_are_none() {
+    let mut problem = Problem::recorded("table", Anchor::Start);
+    problem.validation.noise[2].get_mut("weight").unwrap()[1] = f64::INFINITY;
+    let folder = tempfile::tempdir().unwrap();
+    let settings = settings(&problem, chosen("tpgm", &[]), SGD, 5);
+    let Err(error) = attempt(folder.path(), &problem, &settings, HOW) else { panic!("nothing was noticed") };
+    assert!(error.to_string().starts_with("the validation loss is -inf at step 3"), "{error}");
+    assert!(error.next_step().unwrap().ends_with("the checkpoint of step 2 is kept"), "{error:?}");
+}

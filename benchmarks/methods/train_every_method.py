@@ -28,10 +28,7 @@ BASE_STEPS, TEXT_STEPS = 1200, 800
 LORA = "r=8,alpha=16,targets=q_proj+k_proj+v_proj+o_proj"
 FULL_RATE, LORA_RATE = "3e-4", "2e-3"
 MORE_FULL = {"digrap": [["normalisation=row_cos"]]}
-WITH_LORA = {
-    "vanilla": [[]], "l2-sp": [[]], "wise-ft": [["space=merged"], ["space=factors"]], "tpgm": [[]], "ftp": [[]], "spd": [[]],
-    "digrap": [[], ["normalisation=row_cos"]],
-}
+MORE_WITH_LORA = {"wise-ft": [["space=factors"]], "digrap": [["normalisation=row_cos"]]}
 
 
 def call(options, *arguments):
@@ -117,7 +114,7 @@ def text(options, base, base_accuracy, rows):
         f"{base_accuracy:.2f} | 0 |",
         *rows, "",
         "lp-ft and lp-ft-c train the head for as many steps before the steps of the table, wise-ft interpolates after them. "
-        "linear-probe, partial-fusion and the two lp-ft train the head, so they have no row with LoRA.", "",
+        "linear-probe and partial-fusion train weights of the model alone, so they have no row with LoRA.", "",
         "Commands, the base's first (`--set KEY=VALUE` where the settings differ from the defaults):", "",
         f"    digrap-bench {show(base_flags(options))} --output base",
         f"    digrap-bench {pattern} --output METHOD",
@@ -136,11 +133,13 @@ def main():
     parser.add_argument("--output", type=Path, default=REPOSITORY / "reports/methods_easy_vqa.md")
     options = parser.parse_args()
     options.program, options.runs = options.program.resolve(), options.runs.resolve()
-    methods = [method["name"] for method in call(options, "list", "methods")["methods"]]
-    if unknown := (MORE_FULL.keys() | WITH_LORA.keys()) - set(methods):
+    listed = call(options, "list", "methods")["methods"]
+    methods = [method["name"] for method in listed]
+    with_lora = [method["name"] for method in listed if method["selection"] == "chosen"]
+    if unknown := (MORE_FULL.keys() | MORE_WITH_LORA.keys()) - set(methods):
         sys.exit(f"`list methods` does not have {', '.join(sorted(unknown))}")
     cases = [(method, settings, False) for method in methods for settings in [[], *MORE_FULL.get(method, [])]]
-    cases += [(method, settings, True) for method in methods for settings in WITH_LORA.get(method, [])]
+    cases += [(method, settings, True) for method in with_lora for settings in [[], *MORE_WITH_LORA.get(method, [])]]
     base = call(options, *base_flags(options), "--output", options.runs / "base")
     base_accuracy, options.n = test_accuracy(options, options.runs / "base")
     options.base = weights(options.runs / "base")

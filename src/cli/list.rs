@@ -121,14 +121,20 @@ fn method(row: &Method) -> Entry {
     };
     let settings: Vec<SettingEntry> = row.settings.iter().map(setting).collect();
     let anchor = row.anchored.then(|| "holds an anchor (--anchor, --exclude)".to_owned());
+    let strength = row.strength.map(|strength| format!("its strength is {strength} (--match-id)"));
     let described = row
         .settings
         .iter()
         .map(|Setting { name, about, values }| format!("{name}: {values} [default: {}]; {about}", values.default()));
     Entry {
-        lines: anchor.into_iter().chain(described).collect(),
-        facts: [("settings", json!(settings)), ("anchored", json!(row.anchored)), ("selection", json!(selection))]
-            .into(),
+        lines: anchor.into_iter().chain(strength).chain(described).collect(),
+        facts: [
+            ("settings", json!(settings)),
+            ("anchored", json!(row.anchored)),
+            ("selection", json!(selection)),
+            ("strength", json!(row.strength)),
+        ]
+        .into(),
         ..entry(row.name, row.about)
     }
 }

@@ -15,6 +15,7 @@ mod machine;
 mod progress;
 mod score;
 mod train;
+mod train_display;
 mod vqa;
 
 const EXIT_CODES: &str =

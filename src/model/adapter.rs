@@ -25,13 +25,13 @@ pub(super) const MATRICES: &str = "adapter_model.safetensors";
 const PREFIX: &str = "base_model.model.";
 const DOWN: &str = ".lora_A.weight";
 const UP: &str = ".lora_B.weight";
+/// PEFT's name for all linear layers but the one that makes logits.
+pub const ALL_LINEAR: &str = "all-linear";
+
 /// Whether this is the name of a matrix `B`.
 pub(super) fn is_up(name: &str) -> bool {
     name.ends_with(UP)
 }
-
-/// PEFT's name for all linear layers but the one that makes logits.
-pub const ALL_LINEAR: &str = "all-linear";
 
 /// A linear layer of a model that an adapter can change.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,7 +3,8 @@
 //! A step of a method has three parts. `measure` emits nodes that take numbers of each tensor, such as an inner product;
 //! `decide` turns the numbers of all tensors into those that the update needs, such as a projection strength, in double
 //! precision on the host; `update` emits the nodes that make the new tensor. A method has the parts that it needs, and
-//! takes the others from [`PLAIN`]. This is L1-SP, the pull towards the pre-trained weights by the sign of the deviation:
+//! takes the others from [`PLAIN`]. Its row in [`METHODS`] is all that the loop, the command line and `list methods` know
+//! of it. This is a row and its function, for L1-SP, the pull towards the pre-trained weights by the sign of the deviation:
 //!
 //! ```
 //! use digrap_bench::error::Result;

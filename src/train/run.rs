@@ -326,11 +326,8 @@ impl<'a> Training<'a> {
             let none = || std::iter::repeat_with(|| None);
             let Self { updater, reached, slots, .. } = self;
             updater.run(Pass::Project, moment, items(&mut trial.tensors, reached, slots, none()))?;
-            let batch = match around.validation_loader {
-                Some(loader) => loader.next()?,
-                None => return Err(Error::internal("a search without validation batches")),
-            };
-            let mut batch = batch;
+            let loader = around.validation_loader;
+            let mut batch = loader.ok_or_else(|| Error::internal("a search without validation batches"))?.next()?;
             let ids = std::mem::take(&mut batch.ids);
             let mut sums = Sums::default();
             let accumulator = self.evaluation.as_mut().unwrap_or(&mut self.accumulator);
