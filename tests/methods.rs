@@ -16,6 +16,7 @@ use digrap_bench::train::{
 use serde_json::Value as Json;
 
 use crate::support::{fixture_json, runtime};
+use crate::train::{numbers, optimizer};
 
 const SGD: Optimizer = Optimizer::Sgd { momentum: 0.0, nesterov: false, weight_decay: 0.0 };
 const ADAMW: Optimizer = Optimizer::AdamW { betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.0 };
@@ -38,10 +39,6 @@ struct Quadratic {
     target: Tensors,
     /// By step.
     noise: Vec<Tensors>,
-}
-
-fn numbers(value: &Json) -> Vec<f64> {
-    value.as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect()
 }
 
 fn named(value: &Json) -> Tensors {
@@ -264,21 +261,6 @@ fn attempt(folder: &Path, problem: &Problem, settings: &Settings, how: How) -> R
 fn run(problem: &Problem, method: ChosenMethod, optimizer: Optimizer, steps: u64) -> Told {
     let folder = tempfile::tempdir().unwrap();
     run_in(folder.path(), problem, &settings(problem, method, optimizer, steps))
-}
-
-fn optimizer(recorded: &Json) -> Optimizer {
-    let number = |name: &str| recorded[name].as_f64().unwrap();
-    match recorded["name"].as_str().unwrap() {
-        "adamw" => {
-            let betas = numbers(&recorded["betas"]);
-            Optimizer::AdamW { betas: [betas[0], betas[1]], eps: number("eps"), weight_decay: number("weight_decay") }
-        }
-        _ => Optimizer::Sgd {
-            momentum: number("momentum"),
-            nesterov: recorded["nesterov"].as_bool().unwrap(),
-            weight_decay: number("weight_decay"),
-        },
-    }
 }
 
 fn dot(one: &[f64], other: &[f64]) -> f64 {

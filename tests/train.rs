@@ -18,7 +18,8 @@ use crate::support::{fixture_json, runtime};
 
 const SAMPLES: usize = 12;
 
-fn numbers(value: &Json) -> Vec<f64> {
+/// The numbers of a list.
+pub fn numbers(value: &Json) -> Vec<f64> {
     value.as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect()
 }
 
@@ -146,7 +147,8 @@ fn settings(optimizer: Optimizer) -> Settings {
 
 const ADAMW: Optimizer = Optimizer::AdamW { betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0.1 };
 
-fn optimizer(recorded: &Json) -> Optimizer {
+/// A recorded optimiser.
+pub fn optimizer(recorded: &Json) -> Optimizer {
     let number = |name: &str| recorded[name].as_f64().unwrap();
     match recorded["name"].as_str().unwrap() {
         "adamw" => {

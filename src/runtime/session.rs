@@ -55,7 +55,7 @@ impl fmt::Display for Device {
 pub struct SessionOptions {
     /// Where it runs.
     pub device: Device,
-    /// Whether the session is one of several alike.
+    /// How it uses threads and memory.
     pub sharing: Sharing,
 }
 
