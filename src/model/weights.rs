@@ -367,7 +367,7 @@ impl<'a> Placement<'a> {
 
     /// Places nothing: graphs over these places cannot run, but a checkpoint that does not fit its configuration is
     /// found out.
-    pub(super) fn checked(weights: &'a Weights, dtype: DType, on_bytes: &'a mut dyn FnMut(u64)) -> Self {
+    pub(crate) fn checked(weights: &'a Weights, dtype: DType, on_bytes: &'a mut dyn FnMut(u64)) -> Self {
         Self { weights, dtype, target: Target::Stored, done: 0, on_bytes }
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::evaluation::PlannedDataset;
 use super::sampling::Sampling;
 use crate::error::{Error, Result};
+use crate::graph::matches_pattern;
 use crate::model::text::Prompt;
 use crate::model::training::{Lora, Parameters};
 use crate::runtime::Device;
@@ -114,7 +115,13 @@ impl Validation {
 }
 
 impl TrainingPlan {
-    /// What deviations are measured from.
+    /// What deviations of the tensor of this name are measured from.
+    pub(super) fn anchor_of(&self, name: &str) -> Anchor {
+        let excluded = self.exclude.iter().any(|pattern| matches_pattern(pattern, name));
+        if excluded { Anchor::None } else { self.anchor() }
+    }
+
+    /// What deviations of tensors that are not excluded are measured from.
     pub(super) fn anchor(&self) -> Anchor {
         self.anchor.unwrap_or(if self.lora.is_some() { Anchor::Origin } else { Anchor::Start })
     }

@@ -26,6 +26,8 @@ pub(super) struct Subject {
     /// Positions of the questions to train on.
     pub training: Vec<usize>,
     pub validation: Option<Arc<PlannedDataset>>,
+    /// SHA-256 over the questions that select the checkpoint.
+    pub validation_digest: Option<String>,
     pub facts: Map<String, Value>,
 }
 
@@ -44,7 +46,7 @@ impl Subject {
         }
         let weights = weights_digest(checkpoint, store, &mut |_| ())?;
         let mut facts = Map::new();
-        let held_out = validation.as_ref().map(|set| question_digest(&set.dataset));
+        let validation_digest = validation.as_ref().map(|set| question_digest(&set.dataset));
         for (key, value) in [
             ("weights", json!(weights)),
             ("from_scratch", json!(initialised(plan)?)),
@@ -53,7 +55,7 @@ impl Subject {
             ("questions", json!(question_digest(dataset))),
             ("validation", json!(plan.validation.name())),
             ("validation_share", json!(plan.validation.share())),
-            ("validation_questions", json!(held_out)),
+            ("validation_questions", json!(validation_digest)),
             ("prompt", json!(plan.prompt.template)),
             ("parameters", json!(plan.parameters.to_string())),
             ("anchor", json!(anchor(plan))),
@@ -70,7 +72,7 @@ impl Subject {
         ] {
             facts.insert(key.to_owned(), value);
         }
-        Ok(Self { training, validation, facts })
+        Ok(Self { training, validation, validation_digest, facts })
     }
 
     /// Adds how the model's inputs are made of questions and images.

@@ -39,6 +39,18 @@ impl Prepared {
     }
 }
 
+/// Refuses what [`Prepared::new`] would, without reading a tensor.
+///
+/// # Errors
+/// As there.
+pub(super) fn check_trained(plan: &TrainingPlan, checkpoint: &Checkpoint) -> Result<()> {
+    let trained = Trained { parameters: plan.parameters.clone(), adapter: adapted(plan, checkpoint)? };
+    let mut ignore = |_| ();
+    let mut placement = Placement::checked(&checkpoint.weights, plan.dtype, &mut ignore);
+    let graph = checkpoint.training_graph(&mut placement, &trained)?;
+    check_selection(plan, checkpoint, &graph.trained)
+}
+
 /// The graph without dropout.
 fn evaluation_graph(
     checkpoint: &Checkpoint,
@@ -59,13 +71,9 @@ fn parameters(plan: &TrainingPlan, checkpoint: &Checkpoint, trained: &[TrainedTe
         Some(tensor) => Ok(tensor.clone()),
         None => new.get(name).cloned().map_or_else(|| checkpoint.weights.values(name, shape), Ok),
     };
-    let anchor = |name: &str| match plan.exclude.iter().any(|pattern| matches_pattern(pattern, name)) {
-        true => Anchor::None,
-        false => plan.anchor(),
-    };
     let parameter = |tensor: &TrainedTensor| {
         let (name, role) = (tensor.name.clone(), role(tensor));
-        Ok(Parameter { start: value(tensor)?, role, anchor: anchor(&name), name })
+        Ok(Parameter { start: value(tensor)?, role, anchor: plan.anchor_of(&name), name })
     };
     trained.iter().map(parameter).collect()
 }
@@ -117,7 +125,7 @@ fn check_selection(plan: &TrainingPlan, checkpoint: &Checkpoint, trained: &[Trai
             all[..all.len().min(3)].join(", ")
         )));
     }
-    let anchored = |tensor: &TrainedTensor| !plan.exclude.iter().any(|pattern| matches_pattern(pattern, &tensor.name));
+    let anchored = |tensor: &TrainedTensor| plan.anchor_of(&tensor.name) != Anchor::None;
     if plan.method.method.anchored && !trained.iter().any(anchored) {
         let method = plan.method.method.name;
         return Err(Error::input(format!("{method} holds tensors to anchors, and every trained tensor is excluded"))

@@ -13,8 +13,8 @@ use super::curves::Curves;
 use super::evaluation::Execution;
 use super::plan::{Length, REPORTED, TrainingPlan};
 use super::sampling::{Sampler, Sampling};
-use super::subject::{Subject, validation_digest, write_whole};
-use super::task::{Prepared, adapted};
+use super::subject::{Subject, write_whole};
+use super::task::{Prepared, adapted, check_trained};
 use crate::error::{Error, Result};
 use crate::model::adapter::Adapter;
 use crate::model::decoding::{Decoding, Strategy};
@@ -141,9 +141,7 @@ fn check_last_phase(plan: &TrainingPlan) -> Result<()> {
     if plan.from_scratch {
         return Ok(());
     }
-    let checkpoint = Checkpoint::open(&plan.model)?;
-    let trained = Trained { parameters: plan.parameters.clone(), adapter: adapted(plan, &checkpoint)? };
-    Prepared::new(plan, &checkpoint, &trained).map(|_| ())
+    check_trained(plan, &Checkpoint::open(&plan.model)?)
 }
 
 /// Refuses to start from an adapter where the method trains weights of a checkpoint, or needs matrices that are new.
@@ -280,7 +278,7 @@ impl<'a> Stage<'a> {
             trained_parameters: self.trained_parameters,
             training_questions: subject.training.len(),
             validation_questions: subject.validation.as_ref().map_or(0, |set| set.dataset.questions.len()),
-            validation_digest: validation_digest(plan),
+            validation_digest: subject.validation_digest.clone(),
             validation: plan.validation.name(),
             accuracy,
             best,
@@ -353,7 +351,6 @@ fn train_once(
 
 /// Writes the model between the start and the fine-tuned one.
 fn interpolate_with_start(plan: &TrainingPlan, tuned: &TrainingReport, runtime: &Runtime) -> Result<TrainingReport> {
-    claim_output(plan)?;
     let mut store = Store::open(&plan.store)?;
     let (mut stage, prepared) = Stage::new(plan, runtime, &mut store)?;
     let training = plan.questions.dataset.select(&stage.subject.training);

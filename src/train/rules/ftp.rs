@@ -1,7 +1,7 @@
 //! Fast Trainable Projection (Tian et al. 2023): each step ends in a ball around the anchor whose radius is learnt from
 //! training gradients.
 
-use super::{TINY, clamped, shortened};
+use super::{TINY, clamped, guarded, shortened};
 use crate::error::Result;
 use crate::graph::Value;
 use crate::train::method::{Method, PLAIN, Step};
@@ -36,7 +36,7 @@ fn measure(site: &mut Site) -> Result<()> {
     let products = site.builder.mul(gradient, before)?;
     let products = site.row_sums(products)?;
     let quotients = site.builder.op("Div", &[products, norms], &[])?;
-    let sum = if site.rank() < 2 { site.builder.reshape(quotients, &[])? } else { site.sum(quotients)? };
+    let sum = site.sum(quotients)?;
     site.set_number("radius_gradient", sum);
     Ok(())
 }
@@ -70,6 +70,6 @@ fn update(site: &mut Site) -> Result<Value> {
 }
 
 fn norms(site: &mut Site, deviation: Value) -> Result<Value> {
-    let (norms, tiny) = (site.row_norms(deviation)?, site.builder.scalar(TINY as f32)?);
-    site.builder.add(norms, tiny)
+    let norms = site.row_norms(deviation)?;
+    guarded(site, norms)
 }

@@ -37,6 +37,12 @@ fn shortened(site: &mut Site, deviation: Value, radius: Value, norms: Value) -> 
     site.builder.mul(deviation, ratio)
 }
 
+/// Norms that can be divided by.
+fn guarded(site: &mut Site, norms: Value) -> Result<Value> {
+    let tiny = site.builder.scalar(TINY as f32)?;
+    site.builder.add(norms, tiny)
+}
+
 /// `values` as f32 numbers that are 1 where they are true.
 fn indicator(site: &mut Site, values: Value) -> Result<Value> {
     site.builder.op("Cast", &[values], &[("to", Attribute::Int(1))])

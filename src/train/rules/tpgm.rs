@@ -1,7 +1,7 @@
 //! Trainable Projected Gradient Method (Tian et al. 2023): each step ends in a ball around the anchor whose radius is
 //! learnt on validation batches.
 
-use super::{TINY, indicator, norms, shortened};
+use super::{TINY, guarded, indicator, norms, shortened};
 use crate::error::Result;
 use crate::graph::Value;
 use crate::train::method::{Method, PLAIN, Search, Step};
@@ -38,8 +38,8 @@ pub(crate) const TPGM: Method = Method {
         let stepped = site.base_step()?;
         let deviation = site.deviation_of(stepped)?;
         let norms = norms(site, deviation)?;
+        let whole = site.is_chosen("norm", "l2")?;
         for (name, op) in [("least_norm", "ReduceMin"), ("greatest_norm", "ReduceMax")] {
-            let whole = site.is_chosen("norm", "l2")?;
             let extreme = if whole { norms } else { site.extreme(op, norms)? };
             site.set_number(name, extreme);
         }
@@ -77,8 +77,7 @@ fn rounds(step: &Step) -> Result<u64> {
 fn project(site: &mut Site) -> Result<Value> {
     let deviation = site.deviation()?;
     let norms = norms(site, deviation)?;
-    let tiny = site.builder.scalar(TINY as f32)?;
-    let (norms, radius) = (site.builder.add(norms, tiny)?, site.number("radius")?);
+    let (norms, radius) = (guarded(site, norms)?, site.number("radius")?);
     let deviation = shortened(site, deviation, radius, norms)?;
     site.from_anchor(deviation)
 }
@@ -87,16 +86,15 @@ fn project(site: &mut Site) -> Result<Value> {
 fn measure(site: &mut Site) -> Result<()> {
     let (gradient, deviation) = (site.gradient_sum()?, site.deviation()?);
     let norms = norms(site, deviation)?;
-    let tiny = site.builder.scalar(TINY as f32)?;
-    let (norms, radius) = (site.builder.add(norms, tiny)?, site.number("radius")?);
+    let (norms, radius) = (guarded(site, norms)?, site.number("radius")?);
     let products = site.builder.mul(gradient, deviation)?;
-    let products = if site.is_chosen("norm", "l2")? { site.sum(products)? } else { site.row_sums(products)? };
+    let whole = site.is_chosen("norm", "l2")?;
+    let products = if whole { site.sum(products)? } else { site.row_sums(products)? };
     let shortened = site.builder.op("LessOrEqual", &[radius, norms], &[])?;
     let shortened = indicator(site, shortened)?;
     let products = site.builder.mul(products, shortened)?;
     let quotients = site.builder.op("Div", &[products, norms], &[])?;
-    let whole = site.rank() < 2 || site.is_chosen("norm", "l2")?;
-    let slope = if whole { site.builder.reshape(quotients, &[])? } else { site.sum(quotients)? };
+    let slope = if whole { quotients } else { site.sum(quotients)? };
     site.set_number("radius_gradient", slope);
     Ok(())
 }
