@@ -69,7 +69,9 @@ fn official_files_are_read_in_question_order() {
         (0..2).map(|q| references.answers(q).map(|a| (a.text, a.confidence)).collect()).collect();
     assert_eq!(answers, [vec![("café red", Some("yes"))], vec![("yes", Some("yes")), ("no", Some("maybe"))]]);
     assert_eq!((references.answer_type(0), references.question_type(1)), (Some("other"), Some("is it")));
-    assert_eq!(dataset.images.path(&Id::Number(42)).unwrap(), folder.path("images/COCO_val2014_000000000042.jpg"));
+    let expected = folder.path("images/COCO_val2014_000000000042.jpg");
+    let error = dataset.images.identity(&Id::Number(42)).unwrap_err();
+    assert_eq!(error.to_string(), format!("cannot read the image `{}`", expected.display()));
     assert_eq!(dataset.name, "q");
 }
 
@@ -84,7 +86,7 @@ fn bare_lists_plain_answers_and_textual_identifiers_are_read() {
     assert_eq!(references.answers(1).map(|answer| answer.text).collect::<Vec<_>>(), ["no", "No"]);
     assert_eq!((references.answer_type(0), references.question_type(0)), (None, None));
     assert!(dataset.question_ids_repeat());
-    assert!(dataset.images.path(&Id::Number(1)).unwrap_err().to_string().contains("no file name is known"));
+    assert!(dataset.images.check(&Id::Number(1)).unwrap_err().to_string().contains("no file name is known"));
 }
 
 #[test]
@@ -286,8 +288,9 @@ fn easy_vqa_is_found_in_all_its_places() {
         let folder = Folder::new(&[(&format!("{place}/questions.json"), EASY)]);
         let dataset = (row.load)(folder.0.path()).unwrap();
         assert_eq!((dataset.name.as_str(), dataset.questions[2].question_id.clone()), ("easy-vqa", Id::Number(2)));
-        let image = dataset.images.path(&dataset.questions[2].image_id).unwrap();
-        assert_eq!(image, folder.path(place).join("images/12.png"));
+        let error = dataset.images.identity(&dataset.questions[2].image_id).unwrap_err();
+        let expected = folder.path(place).join("images/12.png");
+        assert_eq!(error.to_string(), format!("cannot read the image `{}`", expected.display()));
         assert_eq!(dataset.clusters(), [0, 0, 1]);
     }
 }

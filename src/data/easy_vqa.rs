@@ -4,8 +4,9 @@
 //! answer stands for ten equal ones, so that VQA accuracy is exact match.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::{Dataset, DatasetRow, Id, ImageFolder, Question, json};
+use super::{Dataset, DatasetRow, Id, ImageFolder, Question, Relations, json};
 use crate::error::{Error, Result};
 use crate::score::{AnswerId, References};
 
@@ -49,8 +50,9 @@ pub fn load(root: &Path, part: &str) -> Result<Dataset> {
         builder.end_question(Some(answer_type(&answer)), None)?;
         questions.push(Question { question_id: Id::Number(position), image_id: Id::Number(image), text });
     }
-    let images = ImageFolder::new(folder.join("images"), "{image_id}.png".parse()?);
-    Ok(Dataset { name: ROW.name.to_owned(), questions, references: Some(builder.finish()), images })
+    let images = Arc::new(ImageFolder::new(folder.join("images"), "{image_id}.png".parse()?));
+    let references = Some(builder.finish());
+    Ok(Dataset { name: ROW.name.to_owned(), questions, references, relations: Relations::default(), images })
 }
 
 fn answer_type(answer: &str) -> &'static str {

@@ -48,6 +48,19 @@ pub fn stamp(path: &Path) -> Result<Stamp> {
     Ok(Stamp { size: metadata.len(), modified_ns })
 }
 
+/// Bytes that name a file and differ after most changes of it: size, time and absolute path.
+///
+/// # Errors
+/// There is no such file.
+pub fn file_identity(path: &Path) -> Result<Vec<u8>> {
+    let stamp = stamp(path)?;
+    let whole = std::path::absolute(path)
+        .map_err(|cause| Error::input(format!("`{}` cannot name an image", path.display())).caused_by(cause))?;
+    let text = whole.as_os_str().as_encoded_bytes();
+    let numbers = [stamp.size, stamp.modified_ns.cast_unsigned(), text.len() as u64];
+    Ok(numbers.iter().flat_map(|number| number.to_le_bytes()).chain(text.iter().copied()).collect())
+}
+
 /// Decodes a JPEG, PNG, GIF, BMP or WebP file, recognised by its content.
 ///
 /// # Errors
@@ -65,7 +78,11 @@ fn unreadable(path: &Path, cause: io::Error) -> Error {
     error.hint("check the folder of the images and the template of their names")
 }
 
-fn decode_bytes(bytes: &[u8]) -> Result<RgbImage> {
+/// Decodes the bytes of such a file.
+///
+/// # Errors
+/// As [`decode`]; the message does not say which image it is.
+pub fn decode_bytes(bytes: &[u8]) -> Result<RgbImage> {
     if bytes.is_empty() {
         return Err(Error::input("the file is empty"));
     }

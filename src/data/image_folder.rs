@@ -4,7 +4,8 @@ use std::fmt::Write;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use super::Id;
+use super::image::{self, RgbImage};
+use super::{Id, ImageSource};
 use crate::error::{Error, Result};
 
 /// A folder of images whose file names follow from their identifiers.
@@ -39,6 +40,20 @@ impl ImageFolder {
             Err(Error::input(format!("image `{image_id}` would be read from outside `{root}` (as `{name}`)"))
                 .hint("an identifier names a file below the folder of the images"))
         }
+    }
+}
+
+impl ImageSource for ImageFolder {
+    fn check(&self, image_id: &Id) -> Result<()> {
+        self.path(image_id).map(drop)
+    }
+
+    fn identity(&self, image_id: &Id) -> Result<Vec<u8>> {
+        image::file_identity(&self.path(image_id)?)
+    }
+
+    fn decode(&self, image_id: &Id) -> Result<RgbImage> {
+        image::decode(&self.path(image_id)?)
     }
 }
 

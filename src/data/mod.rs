@@ -11,10 +11,12 @@ mod whole_file;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 
 pub use image_folder::{ImageFolder, ImageName};
 pub use whole_file::WholeFile;
 
+use self::image::RgbImage;
 use crate::error::{Result, find_row};
 use crate::score::References;
 
@@ -66,6 +68,54 @@ impl Question {
     }
 }
 
+/// Where images come from: files in folders, rows of a parquet file, a generator. Several threads read at once.
+pub trait ImageSource: fmt::Debug + Send + Sync {
+    /// Whether the source can tell where the image is, without looking for it.
+    ///
+    /// # Errors
+    /// It cannot.
+    fn check(&self, image_id: &Id) -> Result<()>;
+
+    /// Bytes that tell this image from every other one and from most changed versions of itself, such as path, size and
+    /// time of its file. Cheap: nothing is decoded.
+    ///
+    /// # Errors
+    /// There is no such image.
+    fn identity(&self, image_id: &Id) -> Result<Vec<u8>>;
+
+    /// The image as 8-bit RGB.
+    ///
+    /// # Errors
+    /// A missing or damaged image; the message says which.
+    fn decode(&self, image_id: &Id) -> Result<RgbImage>;
+}
+
+/// What some datasets tell of their questions besides, which their own measures need. A list is empty where a dataset
+/// does not tell, else as long as the questions.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Relations {
+    /// `question_id` of the question that a question was made from by a change of image or words; none for originals.
+    pub originals: Vec<Option<Id>>,
+    /// The part that each question belongs to, as a position in `part_names`: the split of its image (VQA-CP), whether
+    /// it can be answered (VizWiz), whether shortcuts answer it (VQA-CE).
+    pub parts: Vec<u32>,
+    /// Names of the parts.
+    pub part_names: Vec<Box<str>>,
+}
+
+impl Relations {
+    fn select(&self, positions: &[usize]) -> Self {
+        fn chosen<T: Clone>(list: &[T], positions: &[usize]) -> Vec<T> {
+            if list.is_empty() { Vec::new() } else { positions.iter().map(|at| list[*at].clone()).collect() }
+        }
+        Self {
+            originals: chosen(&self.originals, positions),
+            parts: chosen(&self.parts, positions),
+            part_names: self.part_names.clone(),
+        }
+    }
+}
+
 /// A loaded set of questions about images.
 #[derive(Debug, Clone)]
 pub struct Dataset {
@@ -75,8 +125,10 @@ pub struct Dataset {
     pub questions: Vec<Question>,
     /// The human answers, where known; position for position those of `questions`.
     pub references: Option<References>,
+    /// What the dataset's own measures need beside these.
+    pub relations: Relations,
     /// Where the images are.
-    pub images: ImageFolder,
+    pub images: Arc<dyn ImageSource>,
 }
 
 impl Dataset {
@@ -104,7 +156,8 @@ impl Dataset {
             name: self.name.clone(),
             questions: positions.iter().map(|position| self.questions[*position].clone()).collect(),
             references: self.references.as_ref().map(|references| references.select(positions)),
-            images: self.images.clone(),
+            relations: self.relations.select(positions),
+            images: Arc::clone(&self.images),
         }
     }
 
@@ -115,6 +168,7 @@ impl Dataset {
             self.questions.truncate(count);
             let kept: Vec<usize> = (0..count).collect();
             self.references = self.references.map(|references| references.select(&kept));
+            self.relations = self.relations.select(&kept);
         }
         self
     }
@@ -173,7 +227,8 @@ mod tests {
             name: "tiny".to_owned(),
             questions: vec![question(1, "x"), question(2, "y"), question(1, "z")],
             references: Some(builder.finish()),
-            images: ImageFolder::new("", ImageName::unknown()),
+            relations: Relations::default(),
+            images: Arc::new(ImageFolder::new("", ImageName::unknown())),
         };
         assert_eq!(dataset.clusters(), [0, 1, 2]);
         assert!(dataset.question_ids_repeat());

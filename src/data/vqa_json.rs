@@ -8,11 +8,12 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::json::{self, Identifier, OptionalText, Place, RawId, Records, Text};
-use super::{Dataset, Id, ImageFolder, ImageName, Question};
+use super::{Dataset, Id, ImageFolder, ImageName, Question, Relations};
 use crate::error::{Error, Result};
 use crate::score::{AnswerId, Builder, References};
 
@@ -54,7 +55,7 @@ pub fn load(files: Files<'_>) -> Result<Dataset> {
     let known_name = given_name.or_else(|| data_subtype.as_deref().map(ImageName::coco));
     let name = files.questions.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
     let images = ImageFolder::new(files.images.unwrap_or(Path::new("")), known_name.unwrap_or_else(ImageName::unknown));
-    Ok(Dataset { name, questions, references, images })
+    Ok(Dataset { name, questions, references, relations: Relations::default(), images: Arc::new(images) })
 }
 
 type Keys = Vec<(Id, Id)>;

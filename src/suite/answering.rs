@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use sha2::{Digest, Sha256};
 
 use super::schedule::{Schedule, Window};
-use crate::data::image::{decode, stamp};
 use crate::data::{Dataset, Id, Question};
 use crate::error::{Error, Result};
 use crate::model::decoding::Decoding;
@@ -220,8 +219,7 @@ fn open_questions(
     Ok(open)
 }
 
-/// Computes what an answer depends on besides the settings: the text of the question and the path, size and time of its
-/// image.
+/// Computes what an answer depends on besides the settings: the text of the question and the identity of its image.
 #[derive(Default)]
 struct Fingerprint<'a> {
     /// The last image and the hash of its file's identity; questions on one image come side by side.
@@ -232,7 +230,10 @@ impl<'a> Fingerprint<'a> {
     fn of(&mut self, dataset: &'a Dataset, question: &'a Question) -> Result<u64> {
         let hash = match &self.last {
             Some((image, hash)) if **image == question.image_id => hash.clone(),
-            _ => image_hash(dataset, question).map_err(|error| unaskable(dataset, question, error))?,
+            _ => {
+                let identity = dataset.images.identity(&question.image_id);
+                Sha256::new_with_prefix(identity.map_err(|error| unaskable(dataset, question, error))?)
+            }
         };
         let digest = hash.clone().chain_update(question.text.as_bytes()).finalize();
         self.last = Some((&question.image_id, hash));
@@ -240,16 +241,6 @@ impl<'a> Fingerprint<'a> {
         first.copy_from_slice(&digest[..8]);
         Ok(u64::from_le_bytes(first))
     }
-}
-
-fn image_hash(dataset: &Dataset, question: &Question) -> Result<Sha256> {
-    let path = dataset.images.path(&question.image_id)?;
-    let stamp = stamp(&path)?;
-    let whole = std::path::absolute(&path)
-        .map_err(|cause| Error::input(format!("`{}` cannot name an image", path.display())).caused_by(cause))?;
-    let text = whole.as_os_str().as_encoded_bytes();
-    let numbers = [stamp.size, stamp.modified_ns.cast_unsigned(), text.len() as u64];
-    Ok(numbers.iter().fold(Sha256::new(), |hash, number| hash.chain_update(number.to_le_bytes())).chain_update(text))
 }
 
 fn unaskable(dataset: &Dataset, question: &Question, error: Error) -> Error {
@@ -302,7 +293,7 @@ impl Preparation<'_> {
             // All images of a window are computed even if only some are needed, so that a continued run computes
             // the same batch of images.
             if last_image != Some(&question.image_id) {
-                let image = dataset.images.path(&question.image_id).and_then(|path| decode(&path)).map_err(within)?;
+                let image = dataset.images.decode(&question.image_id).map_err(within)?;
                 pixels.resize(pixels.len() + size, 0.0);
                 self.images.process(&image, &mut pixels[count * size..]).map_err(within)?;
                 last_image = Some(&question.image_id);

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use super::plan::TrainingPlan;
 use super::sampling::Sampler;
-use crate::data::image::decode;
 use crate::data::{Dataset, Question};
 use crate::error::{Error, Result};
 use crate::model::Model;
@@ -40,7 +39,7 @@ impl<'a> QuestionBatches<'a> {
     ) -> Result<Self> {
         let answers = encoded_answers(dataset, model)?;
         for question in &dataset.questions {
-            dataset.images.path(&question.image_id).map_err(|error| untrainable(dataset, question, error))?;
+            dataset.images.check(&question.image_id).map_err(|error| untrainable(dataset, question, error))?;
         }
         let (text, images) = (Arc::clone(model.text()), Arc::clone(model.images()));
         Ok(Self { plan, dataset, sampler, text, images, collation, answers })
@@ -57,7 +56,7 @@ impl<'a> QuestionBatches<'a> {
     fn append_pixels(&self, position: usize, pixels: &mut Vec<f32>) -> Result<()> {
         let question = &self.dataset.questions[position];
         let within = |error: Error| untrainable(self.dataset, question, error);
-        let image = self.dataset.images.path(&question.image_id).and_then(|path| decode(&path)).map_err(within)?;
+        let image = self.dataset.images.decode(&question.image_id).map_err(within)?;
         let start = pixels.len();
         pixels.resize(start + self.images.output_len(), 0.0);
         self.images.process(&image, &mut pixels[start..]).map_err(within)

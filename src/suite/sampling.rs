@@ -209,7 +209,7 @@ pub(super) fn split_by_image(dataset: &Dataset, share: f64, seed: u64) -> (Vec<u
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{Id, ImageFolder, ImageName, Question};
+    use crate::data::{Id, ImageFolder, ImageName, Question, Relations};
     use crate::score::References;
 
     fn dataset(count: usize) -> Dataset {
@@ -227,7 +227,8 @@ mod tests {
             name: "set".to_owned(),
             questions: (0..count).map(question).collect(),
             references: Some(references.finish()),
-            images: ImageFolder::new("", ImageName::unknown()),
+            relations: Relations::default(),
+            images: Arc::new(ImageFolder::new("", ImageName::unknown())),
         }
     }
 

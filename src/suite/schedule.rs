@@ -60,7 +60,9 @@ impl Schedule {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{Id, ImageFolder, ImageName, Question};
+    use std::sync::Arc;
+
+    use crate::data::{Id, ImageFolder, ImageName, Question, Relations};
 
     fn dataset(images: &[i64]) -> Dataset {
         let question = |(index, image): (usize, &i64)| Question {
@@ -72,7 +74,8 @@ mod tests {
             name: "set".to_owned(),
             questions: images.iter().enumerate().map(question).collect(),
             references: None,
-            images: ImageFolder::new("", ImageName::unknown()),
+            relations: Relations::default(),
+            images: Arc::new(ImageFolder::new("", ImageName::unknown())),
         }
     }
 
