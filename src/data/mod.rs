@@ -187,14 +187,57 @@ pub struct DatasetRow {
     pub metric: &'static str,
     /// Number of questions of the evaluated part.
     pub n: usize,
+    /// Number of distinct images of the evaluated part.
+    pub images: usize,
     /// How to get the files.
     pub obtain: &'static str,
+    /// The files of the evaluated part and the one to train on, as far as they are known one by one.
+    pub files: &'static [SourceFile],
+    /// Name of the dataset whose questions these were made from, where there is one.
+    pub original: Option<&'static str>,
+    /// Names of its own measures beside accuracy.
+    pub measures: &'static [&'static str],
     /// Loads the evaluated part from a folder.
     pub load: fn(&Path) -> Result<Dataset>,
     /// Loads the part to train on from a folder, where there is one.
     pub load_training: Option<fn(&Path) -> Result<Dataset>>,
     /// Share of the training images that are held out to select checkpoints.
     pub validation_share: f64,
+}
+
+/// A file, or a folder of images, that a dataset needs.
+#[derive(Debug)]
+pub struct SourceFile {
+    /// Path below the folder of the dataset.
+    pub path: &'static str,
+    /// Which part of the dataset needs it.
+    pub part: Part,
+    /// Where anybody can download it; where there is no such place, [`DatasetRow::obtain`] says how to get it.
+    pub url: Option<&'static str>,
+    /// What the download is.
+    pub packing: Packing,
+}
+
+/// Which part of a dataset needs a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The part that is evaluated.
+    Evaluation,
+    /// The part to train on.
+    Training,
+    /// Both.
+    Both,
+}
+
+/// How a file is packed for download.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Packing {
+    /// As it is.
+    Plain,
+    /// A zip archive that holds the file or folder, under any leading folders.
+    Zip,
+    /// A gzipped tar archive that holds it so.
+    TarGz,
 }
 
 /// Every known dataset.
