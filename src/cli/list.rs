@@ -74,7 +74,8 @@ fn entries(registry: Registry) -> Vec<Entry> {
                 facts: [
                     ("licence", json!(row.licence)),
                     ("metric", json!(row.metric)),
-                    ("questions", json!(row.n.to_string())),
+                    ("questions", json!(row.n)),
+                    ("images", json!(row.images)),
                     ("obtain", json!(row.obtain)),
                 ]
                 .into(),

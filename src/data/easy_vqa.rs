@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Dataset, DatasetRow, Id, ImageFolder, Question, Relations, json};
+use super::{Dataset, DatasetRow, Id, ImageFolder, Packing, Part, Question, Relations, SourceFile, json};
 use crate::error::{Error, Result};
 use crate::score::{AnswerId, References};
 
@@ -16,16 +16,25 @@ pub(super) const ROW: DatasetRow = DatasetRow {
     about: "easy-VQA, test part: 9,673 questions on 1,000 drawings of one coloured shape, 13 answers",
     licence: "MIT",
     metric: "official-2021",
-    n: 9_673,
-    images: 1_000,
+    n: Some(9_673),
+    images: Some(1_000),
     obtain: "`make demo` fetches it; or `pip download --no-deps easy-vqa==1.0` and unpack the archive",
-    files: &[],
+    files: &[
+        by_hand("test/questions.json", Part::Evaluation),
+        by_hand("test/images", Part::Evaluation),
+        by_hand("train/questions.json", Part::Training),
+        by_hand("train/images", Part::Training),
+    ],
     original: None,
     measures: &[],
     load: |root| load(root, "test"),
     load_training: Some(|root| load(root, "train")),
     validation_share: 0.1,
 };
+
+const fn by_hand(path: &'static str, part: Part) -> SourceFile {
+    SourceFile { path, part, url: None, packing: Packing::Plain }
+}
 
 const HUMAN_ANSWERS: i64 = 10;
 

@@ -1,5 +1,6 @@
 //! From an image identifier to the path of its file.
 
+use std::collections::HashMap;
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -8,44 +9,77 @@ use super::image::{self, RgbImage};
 use super::{Id, ImageSource};
 use crate::error::{Error, Result};
 
-/// A folder of images whose file names follow from their identifiers.
+/// Image files whose names follow from their identifiers, or are listed one by one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageFolder {
-    root: PathBuf,
-    name: ImageName,
+    /// Folders that can hold them, the first choice first; never none.
+    roots: Vec<PathBuf>,
+    names: Names,
+}
+
+/// What the file of each image is called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Names {
+    /// All after one pattern.
+    Pattern(ImageName),
+    /// Each by its own path below a folder.
+    Listed(HashMap<Id, Box<str>>),
 }
 
 impl ImageFolder {
     /// The images below `root`, named as `name` says.
     pub fn new(root: impl Into<PathBuf>, name: ImageName) -> Self {
-        Self { root: root.into(), name }
+        Self { roots: vec![root.into()], names: Names::Pattern(name) }
     }
 
-    /// The path of an image; whether the file exists is not checked.
+    /// Images that are each below one of several folders, in the first that has them.
+    pub(super) fn among(roots: Vec<PathBuf>, names: Names) -> Self {
+        let roots = if roots.is_empty() { vec![PathBuf::new()] } else { roots };
+        Self { roots, names }
+    }
+
+    /// The path of an image. With a single folder, whether the file exists is not checked.
     ///
     /// # Errors
-    /// No file name pattern is known, or the identifier would lead out of the folder.
+    /// No file name is known, or the identifier would lead out of the folder; with several folders also if none of them
+    /// has the file.
     pub fn path(&self, image_id: &Id) -> Result<PathBuf> {
-        if self.name.parts.is_empty() {
-            let message = format!("no file name is known for image `{image_id}`");
-            return Err(
-                Error::input(message).hint("give a template, e.g. `--image-name COCO_val2014_{image_id:012}.jpg`")
-            );
+        let name = self.name(image_id)?;
+        if let [root] = &*self.roots {
+            return Ok(root.join(name));
         }
-        let name = self.name.of(image_id);
+        let mut paths = self.roots.iter().map(|root| root.join(&name));
+        paths.find(|path| path.is_file()).ok_or_else(|| {
+            let roots: Vec<String> = self.roots.iter().map(|root| format!("`{}`", root.display())).collect();
+            Error::input(format!("cannot find the image `{name}`, neither in {}", roots.join(" nor in "))).hint(
+                "put the folder of the images into one of these; `digrap-bench list datasets` tells what is missing",
+            )
+        })
+    }
+
+    /// The path of an image below its folder.
+    fn name(&self, image_id: &Id) -> Result<String> {
+        let name = match &self.names {
+            Names::Pattern(pattern) if !pattern.parts.is_empty() => Some(pattern.of(image_id)),
+            Names::Pattern(_) => None,
+            Names::Listed(names) => names.get(image_id).map(|name| name.to_string()),
+        };
+        let name = name.ok_or_else(|| {
+            Error::input(format!("no file name is known for image `{image_id}`"))
+                .hint("give a template, e.g. `--image-name COCO_val2014_{image_id:012}.jpg`")
+        })?;
         if stays_inside(&name) {
-            Ok(self.root.join(name))
-        } else {
-            let root = self.root.display();
-            Err(Error::input(format!("image `{image_id}` would be read from outside `{root}` (as `{name}`)"))
-                .hint("an identifier names a file below the folder of the images"))
+            return Ok(name);
         }
+        let root = self.roots[0].display();
+        Err(Error::input(format!("image `{image_id}` would be read from outside `{root}` (as `{name}`)"))
+            .hint("an identifier names a file below the folder of the images"))
     }
 }
 
 impl ImageSource for ImageFolder {
     fn check(&self, image_id: &Id) -> Result<()> {
-        self.path(image_id).map(drop)
+        self.name(image_id).map(drop)
     }
 
     fn identity(&self, image_id: &Id) -> Result<Vec<u8>> {
@@ -86,7 +120,7 @@ impl ImageName {
     }
 
     /// The file name of an image.
-    fn of(&self, image_id: &Id) -> String {
+    pub(super) fn of(&self, image_id: &Id) -> String {
         let mut name = String::new();
         for part in &self.parts {
             // Writing to a string does not fail.

@@ -13,8 +13,8 @@ use crate::error::{Error, Result};
 
 /// Takes the records of one file one by one.
 pub(super) trait Records<'de> {
-    /// The key of the list where the file wraps it in an object.
-    const LIST: &'static str;
+    /// The keys that the list can have where the file wraps it in an object, the usual one first.
+    const LISTS: &'static [&'static str];
 
     /// Reads one record, keeping `place` up to date for error messages.
     fn record<A: MapAccess<'de>>(&mut self, record: A, place: &mut Place) -> Result<(), A::Error>;
@@ -64,7 +64,7 @@ fn release(map: &Mmap) {
     let _ = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
 }
 
-/// Reads all records of a JSON file: a list of objects, bare or wrapped in an object under `R::LIST`.
+/// Reads all records of a JSON file: a list of objects, bare or wrapped in an object under one of `R::LISTS`.
 /// Returns `data_subtype` of the wrapping object, where it has one.
 ///
 /// # Errors
@@ -94,7 +94,7 @@ impl<'de, R: Records<'de>> Visitor<'de> for TopLevel<'_, R> {
     type Value = Option<String>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a list of records, or an object that holds one as `{}`", R::LIST)
+        write!(f, "a list of records, or an object that holds one as `{}`", R::LISTS[0])
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Self::Value, A::Error> {
@@ -106,8 +106,8 @@ impl<'de, R: Records<'de>> Visitor<'de> for TopLevel<'_, R> {
         let mut subtype = None;
         let mut found = false;
         while let Some(key) = map.next_key_seed(Text)? {
-            if key == R::LIST {
-                self.place.list = R::LIST;
+            if let Some(list) = R::LISTS.iter().find(|list| **list == key) {
+                self.place.list = list;
                 map.next_value_seed(List { map: self.map, records: self.records, place: self.place })?;
                 self.place.list = "";
                 found = true;
@@ -119,7 +119,7 @@ impl<'de, R: Records<'de>> Visitor<'de> for TopLevel<'_, R> {
                 map.next_value::<IgnoredAny>()?;
             }
         }
-        if found { Ok(subtype) } else { Err(serde::de::Error::missing_field(R::LIST)) }
+        if found { Ok(subtype) } else { Err(serde::de::Error::missing_field(R::LISTS[0])) }
     }
 }
 

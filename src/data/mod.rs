@@ -4,8 +4,10 @@ pub mod easy_vqa;
 pub mod image;
 mod image_folder;
 mod json;
+mod presence;
 pub mod results;
 pub mod vqa_json;
+mod vqa_sets;
 mod whole_file;
 
 use std::collections::{HashMap, HashSet};
@@ -14,6 +16,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use image_folder::{ImageFolder, ImageName};
+pub use presence::{Presence, State, find};
 pub use whole_file::WholeFile;
 
 use self::image::RgbImage;
@@ -101,6 +104,9 @@ pub struct Relations {
     pub parts: Vec<u32>,
     /// Names of the parts.
     pub part_names: Vec<Box<str>>,
+    /// Each question of the original dataset, by `question_id`, and the part it belongs to, where this dataset is one of
+    /// its parts (VQA-CE).
+    pub parts_of_originals: Vec<(Id, u32)>,
 }
 
 impl Relations {
@@ -112,6 +118,7 @@ impl Relations {
             originals: chosen(&self.originals, positions),
             parts: chosen(&self.parts, positions),
             part_names: self.part_names.clone(),
+            parts_of_originals: self.parts_of_originals.clone(),
         }
     }
 }
@@ -185,10 +192,10 @@ pub struct DatasetRow {
     pub licence: &'static str,
     /// Name of its own metric in [`crate::score::METRICS`].
     pub metric: &'static str,
-    /// Number of questions of the evaluated part.
-    pub n: usize,
-    /// Number of distinct images of the evaluated part.
-    pub images: usize,
+    /// Number of questions of the evaluated part, where it is certain.
+    pub n: Option<usize>,
+    /// Number of distinct images of the evaluated part, where it is certain.
+    pub images: Option<usize>,
     /// How to get the files.
     pub obtain: &'static str,
     /// The files of the evaluated part and the one to train on, as far as they are known one by one.
@@ -241,7 +248,20 @@ pub enum Packing {
 }
 
 /// Every known dataset.
-pub static DATASETS: &[DatasetRow] = &[easy_vqa::ROW];
+pub static DATASETS: &[DatasetRow] = &[
+    vqa_sets::VQAV2,
+    vqa_sets::VQAV2_TEST_DEV,
+    vqa_sets::IV_VQA,
+    vqa_sets::CV_VQA,
+    vqa_sets::VQA_REPHRASINGS,
+    vqa_sets::VQA_CP_V2,
+    vqa_sets::VQA_CE,
+    vqa_sets::ADVQA,
+    vqa_sets::TEXTVQA,
+    vqa_sets::VIZWIZ,
+    vqa_sets::OK_VQA,
+    easy_vqa::ROW,
+];
 
 /// The dataset with this name.
 ///

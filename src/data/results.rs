@@ -37,7 +37,7 @@ struct ResultRecord {
 struct ResultRecords(Vec<ResultRecord>);
 
 impl<'de> Records<'de> for ResultRecords {
-    const LIST: &'static str = "results";
+    const LISTS: &'static [&'static str] = &["results"];
 
     fn record<A: MapAccess<'de>>(&mut self, mut record: A, place: &mut Place) -> Result<(), A::Error> {
         let (mut question_id, mut image_id, mut answer): (_, _, Option<Cow<'de, str>>) = (None, None, None);

@@ -1,17 +1,22 @@
-//! The official VQA layout: one JSON file of questions and one of annotations.
+//! The VQA family's JSON: a file of questions and one of annotations, or one file that holds both.
 //!
-//! Both may be wrapped in an object (VQAv2) or be a bare list (VQA-CP). Answers are objects with `answer` and optionally
-//! `answer_confidence` and `answer_id`, or plain strings. Unknown fields are ignored, `multiple_choice_answer` among
-//! them: CV-VQA leaves it stale.
+//! Lists may be wrapped in an object (VQAv2: `questions` and `annotations`, TextVQA: `data`) or be bare (VQA-CP, VizWiz,
+//! the "combined" lists of LAVIS). Answers are objects with `answer` and optionally `answer_confidence` and `answer_id`, or
+//! plain strings; without an annotation file, the questions' own `answers` (`answer` in combined lists) are the references.
+//!
+//! Where records name their `image` and have no identifiers (VizWiz), the path is the image's identifier and its last part
+//! the question's. `coco_split` (VQA-CP) says which COCO folder an image is in. Unknown fields are ignored,
+//! `multiple_choice_answer` among them: CV-VQA leaves it stale.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use super::image_folder::Names;
 use super::json::{self, Identifier, OptionalText, Place, RawId, Records, Text};
 use super::{Dataset, Id, ImageFolder, ImageName, Question, Relations};
 use crate::error::{Error, Result};
@@ -22,11 +27,12 @@ use crate::score::{AnswerId, Builder, References};
 pub struct Files<'a> {
     /// Question file.
     pub questions: &'a Path,
-    /// Annotation file; without it the dataset has no references.
+    /// Annotation file; without it the references are the answers in the question file, if it has any.
     pub annotations: Option<&'a Path>,
     /// Folder of the images; the current folder where nobody will open them.
     pub images: Option<&'a Path>,
-    /// Template of the image file names; without it `COCO_{data_subtype}_{image_id:012}.jpg` of the question file.
+    /// Template of the image file names; without it those that the records name, else
+    /// `COCO_{data_subtype}_{image_id:012}.jpg` of the question file.
     pub image_name: Option<&'a str>,
 }
 
@@ -37,39 +43,54 @@ pub struct Files<'a> {
 /// without question, with their number and the first one; a bad `image_name`.
 pub fn load(files: Files<'_>) -> Result<Dataset> {
     let given_name = files.image_name.map(str::parse::<ImageName>).transpose()?;
+    let content = read(files.questions, files.annotations)?;
+    let name = files.questions.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+    let names = given_name.map(Names::Pattern).unwrap_or(content.names);
+    let images = Arc::new(ImageFolder::among(vec![files.images.map_or_else(PathBuf::new, Path::to_owned)], names));
+    let Content { questions, references, relations, .. } = content;
+    Ok(Dataset { name, questions, references, relations, images })
+}
+
+/// What the files of a dataset say.
+pub(super) struct Content {
+    pub questions: Vec<Question>,
+    pub references: Option<References>,
+    pub relations: Relations,
+    pub names: Names,
+}
+
+/// Reads the files of a dataset.
+///
+/// # Errors
+/// As [`load`].
+pub(super) fn read(questions: &Path, annotations: Option<&Path>) -> Result<Content> {
     let (asked, annotated) = std::thread::scope(|scope| {
-        let annotated = files.annotations.map(|path| scope.spawn(move || read_annotations(path)));
-        let asked = read_questions(files.questions);
+        let annotated = annotations.map(|path| scope.spawn(move || read_annotations(path)));
+        let asked = read_questions(questions, annotations.is_none());
         let annotated = annotated.map(|thread| match thread.join() {
             Ok(result) => result,
             Err(panic) => std::panic::resume_unwind(panic),
         });
         (asked, annotated)
     });
-    let (questions, data_subtype) = asked?;
-    check_unique(files.questions, questions.iter().map(|question| (&question.question_id, &question.image_id)))?;
-    let references = match (annotated.transpose()?, files.annotations) {
-        (Some((keys, references)), Some(path)) => Some(align(files.questions, &questions, path, &keys, references)?),
-        _ => None,
-    };
-    let known_name = given_name.or_else(|| data_subtype.as_deref().map(ImageName::coco));
-    let name = files.questions.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
-    let images = ImageFolder::new(files.images.unwrap_or(Path::new("")), known_name.unwrap_or_else(ImageName::unknown));
-    Ok(Dataset { name, questions, references, relations: Relations::default(), images: Arc::new(images) })
+    let mut content = asked?;
+    check_unique(questions, content.questions.iter().map(|question| (&question.question_id, &question.image_id)))?;
+    if let (Some((keys, references)), Some(path)) = (annotated.transpose()?, annotations) {
+        content.references = Some(align(questions, &content.questions, path, &keys, references)?);
+    }
+    Ok(content)
 }
 
 type Keys = Vec<(Id, Id)>;
 
-fn read_questions(path: &Path) -> Result<(Vec<Question>, Option<String>)> {
+fn read_questions(path: &Path, with_answers: bool) -> Result<Content> {
     let bytes = json::map(path)?;
-    let mut records = QuestionRecords(Vec::new());
+    let mut records = QuestionRecords { with_answers, ..QuestionRecords::default() };
     let data_subtype = json::read(path, &bytes, &mut records)?;
-    let mut questions = records.0;
-    if questions.is_empty() {
+    if records.questions.is_empty() {
         return Err(Error::input(format!("`{}` holds no questions", path.display())));
     }
-    questions.shrink_to_fit();
-    Ok((questions, data_subtype))
+    records.finish(data_subtype.as_deref()).map_err(|error| error.within(format!("cannot read `{}`", path.display())))
 }
 
 fn read_annotations(path: &Path) -> Result<(Keys, References)> {
@@ -83,27 +104,145 @@ fn read_annotations(path: &Path) -> Result<(Keys, References)> {
     Ok((records.keys, records.builder.finish()))
 }
 
-struct QuestionRecords(Vec<Question>);
+/// The questions of a file, and what it tells of them besides.
+#[derive(Default)]
+struct QuestionRecords {
+    questions: Vec<Question>,
+    /// Whether the answers of records are read.
+    with_answers: bool,
+    builder: Builder,
+    answered: usize,
+    originals: Vec<Option<Id>>,
+    parts: Vec<u32>,
+    part_names: Vec<Box<str>>,
+    /// Files of the images of which records name one.
+    listed: HashMap<Id, Box<str>>,
+}
+
+/// The fields of one question.
+#[derive(Default)]
+struct Fields<'de> {
+    question_id: Option<RawId<'de>>,
+    image_id: Option<RawId<'de>>,
+    question: Option<Cow<'de, str>>,
+    image: Option<Cow<'de, str>>,
+    coco_split: Option<Cow<'de, str>>,
+    answerable: Option<bool>,
+    rephrasing_of: Option<RawId<'de>>,
+    answer_type: Option<Cow<'de, str>>,
+    question_type: Option<Cow<'de, str>>,
+    answered: bool,
+}
 
 impl<'de> Records<'de> for QuestionRecords {
-    const LIST: &'static str = "questions";
+    const LISTS: &'static [&'static str] = &["questions", "data"];
 
     fn record<A: MapAccess<'de>>(&mut self, mut record: A, place: &mut Place) -> Result<(), A::Error> {
-        let (mut question_id, mut image_id, mut text) = (None, None, None);
+        let mut fields = Fields::default();
         while let Some(key) = record.next_key_seed(Text)? {
             match &*key {
-                "question_id" => question_id = Some(field(&mut record, place, "question_id", Identifier)?),
-                "image_id" => image_id = Some(field(&mut record, place, "image_id", Identifier)?),
-                "question" => text = Some(field(&mut record, place, "question", Text)?),
+                "question_id" => fields.question_id = Some(field(&mut record, place, "question_id", Identifier)?),
+                "image_id" => fields.image_id = Some(field(&mut record, place, "image_id", Identifier)?),
+                "question" => fields.question = Some(field(&mut record, place, "question", Text)?),
+                "image" => fields.image = Some(field(&mut record, place, "image", Text)?),
+                "coco_split" => fields.coco_split = Some(field(&mut record, place, "coco_split", Text)?),
+                "answerable" => fields.answerable = Some(field(&mut record, place, "answerable", ZeroOrOne)?),
+                "rephrasing_of" => fields.rephrasing_of = Some(field(&mut record, place, "rephrasing_of", Identifier)?),
+                "answer_type" => fields.answer_type = field(&mut record, place, "answer_type", OptionalText)?,
+                "question_type" => fields.question_type = field(&mut record, place, "question_type", OptionalText)?,
+                "answers" | "answer" if self.with_answers => {
+                    if fields.answered {
+                        return Err(A::Error::duplicate_field("answers"));
+                    }
+                    place.field = Some(if key == "answers" { "answers" } else { "answer" });
+                    record.next_value_seed(Answers { builder: &mut self.builder, place: &mut *place })?;
+                    place.field = None;
+                    fields.answered = true;
+                }
                 _ => drop(record.next_value::<IgnoredAny>()?),
             }
         }
-        self.0.push(Question {
-            question_id: question_id.ok_or_else(|| A::Error::missing_field("question_id"))?.into(),
-            image_id: image_id.ok_or_else(|| A::Error::missing_field("image_id"))?.into(),
-            text: text.ok_or_else(|| A::Error::missing_field("question"))?.into(),
-        });
+        self.add(fields, place)
+    }
+}
+
+impl QuestionRecords {
+    fn add<E: serde::de::Error>(&mut self, fields: Fields, place: &mut Place) -> Result<(), E> {
+        let Fields { question_id, image_id, question, image, .. } = fields;
+        let file = image.as_deref().map(|path| path.rsplit('/').next().unwrap_or(path));
+        let question_id = question_id.map(Id::from).or_else(|| file.map(|file| Id::Text(file.into())));
+        let question_id = question_id.ok_or_else(|| E::missing_field("question_id"))?;
+        let image_id = image_id.map(Id::from).or_else(|| image.as_deref().map(|path| Id::Text(path.into())));
+        let image_id = image_id.ok_or_else(|| E::missing_field("image_id"))?;
+        let question = question.ok_or_else(|| E::missing_field("question"))?;
+        let split = fields.coco_split.as_deref();
+        let coco = || Some(format!("{0}/{1}", split?, ImageName::coco(split?).of(&image_id)).into());
+        if let Some(file) = image.map(|path| path.into_owned().into_boxed_str()).or_else(coco)
+            && let Some(other) = self.listed.insert(image_id.clone(), file)
+            && other != self.listed[&image_id]
+        {
+            let file = &self.listed[&image_id];
+            return Err(E::custom(format_args!("image {} is `{file}` here and `{other}` before", image_id.to_json())));
+        }
+        if fields.answered {
+            place.field = Some("answers");
+            let (answer_type, question_type) = (fields.answer_type.as_deref(), fields.question_type.as_deref());
+            self.builder.end_question(answer_type, question_type).map_err(E::custom)?;
+            place.field = None;
+            self.answered += 1;
+        }
+        let answerable = fields.answerable.map(|answerable| if answerable { ANSWERABLE } else { UNANSWERABLE });
+        if let Some(part) = split.or(answerable) {
+            let known = self.part_names.iter().position(|name| **name == *part);
+            self.parts.push(known.unwrap_or(self.part_names.len()) as u32);
+            if known.is_none() {
+                self.part_names.push(part.into());
+            }
+        }
+        self.originals.push(fields.rephrasing_of.map(Id::from));
+        self.questions.push(Question { question_id, image_id, text: question.into() });
         Ok(())
+    }
+
+    fn finish(mut self, data_subtype: Option<&str>) -> Result<Content> {
+        self.questions.shrink_to_fit();
+        let count = self.questions.len();
+        for (have, what) in [(self.answered, "answers"), (self.parts.len(), "`coco_split` or `answerable`")] {
+            if have != 0 && have != count {
+                return Err(Error::input(format!("only {have} of {count} questions have {what}")));
+            }
+        }
+        let known = self.originals.iter().any(Option::is_some);
+        let originals = if known { self.originals } else { Vec::new() };
+        let relations = Relations { originals, parts: self.parts, part_names: self.part_names, ..Relations::default() };
+        let named_by_id = |(image_id, file): (&Id, &Box<str>)| matches!(image_id, Id::Text(id) if id == file);
+        let names = if self.listed.is_empty() {
+            Names::Pattern(data_subtype.map_or_else(ImageName::unknown, ImageName::coco))
+        } else if self.listed.iter().all(named_by_id) {
+            Names::Pattern("{image_id}".parse()?)
+        } else {
+            Names::Listed(self.listed)
+        };
+        let references = (self.answered > 0).then(|| self.builder.finish());
+        Ok(Content { questions: self.questions, references, relations, names })
+    }
+}
+
+/// Names of the parts that `answerable` tells.
+const ANSWERABLE: &str = "answerable";
+const UNANSWERABLE: &str = "unanswerable";
+
+/// 0 or 1, as false or true.
+struct ZeroOrOne;
+
+impl<'de> DeserializeSeed<'de> for ZeroOrOne {
+    type Value = bool;
+
+    fn deserialize<D: Deserializer<'de>>(self, number: D) -> Result<bool, D::Error> {
+        match Identifier.deserialize(number)? {
+            RawId::Number(number @ (0 | 1)) => Ok(number == 1),
+            _ => Err(D::Error::custom("expected 0 or 1")),
+        }
     }
 }
 
@@ -113,7 +252,7 @@ struct AnnotationRecords {
 }
 
 impl<'de> Records<'de> for AnnotationRecords {
-    const LIST: &'static str = "annotations";
+    const LISTS: &'static [&'static str] = &["annotations"];
 
     fn record<A: MapAccess<'de>>(&mut self, mut record: A, place: &mut Place) -> Result<(), A::Error> {
         let (mut question_id, mut image_id, mut answers) = (None, None, None);
