@@ -114,7 +114,7 @@ fn damaged_records_are_named() {
             ANNOTATIONS,
             "cannot read `q.json`, at `[0].question_id`: invalid type: floating point `1.5`, expected an integer or a string at line 1 column 19",
         ),
-        (r#"{"data":[]}"#, ANNOTATIONS, "cannot read `q.json`: missing field `questions` at line 1 column 11"),
+        (r#"{"list":[]}"#, ANNOTATIONS, "cannot read `q.json`: missing field `questions` at line 1 column 11"),
         (
             "7",
             ANNOTATIONS,

@@ -27,7 +27,8 @@ pub fn training(name: &str, root: Option<&Path>) -> Result<PlannedDataset> {
     Ok(PlannedDataset { dataset: load(&root_of(row, root)?)?, metric: find_metric(row.metric)? })
 }
 
-fn root_of(row: &DatasetRow, root: Option<&Path>) -> Result<PathBuf> {
+/// The folder of a known dataset.
+pub fn root_of(row: &DatasetRow, root: Option<&Path>) -> Result<PathBuf> {
     match root {
         Some(root) => Ok(root.to_owned()),
         None => Ok(super::machine::folders()?.data.join("datasets").join(row.name)),

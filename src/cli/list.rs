@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use clap::{Args, ValueEnum};
-use digrap_bench::data::DATASETS;
+use digrap_bench::data::{DATASETS, DatasetRow, Presence, State};
 use digrap_bench::error::Result;
 use digrap_bench::model::{FAMILIES, text::PROMPTS};
 use digrap_bench::score::METRICS;
@@ -62,27 +62,13 @@ const COLUMNS: usize = 120;
 pub fn run(args: &ListArgs, json: bool) -> Result<()> {
     let chosen: Vec<Registry> = args.registry.map_or_else(|| Registry::value_variants().to_vec(), |one| vec![one]);
     let lists: BTreeMap<Registry, Vec<Entry>> =
-        chosen.into_iter().map(|registry| (registry, entries(registry))).collect();
+        chosen.into_iter().map(|registry| Ok((registry, entries(registry)?))).collect::<Result<_>>()?;
     if json { super::print_json(&lists) } else { super::print(&table(&lists)) }
 }
 
-fn entries(registry: Registry) -> Vec<Entry> {
-    match registry {
-        Registry::Datasets => DATASETS
-            .iter()
-            .map(|row| Entry {
-                facts: [
-                    ("licence", json!(row.licence)),
-                    ("metric", json!(row.metric)),
-                    ("questions", json!(row.n)),
-                    ("images", json!(row.images)),
-                    ("obtain", json!(row.obtain)),
-                ]
-                .into(),
-                lines: vec![format!("licence: {}", row.licence), format!("obtain: {}", row.obtain)],
-                ..entry(row.name, row.about)
-            })
-            .collect(),
+fn entries(registry: Registry) -> Result<Vec<Entry>> {
+    Ok(match registry {
+        Registry::Datasets => DATASETS.iter().map(dataset).collect::<Result<_>>()?,
         Registry::Methods => METHODS.iter().map(method).collect(),
         Registry::Metrics => METRICS
             .iter()
@@ -101,11 +87,53 @@ fn entries(registry: Registry) -> Vec<Entry> {
             })
             .collect(),
         Registry::Prompts => PROMPTS.iter().map(|row| entry(row.name, row.template)).collect(),
-    }
+    })
 }
 
 fn entry(name: &'static str, about: &str) -> Entry {
     Entry { name, about: about.to_owned(), aliases: &[], facts: BTreeMap::new(), lines: Vec::new() }
+}
+
+/// What a dataset is, and what of it is in its folder.
+fn dataset(row: &DatasetRow) -> Result<Entry> {
+    let root = super::known::root_of(row, None)?;
+    let Presence { state, missing, missing_for_training } = row.presence(&root)?;
+    let state = match state {
+        State::Present => "present",
+        State::Incomplete => "incomplete",
+        State::Missing => "missing",
+    };
+    let count = |n: Option<usize>| n.map_or_else(|| "unknown".to_owned(), |n| n.to_string());
+    let mut lines = vec![
+        format!("questions: {}, images: {}, metric: {}", count(row.n), count(row.images), row.metric),
+        format!("licence: {}", row.licence),
+        format!("obtain: {}", row.obtain),
+        format!(
+            "state: {state}{}",
+            if row.files.is_empty() { String::new() } else { format!(" in {}", root.display()) }
+        ),
+    ];
+    lines.extend(missing.iter().map(|(path, why)| format!("lacks: {} ({why})", path.display())));
+    lines.extend(missing_for_training.iter().map(|path| format!("lacks for training: {}", path.display())));
+    let lacks = missing.iter().map(|(path, why)| json!({"path": path, "why": why})).collect::<Vec<_>>();
+    Ok(Entry {
+        facts: [
+            ("licence", json!(row.licence)),
+            ("metric", json!(row.metric)),
+            ("questions", json!(row.n)),
+            ("images", json!(row.images)),
+            ("obtain", json!(row.obtain)),
+            ("original", json!(row.original)),
+            ("measures", json!(row.measures)),
+            ("state", json!(state)),
+            ("folder", json!(root)),
+            ("lacks", json!(lacks)),
+            ("lacks_for_training", json!(missing_for_training)),
+        ]
+        .into(),
+        lines,
+        ..entry(row.name, row.about)
+    })
 }
 
 fn method(row: &Method) -> Entry {

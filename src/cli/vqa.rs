@@ -193,7 +193,15 @@ fn table(evaluations: &[Evaluation], conditions: Conditions) -> String {
         let n = pace.answered + pace.reused;
         Row { model, dataset, summary: summary.as_ref(), n, selected_on_reported: *selected_on_reported }
     }
-    report::table(&evaluations.iter().map(row).collect::<Vec<_>>(), conditions)
+    let mut table = report::table(&evaluations.iter().map(row).collect::<Vec<_>>(), conditions);
+    let mut told: Vec<&str> = Vec::new();
+    for Evaluation { dataset, portion, .. } in evaluations {
+        if let Some(portion) = portion.filter(|_| !told.contains(&dataset.as_str())) {
+            told.push(dataset);
+            table += &report::portion(dataset, portion);
+        }
+    }
+    table
 }
 
 fn write_whole(path: &Path, text: &str) -> Result<()> {

@@ -150,6 +150,21 @@ impl Dataset {
         self.questions.iter().map(|question| number_of(&question.image_id)).collect()
     }
 
+    /// How much it is of what the row of this name in [`DATASETS`] expects; none where that is as much.
+    pub fn portion(&self) -> Option<Portion> {
+        let row = DATASETS.iter().find(|row| row.name == self.name)?;
+        let images: HashSet<&Id> = self.questions.iter().map(|question| &question.image_id).collect();
+        let portion = Portion {
+            questions: self.questions.len(),
+            of_questions: row.n,
+            images: images.len(),
+            of_images: row.images,
+        };
+        let differs = |loaded, expected: Option<usize>| expected.is_some_and(|expected| expected != loaded);
+        let told = differs(portion.questions, row.n) || differs(portion.images, row.images);
+        told.then_some(portion)
+    }
+
     /// Whether some `question_id` occurs with several images, so that it does not name a question alone.
     pub fn question_ids_repeat(&self) -> bool {
         let mut seen = HashSet::with_capacity(self.questions.len());
@@ -179,6 +194,19 @@ impl Dataset {
         }
         self
     }
+}
+
+/// How much of a dataset there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Portion {
+    /// Number of questions.
+    pub questions: usize,
+    /// Their number in the whole dataset, where it is certain.
+    pub of_questions: Option<usize>,
+    /// Number of distinct images.
+    pub images: usize,
+    /// Their number in the whole dataset, where it is certain.
+    pub of_images: Option<usize>,
 }
 
 /// One known dataset. Adding a dataset is adding a row to [`DATASETS`].
@@ -306,6 +334,6 @@ mod tests {
             crate::score::find_metric(row.metric).unwrap();
         }
         let error = find_dataset("easy_vqa").unwrap_err();
-        assert_eq!(error.next_step(), Some("did you mean `easy-vqa`? known: easy-vqa"));
+        assert!(error.next_step().unwrap().starts_with("did you mean `easy-vqa`? known: vqav2, "));
     }
 }

@@ -35,7 +35,7 @@ pub enum State {
 pub struct Presence {
     /// How much of the evaluated part is there.
     pub state: State,
-    /// What the evaluated part lacks: where each belongs, and what is wrong.
+    /// What the evaluated part lacks: where each belongs, and what is wrong with it.
     pub missing: Vec<(PathBuf, String)>,
     /// What the part to train on lacks besides.
     pub missing_for_training: Vec<PathBuf>,

@@ -1,5 +1,6 @@
 //! Tables from scores. Computes no statistic of its own.
 
+use crate::data::Portion;
 use crate::score::{Group, Summary};
 
 /// One measured result.
@@ -73,6 +74,23 @@ pub fn breakdown(dataset: &str, summary: &Summary) -> String {
     let table = markdown(&columns, &lines);
     let images = if *clusters == 1 { "image" } else { "images" };
     format!("{table}\nMetric: {metric}. Intervals clustered by image ({clusters} {images}).\n")
+}
+
+/// The line below a table that says how much of a dataset was evaluated.
+pub fn portion(dataset: &str, portion: Portion) -> String {
+    let part = |count: usize, whole: Option<usize>, what| match whole {
+        Some(whole) => format!("{} of {} {what}", grouped(count), grouped(whole)),
+        None => format!("{} {what}", grouped(count)),
+    };
+    let questions = part(portion.questions, portion.of_questions, "questions");
+    format!("{dataset}: {questions}, {}.\n", part(portion.images, portion.of_images, "images"))
+}
+
+/// A number with a comma before every third digit from the end.
+fn grouped(number: usize) -> String {
+    let digits = number.to_string();
+    let comma = |at: usize| if at > 0 && (digits.len() - at).is_multiple_of(3) { "," } else { "" };
+    digits.char_indices().map(|(at, digit)| format!("{}{digit}", comma(at))).collect()
 }
 
 /// Marks a model whose weights a reported set selected.
@@ -221,6 +239,13 @@ Metric: simple. Intervals clustered by image (1 image).
         assert_eq!(breakdown("own", &summary), expected);
         summary.by_question_type.clear();
         assert!(breakdown("own", &summary).starts_with("| dataset | answers | n | accuracy % |"));
+    }
+
+    #[test]
+    fn a_portion_is_told_with_what_it_is_of() {
+        let one = Portion { questions: 500, of_questions: Some(214_354), images: 87, of_images: None };
+        assert_eq!(portion("vqav2", one), "vqav2: 500 of 214,354 questions, 87 images.\n");
+        assert_eq!([0, 12, 999, 1000, 1_234_567].map(grouped), ["0", "12", "999", "1,000", "1,234,567"]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use super::answering::{Answering, Event, Pace, answer_all};
 use super::training::selected_on_reported;
 use crate::data::image::stamp;
-use crate::data::{Dataset, results};
+use crate::data::{Dataset, Portion, results};
 use crate::error::{Error, Result};
 use crate::model::decoding::Decoding;
 use crate::model::text::Prompt;
@@ -79,6 +79,9 @@ pub struct Evaluation {
     pub batch_size: usize,
     /// Whether a reported set selected the model's weights while it was trained.
     pub selected_on_reported: bool,
+    /// How much of the dataset was evaluated, where that was not the whole or the dataset is another one than its row says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub portion: Option<Portion>,
     /// Accuracy, if the dataset has references.
     #[serde(flatten)]
     pub summary: Option<Summary>,
@@ -121,6 +124,7 @@ pub fn evaluate(plan: &Plan, runtime: &Runtime, on_event: &mut dyn FnMut(&str, E
                 settings: loaded.settings.clone(),
                 batch_size: loaded.batch_size,
                 selected_on_reported: selected_on_reported(&checkpoint.folder),
+                portion: planned.dataset.portion(),
                 summary: summary(planned, &answers)?,
                 pace,
             });
