@@ -160,7 +160,7 @@ fn list_shows_every_row_of_every_registry() {
     assert_eq!(names("metrics"), METRICS.iter().map(|row| row.name).collect::<Vec<_>>());
     assert_eq!(names("models"), FAMILIES.iter().map(|row| row.name).collect::<Vec<_>>());
     assert_eq!(names("prompts"), PROMPTS.iter().map(|row| row.name).collect::<Vec<_>>());
-    for name in ["datasets", "metrics", "models", "prompts"].iter().flat_map(|registry| names(registry)) {
+    for name in ["datasets", "measures", "metrics", "models", "prompts"].iter().flat_map(|registry| names(registry)) {
         assert!(text(&plain.stdout).contains(&format!("  {name} ")), "{name}");
     }
     let facts = METRICS.iter().map(|row| ("source", row.source));

@@ -9,6 +9,7 @@ mod evaluation;
 mod export;
 mod foreign;
 mod formats;
+mod measures;
 mod method_runs;
 mod methods;
 mod model_gradients;

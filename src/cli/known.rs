@@ -14,7 +14,7 @@ const CUSTOM_METRIC: &str = "official-2021";
 pub fn dataset(name: &str, root: Option<&Path>, metric: Option<&str>) -> Result<PlannedDataset> {
     let row = find_dataset(name)?;
     let metric = find_metric(metric.unwrap_or(row.metric))?;
-    Ok(PlannedDataset { dataset: (row.load)(&root_of(row, root)?)?, metric })
+    Ok(PlannedDataset { dataset: (row.load)(&root_of(row, root)?)?, metric, row: Some(row) })
 }
 
 /// The training part of a known dataset.
@@ -24,7 +24,8 @@ pub fn training(name: &str, root: Option<&Path>) -> Result<PlannedDataset> {
         Error::input(format!("`{name}` has no part to train on"))
             .hint("`digrap-bench list datasets` shows which have one")
     })?;
-    Ok(PlannedDataset { dataset: load(&root_of(row, root)?)?, metric: find_metric(row.metric)? })
+    let dataset = load(&root_of(row, root)?)?;
+    Ok(PlannedDataset { dataset, metric: find_metric(row.metric)?, row: Some(row) })
 }
 
 /// The folder of a known dataset.
@@ -38,5 +39,5 @@ pub fn root_of(row: &DatasetRow, root: Option<&Path>) -> Result<PathBuf> {
 /// A set of one's own in the official format.
 pub fn custom(files: vqa_json::Files, metric: Option<&str>) -> Result<PlannedDataset> {
     let metric = find_metric(metric.unwrap_or(CUSTOM_METRIC))?;
-    Ok(PlannedDataset { dataset: vqa_json::load(files)?, metric })
+    Ok(PlannedDataset { dataset: vqa_json::load(files)?, metric, row: None })
 }

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use digrap_bench::data::{DATASETS, DatasetRow, Presence, State};
 use digrap_bench::error::Result;
 use digrap_bench::model::{FAMILIES, text::PROMPTS};
-use digrap_bench::score::METRICS;
+use digrap_bench::score::{MEASURES, METRICS};
 use digrap_bench::train::{METHODS, Method, Selection, Setting};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -23,6 +23,7 @@ pub struct ListArgs {
 #[serde(rename_all = "lowercase")]
 enum Registry {
     Datasets,
+    Measures,
     Methods,
     Metrics,
     Models,
@@ -69,6 +70,14 @@ pub fn run(args: &ListArgs, json: bool) -> Result<()> {
 fn entries(registry: Registry) -> Result<Vec<Entry>> {
     Ok(match registry {
         Registry::Datasets => DATASETS.iter().map(dataset).collect::<Result<_>>()?,
+        Registry::Measures => MEASURES
+            .iter()
+            .map(|row| Entry {
+                facts: [("source", json!(row.source))].into(),
+                lines: vec![format!("source: {}", row.source)],
+                ..entry(row.name, row.about)
+            })
+            .collect(),
         Registry::Methods => METHODS.iter().map(method).collect(),
         Registry::Metrics => METRICS
             .iter()

@@ -6,8 +6,9 @@ use clap::Args;
 use digrap_bench::data::{results, vqa_json};
 use digrap_bench::error::{Error, Result};
 use digrap_bench::report;
-use digrap_bench::score::{ScoreOptions, score, summarise};
-use digrap_bench::suite::PlannedDataset;
+use digrap_bench::score::{Measurement, ScoreOptions, Summary, score, summarise};
+use digrap_bench::suite::{PlannedDataset, measure_alone};
+use serde::Serialize;
 
 use super::known;
 
@@ -37,15 +38,29 @@ pub struct ScoreArgs {
     dict_equality: bool,
 }
 
+/// The document of `--json`.
+#[derive(Debug, Serialize)]
+struct Document {
+    #[serde(flatten)]
+    summary: Summary,
+    measures: Vec<Measurement>,
+}
+
 /// Scores the results and prints the table, or the JSON document.
 pub fn run(args: &ScoreArgs, json: bool) -> Result<()> {
-    let PlannedDataset { dataset, metric } = load(args)?;
+    let planned = load(args)?;
+    let PlannedDataset { dataset, metric, .. } = &planned;
     let references = dataset.references.as_ref().ok_or_else(|| Error::input("the dataset has no human answers"))?;
-    let answers = results::load(&args.results, &dataset)?;
+    let answers = results::load(&args.results, dataset)?;
     let options = ScoreOptions { dict_equality: args.dict_equality };
     let scores = score(metric, options, &answers, references)?;
     let summary = summarise(metric, &scores, references, &dataset.clusters())?;
-    if json { super::print_json(&summary) } else { super::print(&report::breakdown(&dataset.name, &summary)) }
+    let answers: Vec<&str> = answers.iter().map(|answer| &**answer).collect();
+    let measures = measure_alone(&planned, &answers, &scores)?;
+    if json {
+        return super::print_json(&Document { summary, measures });
+    }
+    super::print(&report::breakdown(&dataset.name, &summary, &measures))
 }
 
 fn load(args: &ScoreArgs) -> Result<PlannedDataset> {

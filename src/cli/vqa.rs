@@ -94,14 +94,15 @@ struct Run<'a> {
 pub fn run(args: &VqaArgs, json: bool) -> Result<()> {
     let folders = folders()?;
     let mut plan = plan(args, &folders)?;
-    let limit = shorten(&mut plan.datasets, args.limit);
+    plan.limit = shorten(&mut plan.datasets, args.limit);
     let runtime = runtime::load(&runtime::locate(&search_path(&folders))?, plan.threads)?;
     let mut display = Display::default();
     let evaluations = evaluate(&plan, &runtime, &mut |model, event| display.show(model, event))?;
     display.finish();
-    let run = Run { program_version: env!("CARGO_PKG_VERSION"), limit, evaluations: &evaluations };
+    let run = Run { program_version: env!("CARGO_PKG_VERSION"), limit: plan.limit, evaluations: &evaluations };
     let decoding = plan.decoding.strategy.to_string();
-    let table = table(&evaluations, Conditions { prompt: plan.prompt.template, decoding: &decoding, limit });
+    let table =
+        table(&evaluations, Conditions { prompt: plan.prompt.template, decoding: &decoding, limit: plan.limit });
     if let Some(output) = &plan.output {
         let document = serde_json::to_string_pretty(&run)
             .map_err(|cause| Error::internal("cannot write the run as JSON").caused_by(cause))?;
@@ -125,6 +126,7 @@ fn plan(args: &VqaArgs, folders: &Folders) -> Result<Plan> {
     Ok(Plan {
         models: args.model.clone(),
         datasets: datasets(args)?,
+        limit: None,
         prompt,
         decoding: Decoding { strategy, max_new_tokens: args.max_new_tokens as usize },
         batch_size,
@@ -189,9 +191,9 @@ pub fn available_threads() -> usize {
 
 fn table(evaluations: &[Evaluation], conditions: Conditions) -> String {
     fn row(evaluation: &Evaluation) -> Row<'_> {
-        let Evaluation { model, dataset, summary, pace, selected_on_reported, .. } = evaluation;
+        let Evaluation { model, dataset, summary, measures, pace, selected_on_reported, .. } = evaluation;
         let n = pace.answered + pace.reused;
-        Row { model, dataset, summary: summary.as_ref(), n, selected_on_reported: *selected_on_reported }
+        Row { model, dataset, summary: summary.as_ref(), measures, n, selected_on_reported: *selected_on_reported }
     }
     let mut table = report::table(&evaluations.iter().map(row).collect::<Vec<_>>(), conditions);
     let mut told: Vec<&str> = Vec::new();

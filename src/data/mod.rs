@@ -332,6 +332,9 @@ mod tests {
     fn rows_name_known_metrics() {
         for row in DATASETS {
             crate::score::find_metric(row.metric).unwrap();
+            for measure in row.measures {
+                crate::score::find_measure(measure).unwrap();
+            }
         }
         let error = find_dataset("easy_vqa").unwrap_err();
         assert!(error.next_step().unwrap().starts_with("did you mean `easy-vqa`? known: vqav2, "));

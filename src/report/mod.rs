@@ -1,7 +1,10 @@
 //! Tables from scores. Computes no statistic of its own.
 
+mod markdown;
+
+use self::markdown::{Head, interval, markdown, percent, unknown};
 use crate::data::Portion;
-use crate::score::{Group, Summary};
+use crate::score::{Figure, Group, Measurement, Summary};
 
 /// One measured result.
 #[derive(Debug, Clone, Copy)]
@@ -12,6 +15,8 @@ pub struct Row<'a> {
     pub dataset: &'a str,
     /// Its accuracy, if the dataset has references.
     pub summary: Option<&'a Summary>,
+    /// The dataset's own measures.
+    pub measures: &'a [Measurement],
     /// Questions answered.
     pub n: usize,
     /// Whether a reported set selected the model's weights, so that its numbers there are no test.
@@ -48,20 +53,21 @@ pub fn table(rows: &[Row], conditions: Conditions) -> String {
     let metric = if metrics.is_empty() { "none (no human answers)".to_owned() } else { metrics.join(", ") };
     let Conditions { prompt, decoding, limit } = conditions;
     let limit = limit.map_or_else(String::new, |count| format!("First {count} questions only. "));
-    let table = markdown(&columns, &lines);
+    let table = grid(&columns, &lines);
     let selected = match rows.iter().any(|row| row.selected_on_reported) {
         true => "(!) A reported set selected the weights of this model: its numbers are no test.\n",
         false => "",
     };
+    let measured = measured(rows);
     format!(
-        "{table}\n{selected}{limit}Metric: {metric}. Prompt: `{prompt}`. Decoding: {decoding}. Intervals clustered by image.\n"
+        "{table}{measured}\n{selected}{limit}Metric: {metric}. Prompt: `{prompt}`. Decoding: {decoding}. Intervals clustered by image.\n"
     )
 }
 
 /// A Markdown table of one summary: one line for all questions, one per answer type and one per question type, in
-/// percent with two decimals.
-pub fn breakdown(dataset: &str, summary: &Summary) -> String {
-    let row = Row { model: "", dataset, summary: Some(summary), n: summary.n, selected_on_reported: false };
+/// percent with two decimals; then one of the dataset's measures.
+pub fn breakdown(dataset: &str, summary: &Summary, measures: &[Measurement]) -> String {
+    let row = Row { model: "", dataset, summary: Some(summary), measures, n: summary.n, selected_on_reported: false };
     let mut lines = lines_of(&row);
     let types = summary.by_question_type.iter();
     lines.extend(types.map(|(name, group)| Line { row, answers: ALL, questions: name, group: *group }));
@@ -71,9 +77,10 @@ pub fn breakdown(dataset: &str, summary: &Summary) -> String {
         .chain(&NUMBERS)
         .collect::<Vec<_>>();
     let Summary { metric, clusters, .. } = summary;
-    let table = markdown(&columns, &lines);
+    let table = grid(&columns, &lines);
     let images = if *clusters == 1 { "image" } else { "images" };
-    format!("{table}\nMetric: {metric}. Intervals clustered by image ({clusters} {images}).\n")
+    let measured = measured(&[row]);
+    format!("{table}{measured}\nMetric: {metric}. Intervals clustered by image ({clusters} {images}).\n")
 }
 
 /// The line below a table that says how much of a dataset was evaluated.
@@ -130,21 +137,9 @@ const ANSWERS: Column = Column { head: "answers", number: false, cell: |line| li
 const QUESTIONS: Column = Column { head: "questions", number: false, cell: |line| line.questions.to_owned() };
 const NUMBERS: [Column; 3] = [
     Column { head: "n", number: true, cell: |line| line.group.n.to_string() },
-    Column {
-        head: "accuracy %",
-        number: true,
-        cell: |line| line.group.accuracy.map_or_else(unknown, |accuracy| format!("{accuracy:.2}")),
-    },
-    Column {
-        head: "95 % interval",
-        number: true,
-        cell: |line| line.group.interval.map_or_else(unknown, |[low, high]| format!("{low:.2} to {high:.2}")),
-    },
+    Column { head: "accuracy %", number: true, cell: |line| percent(line.group.accuracy) },
+    Column { head: "95 % interval", number: true, cell: |line| interval(line.group.interval) },
 ];
-
-fn unknown() -> String {
-    "-".to_owned()
-}
 
 /// All questions of a row, then those of each answer type.
 fn lines_of<'a>(row: &Row<'a>) -> Vec<Line<'a>> {
@@ -157,19 +152,52 @@ fn lines_of<'a>(row: &Row<'a>) -> Vec<Line<'a>> {
     std::iter::once(line(ALL, all)).chain(types).collect()
 }
 
-/// The lines as Markdown, padded so that the source reads as a table too; numbers to the right.
-fn markdown(columns: &[&Column], lines: &[Line]) -> String {
-    let mut text = vec![String::new(); lines.len() + 2];
-    for Column { head, number, cell } in columns {
-        let cells: Vec<String> = lines.iter().map(|line| cell(line).replace('|', "\\|")).collect();
-        let width = cells.iter().map(|cell| cell.chars().count()).fold(head.len(), usize::max);
-        let pad = |cell: &str| if *number { format!("| {cell:>width$} ") } else { format!("| {cell:<width$} ") };
-        let rule = if *number { format!("|{}:", "-".repeat(width + 1)) } else { format!("|{}", "-".repeat(width + 2)) };
-        let column = [pad(head), rule].into_iter().chain(cells.iter().map(|cell| pad(cell)));
-        text.iter_mut().zip(column).for_each(|(line, cell)| line.push_str(&cell));
-    }
-    text.iter().map(|line| format!("{line}|\n")).collect()
+/// The lines under the columns.
+fn grid(columns: &[&Column], lines: &[Line]) -> String {
+    let heads: Vec<Head> = columns.iter().map(|column| Head { text: column.head, number: column.number }).collect();
+    let cells = |line: &Line| columns.iter().map(|column| (column.cell)(line)).collect();
+    markdown(&heads, &lines.iter().map(cells).collect::<Vec<_>>())
 }
+
+/// The measures of all rows in a table of their own, and a line for each that lacks something; nothing where there are
+/// none. It has a column of models where one is named.
+fn measured(rows: &[Row]) -> String {
+    let all = || rows.iter().flat_map(|row| row.measures.iter().map(move |measurement| (row, measurement)));
+    let models = rows.iter().any(|row| !row.model.is_empty());
+    let named = |row: &Row| models.then(|| row.model.to_owned()).into_iter().chain([row.dataset.to_owned()]);
+    let cells = |(row, measurement, figure): (&Row, &Measurement, &Figure)| {
+        let texts = [measurement.measure.to_owned(), figure.name.clone(), figure.n.to_string()];
+        named(row).chain(texts).chain([percent(figure.value), interval(figure.interval)]).collect()
+    };
+    let figures =
+        all().flat_map(|(row, measurement)| measurement.figures.iter().map(move |figure| (row, measurement, figure)));
+    let lines: Vec<Vec<String>> = figures.map(cells).collect();
+    let heads = models.then_some(("model", false)).into_iter().chain(MEASURED);
+    let heads: Vec<Head> = heads.map(|(text, number)| Head { text, number }).collect();
+    let table = if lines.is_empty() { String::new() } else { format!("\n{}", markdown(&heads, &lines)) };
+    let lacking = all().filter_map(|(row, measurement)| {
+        let missing = measurement.missing.as_deref()?;
+        Some(format!("{}: {} {missing}.\n", row.dataset, measurement.measure))
+    });
+    let mut said: Vec<String> = Vec::new();
+    lacking.for_each(|line| {
+        if !said.contains(&line) {
+            said.push(line)
+        }
+    });
+    let gap = if said.is_empty() { "" } else { "\n" };
+    format!("{table}{gap}{}", said.concat())
+}
+
+/// The columns of [`measured`], and whether they are numbers.
+const MEASURED: [(&str, bool); 6] = [
+    ("dataset", false),
+    ("measure", false),
+    ("figure", false),
+    ("n", true),
+    ("value %", true),
+    ("95 % interval", true),
+];
 
 #[cfg(test)]
 mod tests {
@@ -191,7 +219,7 @@ mod tests {
     }
 
     fn row<'a>(model: &'a str, summary: Option<&'a Summary>) -> Row<'a> {
-        Row { model, dataset: "easy-vqa", summary, n: 4, selected_on_reported: false }
+        Row { model, dataset: "easy-vqa", summary, measures: &[], n: 4, selected_on_reported: false }
     }
 
     #[test]
@@ -236,9 +264,36 @@ Metric: official-2021. Prompt: `{q}`. Decoding: greedy. Intervals clustered by i
 
 Metric: simple. Intervals clustered by image (1 image).
 ";
-        assert_eq!(breakdown("own", &summary), expected);
+        assert_eq!(breakdown("own", &summary, &[]), expected);
         summary.by_question_type.clear();
-        assert!(breakdown("own", &summary).starts_with("| dataset | answers | n | accuracy % |"));
+        assert!(breakdown("own", &summary, &[]).starts_with("| dataset | answers | n | accuracy % |"));
+    }
+
+    #[test]
+    fn measures_have_a_table_and_say_what_they_lack() {
+        let figure = |name: &str, value, interval| Figure { name: name.to_owned(), n: 8, value, interval };
+        let measures = [
+            Measurement {
+                measure: "consensus",
+                missing: None,
+                figures: vec![figure("CS(1)", Some(87.5), Some([80.0, 90.125])), figure("CS(2)", None, None)],
+            },
+            Measurement { measure: "flips", missing: Some("needs vqav2 in the same run".to_owned()), figures: vec![] },
+        ];
+        let measured_rows =
+            [Row { measures: &measures, ..row("m", None) }, Row { measures: &measures[1..], ..row("k", None) }];
+        let expected = "
+| model | dataset  | measure   | figure | n | value % |  95 % interval |
+|-------|----------|-----------|--------|--:|--------:|---------------:|
+| m     | easy-vqa | consensus | CS(1)  | 8 |   87.50 | 80.00 to 90.12 |
+| m     | easy-vqa | consensus | CS(2)  | 8 |       - |              - |
+
+easy-vqa: flips needs vqav2 in the same run.
+";
+        assert_eq!(measured(&measured_rows), expected);
+        assert!(table(&measured_rows, GREEDY).contains(expected));
+        let alone = breakdown("own", &summary("simple"), &measures);
+        assert!(alone.contains("\n| dataset | measure   | figure | n |"), "{alone}");
     }
 
     #[test]
@@ -250,7 +305,7 @@ Metric: simple. Intervals clustered by image (1 image).
 
     #[test]
     fn a_model_that_a_reported_set_selected_is_marked() {
-        let row = Row { model: "m", dataset: "d", summary: None, n: 4, selected_on_reported: true };
+        let row = Row { model: "m", dataset: "d", summary: None, measures: &[], n: 4, selected_on_reported: true };
         let text = table(&[row], Conditions { prompt: "{q}", decoding: "greedy", limit: None });
         assert!(text.contains("| m (!) |"), "{text}");
         assert!(

@@ -1,8 +1,10 @@
 //! Answer normalisers and metrics: strings and numbers in, numbers out.
 //!
 //! VQA accuracy compares one predicted string with several human answers. Each published evaluator normalises
-//! a little differently; [`METRICS`] has one row for each. This room reads no file and knows no dataset.
+//! a little differently; [`METRICS`] has one row for each. [`MEASURES`] has one row for each further figure that datasets
+//! are made for. This room reads no file and knows no dataset.
 
+mod measures;
 pub mod normalise;
 mod references;
 mod summary;
@@ -12,6 +14,10 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::num::NonZero;
 
+pub use measures::{
+    Evidence, Figure, Groups, MEASURES, Measure, Measurement, Needs, Originals, Parts, average_precision, f1,
+    find_measure,
+};
 pub use references::{AnswerId, Builder, Reference, References};
 pub use summary::{Group, Summary, summarise};
 

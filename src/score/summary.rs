@@ -81,7 +81,7 @@ fn by_name<'a>(
     members.into_iter().map(|(name, members)| (name.to_owned(), group(scores, clusters, &members).0)).collect()
 }
 
-fn group(scores: &[f64], clusters: &[u32], members: &[usize]) -> (Group, usize) {
+pub(super) fn group(scores: &[f64], clusters: &[u32], members: &[usize]) -> (Group, usize) {
     let values: Vec<f64> = members.iter().map(|&member| scores[member]).collect();
     let images: Vec<u32> = members.iter().map(|&member| clusters[member]).collect();
     let Some(estimate) = clustered_mean(&values, &images) else {

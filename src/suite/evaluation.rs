@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::answering::{Answering, Event, Pace, answer_all};
+use super::measuring::{self, Answered, Link};
 use super::training::selected_on_reported;
 use crate::data::image::stamp;
-use crate::data::{Dataset, Portion, results};
+use crate::data::{Dataset, DatasetRow, Portion, results};
 use crate::error::{Error, Result};
 use crate::model::decoding::Decoding;
 use crate::model::text::Prompt;
@@ -16,7 +17,7 @@ use crate::model::training::Trained;
 use crate::model::weights::Placement;
 use crate::model::{Checkpoint, Model, hex};
 use crate::runtime::{Device, Runtime, SessionOptions, Sharing};
-use crate::score::{Metric, ScoreOptions, Summary, score, summarise};
+use crate::score::{Measurement, Metric, ScoreOptions, Summary, score, summarise};
 use crate::store::{AnswerSettings, SettingsId, Store};
 use crate::tensor::DType;
 
@@ -37,6 +38,8 @@ pub struct Plan {
     pub models: Vec<PathBuf>,
     /// Datasets, loaded.
     pub datasets: Vec<PlannedDataset>,
+    /// Number of questions that are asked of each dataset, from the first on; none where all are.
+    pub limit: Option<usize>,
     /// How each question is put.
     pub prompt: &'static Prompt,
     /// How answers are searched for.
@@ -64,6 +67,8 @@ pub struct PlannedDataset {
     pub dataset: Dataset,
     /// How answers are scored.
     pub metric: &'static Metric,
+    /// What is known of the dataset; nothing of a set of one's own.
+    pub row: Option<&'static DatasetRow>,
 }
 
 /// One model on one dataset.
@@ -85,6 +90,8 @@ pub struct Evaluation {
     /// Accuracy, if the dataset has references.
     #[serde(flatten)]
     pub summary: Option<Summary>,
+    /// The dataset's own measures beside accuracy.
+    pub measures: Vec<Measurement>,
     /// How the run went.
     pub pace: Pace,
 }
@@ -97,6 +104,7 @@ pub struct Evaluation {
 /// store, and the same plan goes on from there.
 pub fn evaluate(plan: &Plan, runtime: &Runtime, on_event: &mut dyn FnMut(&str, Event)) -> Result<Vec<Evaluation>> {
     check_names(plan)?;
+    let links = measuring::links(plan)?;
     let checkpoints = plan.models.iter().map(|folder| Checkpoint::open(folder)).collect::<Result<Vec<_>>>()?;
     let mut folders = Vec::new();
     for checkpoint in &checkpoints {
@@ -110,14 +118,21 @@ pub fn evaluate(plan: &Plan, runtime: &Runtime, on_event: &mut dyn FnMut(&str, E
         let mut loaded =
             LoadedModel::new(plan, runtime, checkpoint, &mut store, &mut |event| on_event(&name, event))
                 .map_err(|error| error.within(format!("cannot load the model `{}`", checkpoint.folder.display())))?;
+        let mut answers = Vec::new();
         for planned in &plan.datasets {
             let mut report = |event: Event| on_event(&name, event);
             let pace = loaded.answer(plan, runtime, &planned.dataset, &mut store, &mut report)?;
-            let answers = collect(&store, loaded.id, &planned.dataset)?;
-            let answers = answers.texts();
+            let collected = collect(&store, loaded.id, &planned.dataset)?;
             if let Some(folder) = folder {
-                write_results(folder, &planned.dataset, &answers)?;
+                write_results(folder, &planned.dataset, &collected.texts())?;
             }
+            answers.push((collected, pace));
+        }
+        let texts: Vec<Vec<&str>> = answers.iter().map(|(collected, _)| collected.texts()).collect();
+        let answered: Vec<Answered> =
+            plan.datasets.iter().zip(&texts).map(|(planned, answers)| Answered { planned, answers }).collect();
+        for (position, planned) in plan.datasets.iter().enumerate() {
+            let (summary, measures) = scored(&answered, position, &links[position])?;
             evaluations.push(Evaluation {
                 model: name.clone(),
                 dataset: planned.dataset.name.clone(),
@@ -125,8 +140,9 @@ pub fn evaluate(plan: &Plan, runtime: &Runtime, on_event: &mut dyn FnMut(&str, E
                 batch_size: loaded.batch_size,
                 selected_on_reported: selected_on_reported(&checkpoint.folder),
                 portion: planned.dataset.portion(),
-                summary: summary(planned, &answers)?,
-                pace,
+                summary,
+                measures,
+                pace: answers[position].1,
             });
         }
     }
@@ -287,10 +303,13 @@ fn collect(store: &Store, settings: SettingsId, dataset: &Dataset) -> Result<Ans
     Ok(answers)
 }
 
-fn summary(planned: &PlannedDataset, answers: &[&str]) -> Result<Option<Summary>> {
-    let Some(references) = &planned.dataset.references else { return Ok(None) };
+/// Accuracy and measures of the dataset at `position`, if it has references.
+fn scored(answered: &[Answered], position: usize, link: &Link) -> Result<(Option<Summary>, Vec<Measurement>)> {
+    let Answered { planned, answers } = answered[position];
+    let Some(references) = &planned.dataset.references else { return Ok((None, Vec::new())) };
     let scores = score(planned.metric, ScoreOptions::default(), answers, references)?;
-    summarise(planned.metric, &scores, references, &planned.dataset.clusters()).map(Some)
+    let summary = summarise(planned.metric, &scores, references, &planned.dataset.clusters())?;
+    Ok((Some(summary), measuring::measure(answered, position, link, &scores)?))
 }
 
 fn write_results(folder: &Path, dataset: &Dataset, answers: &[&str]) -> Result<()> {

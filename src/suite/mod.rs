@@ -7,6 +7,7 @@ mod answering;
 mod batches;
 mod curves;
 mod evaluation;
+mod measuring;
 mod plan;
 mod sampling;
 mod schedule;
@@ -17,6 +18,7 @@ mod tuning;
 
 pub use answering::{Event, Pace};
 pub use evaluation::{Evaluation, Plan, PlannedDataset, evaluate};
+pub use measuring::measure_alone;
 pub use plan::{Length, TrainingPlan, Validation};
 pub use sampling::Sampling;
 pub use training::{TrainingEvent, TrainingReport, train_model};

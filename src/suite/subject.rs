@@ -105,7 +105,8 @@ fn split(plan: &TrainingPlan) -> (Vec<usize>, Option<Arc<PlannedDataset>>) {
     match &plan.validation {
         Validation::HeldOut(share) => {
             let (training, held_out) = split_by_image(dataset, *share, plan.seed);
-            let held_out = PlannedDataset { dataset: dataset.select(&held_out), metric: plan.questions.metric };
+            let held_out =
+                PlannedDataset { dataset: dataset.select(&held_out), metric: plan.questions.metric, row: None };
             (training, Some(Arc::new(held_out)))
         }
         Validation::Reported(set) => (all, Some(Arc::clone(set))),

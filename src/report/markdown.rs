@@ -1,0 +1,39 @@
+//! Markdown tables whose source reads as a table too.
+
+/// The head of a column.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Head<'a> {
+    pub text: &'a str,
+    /// Whether its cells stand to the right.
+    pub number: bool,
+}
+
+/// The cells, row by row, under the heads, padded to the width of their column.
+pub(super) fn markdown(heads: &[Head], rows: &[Vec<String>]) -> String {
+    let mut text = vec![String::new(); rows.len() + 2];
+    for (index, Head { text: head, number }) in heads.iter().enumerate() {
+        let cell = |row: &Vec<String>| row.get(index).map_or_else(String::new, |cell| cell.replace('|', "\\|"));
+        let cells: Vec<String> = rows.iter().map(cell).collect();
+        let width = cells.iter().map(|cell| cell.chars().count()).fold(head.chars().count(), usize::max);
+        let pad = |cell: &str| if *number { format!("| {cell:>width$} ") } else { format!("| {cell:<width$} ") };
+        let rule = if *number { format!("|{}:", "-".repeat(width + 1)) } else { format!("|{}", "-".repeat(width + 2)) };
+        let column = [pad(head), rule].into_iter().chain(cells.iter().map(|cell| pad(cell)));
+        text.iter_mut().zip(column).for_each(|(line, cell)| line.push_str(&cell));
+    }
+    text.iter().map(|line| format!("{line}|\n")).collect()
+}
+
+/// What stands for a value that there is none of.
+pub(super) fn unknown() -> String {
+    "-".to_owned()
+}
+
+/// A percentage with two decimals.
+pub(super) fn percent(value: Option<f64>) -> String {
+    value.map_or_else(unknown, |value| format!("{value:.2}"))
+}
+
+/// An interval of percentages.
+pub(super) fn interval(bounds: Option<[f64; 2]>) -> String {
+    bounds.map_or_else(unknown, |[low, high]| format!("{low:.2} to {high:.2}"))
+}
