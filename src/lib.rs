@@ -80,6 +80,12 @@
 //! - **A run's checkpoint is a folder per step that appears by a single rename**, with the best parameters as a second
 //!   name of their file; the one before it goes only then. Metrics are cut back to the checkpoint's length.
 //! - **`report` also names `score`**, whose summaries are what its tables show.
+//! - **A suite's average is a plain mean over the datasets of a group**, however groups lie within groups, and there is none
+//!   where one of them has no accuracy. `benchmarks/paper` has the paper's tables as data, and a test recomputes every
+//!   derived cell of theirs with the same mean.
+//! - **Flips compare answers as they are**, but for white space around them, as the notebooks of IV-VQA and CV-VQA do: their
+//!   human answers all agree, where the official metric normalises nothing either. Their intervals are clustered by the
+//!   image before the edit, since edits of one image stand and fall together.
 
 pub mod data;
 pub mod error;

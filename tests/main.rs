@@ -21,6 +21,7 @@ mod saving;
 mod score;
 mod sessions;
 mod store;
+mod suites;
 mod support;
 mod train;
 mod training;

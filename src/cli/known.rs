@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use digrap_bench::data::{DatasetRow, find_dataset, vqa_json};
 use digrap_bench::error::{Error, Result};
 use digrap_bench::score::find_metric;
-use digrap_bench::suite::PlannedDataset;
+use digrap_bench::suite::{PlannedDataset, Suite, SuiteDataset};
 
 /// The metric of a set of one's own, where none is named.
 const CUSTOM_METRIC: &str = "official-2021";
@@ -15,6 +15,21 @@ pub fn dataset(name: &str, root: Option<&Path>, metric: Option<&str>) -> Result<
     let row = find_dataset(name)?;
     let metric = find_metric(metric.unwrap_or(row.metric))?;
     Ok(PlannedDataset { dataset: (row.load)(&root_of(row, root)?)?, metric, row: Some(row) })
+}
+
+/// The datasets of a suite with the metrics that it states, or with one for all. `root` has a folder for each.
+pub fn suite(suite: &Suite, root: Option<&Path>, metric: Option<&str>) -> Result<Vec<PlannedDataset>> {
+    let base = match root {
+        Some(root) => root.to_owned(),
+        None => super::machine::folders()?.data.join("datasets"),
+    };
+    suite.check_present(&base)?;
+    let metric = metric.map(find_metric).transpose()?;
+    let load = |SuiteDataset { row, metric: own, .. }: &SuiteDataset| {
+        let dataset = (row.load)(&base.join(row.name))?;
+        Ok(PlannedDataset { dataset, metric: metric.unwrap_or(own), row: Some(row) })
+    };
+    suite.datasets.iter().map(load).collect()
 }
 
 /// The training part of a known dataset.

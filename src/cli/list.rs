@@ -8,6 +8,7 @@ use digrap_bench::data::{DATASETS, DatasetRow, Presence, State};
 use digrap_bench::error::Result;
 use digrap_bench::model::{FAMILIES, text::PROMPTS};
 use digrap_bench::score::{MEASURES, METRICS};
+use digrap_bench::suite::{SUITES, Suite};
 use digrap_bench::train::{METHODS, Method, Selection, Setting};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -28,6 +29,7 @@ enum Registry {
     Metrics,
     Models,
     Prompts,
+    Suites,
 }
 
 /// One row of a registry, as far as all of them have it.
@@ -96,6 +98,7 @@ fn entries(registry: Registry) -> Result<Vec<Entry>> {
             })
             .collect(),
         Registry::Prompts => PROMPTS.iter().map(|row| entry(row.name, row.template)).collect(),
+        Registry::Suites => SUITES.iter().map(|row| suite(row.name)).collect::<Result<_>>()?,
     })
 }
 
@@ -142,6 +145,20 @@ fn dataset(row: &DatasetRow) -> Result<Entry> {
         .into(),
         lines,
         ..entry(row.name, row.about)
+    })
+}
+
+fn suite(name: &'static str) -> Result<Entry> {
+    let suite = Suite::load(name)?;
+    let shifts: Vec<String> =
+        suite.datasets.iter().map(|dataset| format!("{} ({})", dataset.row.name, dataset.shift.name)).collect();
+    let prompts = [("evaluation", suite.evaluation), ("training", suite.training), ("zero-shot", suite.zero_shot)];
+    let named: Vec<String> = prompts.iter().map(|(purpose, prompt)| format!("{} for {purpose}", prompt.name)).collect();
+    let names: BTreeMap<&str, &str> = prompts.iter().map(|(purpose, prompt)| (*purpose, prompt.name)).collect();
+    Ok(Entry {
+        facts: [("datasets", json!(shifts)), ("prompts", json!(names))].into(),
+        lines: vec![format!("datasets: {}", shifts.join(", ")), format!("prompts: {}", named.join(", "))],
+        ..entry(name, &suite.about)
     })
 }
 

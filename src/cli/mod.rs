@@ -42,7 +42,7 @@ enum Verb {
     Score(score::ScoreArgs),
     /// Write models as ONNX files
     Export(export::ExportArgs),
-    /// The known datasets, measures, fine-tuning methods, metrics, model families and prompts
+    /// The known datasets, measures, fine-tuning methods, metrics, model families, prompts and suites
     List(list::ListArgs),
     /// What this machine can run, and what is missing
     Doctor,

@@ -10,7 +10,7 @@ use digrap_bench::model::text::Prompt;
 use digrap_bench::model::training::{Lora, Parameters};
 use digrap_bench::runtime::{self, Device};
 use digrap_bench::suite::{
-    Length, PlannedDataset, Sampling, TrainingPlan, TrainingReport, Trial, Tuning, TuningReport, Validation,
+    Length, PlannedDataset, Sampling, Suite, TrainingPlan, TrainingReport, Trial, Tuning, TuningReport, Validation,
     train_model, tune,
 };
 use digrap_bench::tensor::DType;
@@ -31,13 +31,23 @@ pub struct TrainArgs {
     #[arg(long, value_name = "DIR", conflicts_with = "model")]
     from_scratch: Option<PathBuf>,
     /// A known dataset, whose training part is used
-    #[arg(long, value_name = "NAME", conflicts_with = "questions", required_unless_present = "questions")]
+    #[arg(long, value_name = "NAME", group = "known")]
     dataset: Option<String>,
-    /// Folder of the known dataset [default: where `make setup` puts it]
-    #[arg(long, value_name = "DIR", requires = "dataset")]
+    /// A suite, a known one or a TOML file: the training part of its set in distribution, with its prompt for training
+    #[arg(long, value_name = "NAME|FILE", group = "known")]
+    suite: Option<String>,
+    /// Folder of the known dataset, or the one that has a folder for each dataset of the suite [default: where
+    /// `make setup` puts it]
+    #[arg(long, value_name = "DIR", requires = "known")]
     root: Option<PathBuf>,
     /// Question file in the official VQA format, for a set of your own
-    #[arg(long, value_name = "FILE", requires_all = ["annotations", "images"])]
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires_all = ["annotations", "images"],
+        conflicts_with = "known",
+        required_unless_present = "known"
+    )]
     questions: Option<PathBuf>,
     /// Annotation file in the official VQA format
     #[arg(long, value_name = "FILE", requires = "questions")]
@@ -79,9 +89,9 @@ pub struct TrainArgs {
     /// Train LoRA matrices, such as `r=8,alpha=16,dropout=0.05,targets=q_proj+v_proj`
     #[arg(long, value_name = "SPEC")]
     lora: Option<String>,
-    /// How each question is put to the model; `list prompts` shows all
-    #[arg(long, value_name = "PRESET", default_value = "bare")]
-    prompt: String,
+    /// How each question is put to the model; `list prompts` shows all [default: the suite's for training, else bare]
+    #[arg(long, value_name = "PRESET")]
+    prompt: Option<String>,
 
     /// Questions per micro-batch
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
@@ -193,6 +203,9 @@ enum ValidationName {
     None,
 }
 
+/// How questions are put, where neither the arguments nor a suite say.
+const PROMPT: &str = "bare";
+
 /// Share of held-out images where the dataset has none of its own.
 const VALIDATION_SHARE: f64 = 0.05;
 
@@ -249,15 +262,20 @@ fn table(report: &TuningReport) -> String {
 
 fn plan(args: &TrainArgs, folders: &Folders) -> Result<TrainingPlan> {
     let device: Device = args.device.parse()?;
-    let questions = questions(args)?;
+    let suite = args.suite.as_deref().map(Suite::load).transpose()?;
+    let known = known(args, suite.as_ref());
+    let questions = questions(args, known.as_ref())?;
     let method = method(args)?;
     let (parameters, lora) = trained(args, method.method)?;
     Ok(TrainingPlan {
         model: args.model.clone().or_else(|| args.from_scratch.clone()).unwrap_or_default(),
         from_scratch: args.from_scratch.is_some(),
-        validation: validation(args)?,
+        validation: validation(args, known.as_ref())?,
         questions: Arc::new(questions),
-        prompt: Prompt::find(&args.prompt)?,
+        prompt: match (&args.prompt, &suite) {
+            (None, Some(suite)) => suite.training,
+            (given, _) => Prompt::find(given.as_deref().unwrap_or(PROMPT))?,
+        },
         parameters,
         lora,
         sampling: args.sampling.as_deref().map_or_else(|| Ok(Sampling::default()), str::parse)?,
@@ -287,9 +305,24 @@ fn plan(args: &TrainArgs, folders: &Folders) -> Result<TrainingPlan> {
     })
 }
 
-fn questions(args: &TrainArgs) -> Result<PlannedDataset> {
-    if let Some(name) = &args.dataset {
-        return known::training(name, args.root.as_deref());
+/// A known dataset and its folder, where one is given.
+type KnownDataset = (String, Option<PathBuf>);
+
+/// The dataset that is named, or that of the suite which is in distribution.
+fn known(args: &TrainArgs, suite: Option<&Suite>) -> Option<KnownDataset> {
+    match (suite, &args.dataset) {
+        (Some(suite), _) => {
+            let name = suite.in_distribution().row.name;
+            Some((name.to_owned(), args.root.as_ref().map(|root| root.join(name))))
+        }
+        (None, Some(name)) => Some((name.clone(), args.root.clone())),
+        (None, None) => None,
+    }
+}
+
+fn questions(args: &TrainArgs, known: Option<&KnownDataset>) -> Result<PlannedDataset> {
+    if let Some((name, root)) = known {
+        return known::training(name, root.as_deref());
     }
     let Some(questions) = &args.questions else { return Err(Error::internal("neither a dataset nor questions")) };
     let files = vqa_json::Files {
@@ -301,8 +334,8 @@ fn questions(args: &TrainArgs) -> Result<PlannedDataset> {
     known::custom(files, None)
 }
 
-fn validation(args: &TrainArgs) -> Result<Validation> {
-    let of_dataset = || args.dataset.as_deref().map(find_dataset).transpose();
+fn validation(args: &TrainArgs, known: Option<&KnownDataset>) -> Result<Validation> {
+    let of_dataset = || known.map(|(name, _)| find_dataset(name)).transpose();
     match args.validation {
         ValidationName::None => Ok(Validation::None),
         ValidationName::HeldOut => {
@@ -313,8 +346,8 @@ fn validation(args: &TrainArgs) -> Result<Validation> {
                     .hint("give a number between 0 and 1, or --validation none")),
             }
         }
-        ValidationName::Reported => match &args.dataset {
-            Some(name) => Ok(Validation::Reported(Arc::new(known::dataset(name, args.root.as_deref(), None)?))),
+        ValidationName::Reported => match known {
+            Some((name, root)) => Ok(Validation::Reported(Arc::new(known::dataset(name, root.as_deref(), None)?))),
             None => Err(Error::input("a set of your own has no reported part").hint("use --validation held-out")),
         },
     }

@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use digrap_bench::data::{WholeFile, vqa_json};
 use digrap_bench::error::{Error, Result};
-use digrap_bench::model::decoding::Decoding;
+use digrap_bench::model::decoding::{Decoding, Strategy};
 use digrap_bench::model::text::Prompt;
-use digrap_bench::report::{self, Conditions, Row};
+use digrap_bench::report::{self, Conditions, Row, SuiteColumn, SuiteRow};
 use digrap_bench::runtime::{self, Device};
-use digrap_bench::suite::{Evaluation, Event, Plan, PlannedDataset, evaluate};
+use digrap_bench::suite::{
+    Column, Evaluation, Event, Overview, OverviewRow, Plan, PlannedDataset, PlannedModel, Suite, evaluate,
+};
 use digrap_bench::tensor::DType;
 use serde::Serialize;
 
@@ -22,16 +24,23 @@ use super::progress::Progress;
 #[derive(Debug, Args)]
 pub struct VqaArgs {
     /// Model folder in the Hub's layout (config.json, *.safetensors, tokenizer.json); several are evaluated in turn
-    #[arg(long, value_name = "DIR", required = true, num_args = 1..)]
+    #[arg(long, value_name = "DIR", required_unless_present = "zero_shot", num_args = 1..)]
     model: Vec<PathBuf>,
+    /// Folder of a model that was not fine-tuned, which gets a row and a prompt of its own in the suite
+    #[arg(long, value_name = "DIR", requires = "suite", num_args = 1..)]
+    zero_shot: Vec<PathBuf>,
+    /// A suite of datasets with prompts, metrics and averages: a known one (`list suites`), or a TOML file
+    #[arg(long, value_name = "NAME|FILE", group = "known")]
+    suite: Option<String>,
     /// A known dataset; several are evaluated in turn
-    #[arg(long, value_name = "NAME", num_args = 1.., conflicts_with = "questions", required_unless_present = "questions")]
+    #[arg(long, value_name = "NAME", num_args = 1.., group = "known")]
     dataset: Vec<String>,
-    /// Folder of the known dataset [default: where `make setup` puts it]
-    #[arg(long, value_name = "DIR", requires = "dataset")]
+    /// Folder of the known dataset, or the one that has a folder for each dataset of the suite [default: where
+    /// `make setup` puts it]
+    #[arg(long, value_name = "DIR", requires = "known")]
     root: Option<PathBuf>,
     /// Question file in the official VQA format, for a set of your own
-    #[arg(long, value_name = "FILE", requires = "images")]
+    #[arg(long, value_name = "FILE", requires = "images", conflicts_with = "known", required_unless_present = "known")]
     questions: Option<PathBuf>,
     /// Annotation file in the official VQA format; without it answers are written but not scored
     #[arg(long, value_name = "FILE", requires = "questions")]
@@ -43,18 +52,19 @@ pub struct VqaArgs {
     #[arg(long, value_name = "TEMPLATE", requires = "questions")]
     image_name: Option<String>,
     /// How each question is put to the model; `list prompts` shows all. Google's PaliGemma checkpoints were
-    /// trained with prompts such as `answer en {question}`: `answer-en` is what they expect
-    #[arg(long, value_name = "PRESET", default_value = "bare")]
-    prompt: String,
-    /// How to compute accuracy [default: the dataset's own, official-2021 for a set of your own]
+    /// trained with prompts such as `answer en {question}`: `answer-en` is what they expect [default: the suite's,
+    /// else bare]
+    #[arg(long, value_name = "PRESET")]
+    prompt: Option<String>,
+    /// How to compute accuracy [default: the suite's, else the dataset's own, official-2021 for a set of your own]
     #[arg(long, value_name = "NAME")]
     metric: Option<String>,
-    /// Search for the answer: greedy or beam:K
-    #[arg(long, value_name = "SEARCH", default_value = "greedy")]
-    decode: String,
-    /// Upper bound of the generated tokens
-    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
-    max_new_tokens: u32,
+    /// Search for the answer: greedy or beam:K [default: the suite's, else greedy]
+    #[arg(long, value_name = "SEARCH")]
+    decode: Option<String>,
+    /// Upper bound of the generated tokens [default: the suite's, else 20]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    max_new_tokens: Option<u32>,
     /// Questions per call of the model, or `auto`
     #[arg(long, value_name = "N", default_value = "auto")]
     batch_size: String,
@@ -81,28 +91,46 @@ pub struct VqaArgs {
 /// Name of a set of one's own, in tables and file names.
 const CUSTOM: &str = "custom";
 
+/// How questions are put, where neither the arguments nor a suite say.
+const PROMPT: &str = "bare";
+
+/// How answers are searched for, where neither the arguments nor a suite say.
+const DECODING: Decoding = Decoding { strategy: Strategy::Greedy, max_new_tokens: 20 };
+
 /// What `--json` prints and `run.json` holds.
 #[derive(Serialize)]
 struct Run<'a> {
     program_version: &'static str,
     /// Only so many questions of each dataset were asked, the first ones; none where all were.
     limit: Option<usize>,
+    /// The table of the suite.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    suite: Option<Overview>,
+    /// What was given by hand and so is not as the suite says.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    overrides: Vec<String>,
     evaluations: &'a [Evaluation],
 }
 
 /// Evaluates, writes the output folder and prints the table, or the JSON document.
 pub fn run(args: &VqaArgs, json: bool) -> Result<()> {
     let folders = folders()?;
-    let mut plan = plan(args, &folders)?;
+    let suite = args.suite.as_deref().map(Suite::load).transpose()?;
+    let mut plan = plan(args, suite.as_ref(), &folders)?;
     plan.limit = shorten(&mut plan.datasets, args.limit);
     let runtime = runtime::load(&runtime::locate(&search_path(&folders))?, plan.threads)?;
     let mut display = Display::default();
     let evaluations = evaluate(&plan, &runtime, &mut |model, event| display.show(model, event))?;
     display.finish();
-    let run = Run { program_version: env!("CARGO_PKG_VERSION"), limit: plan.limit, evaluations: &evaluations };
-    let decoding = plan.decoding.strategy.to_string();
-    let table =
-        table(&evaluations, Conditions { prompt: plan.prompt.template, decoding: &decoding, limit: plan.limit });
+    let run = Run {
+        program_version: env!("CARGO_PKG_VERSION"),
+        limit: plan.limit,
+        suite: suite.as_ref().map(|suite| suite.overview(&evaluations)),
+        overrides: suite.as_ref().map_or_else(Vec::new, |_| overrides(args)),
+        evaluations: &evaluations,
+    };
+    let overview = run.suite.as_ref().map_or_else(String::new, |suite| overview(suite, &run.overrides));
+    let table = overview + &table(&plan, &evaluations);
     if let Some(output) = &plan.output {
         let document = serde_json::to_string_pretty(&run)
             .map_err(|cause| Error::internal("cannot write the run as JSON").caused_by(cause))?;
@@ -112,9 +140,7 @@ pub fn run(args: &VqaArgs, json: bool) -> Result<()> {
     if json { super::print_json(&run) } else { super::print(&table) }
 }
 
-fn plan(args: &VqaArgs, folders: &Folders) -> Result<Plan> {
-    let prompt = Prompt::find(&args.prompt)?;
-    let strategy = args.decode.parse()?;
+fn plan(args: &VqaArgs, suite: Option<&Suite>, folders: &Folders) -> Result<Plan> {
     let device: Device = args.device.parse()?;
     let dtype = parse_dtype(&args.dtype)?;
     let batch_size = parse_batch_size(&args.batch_size)?;
@@ -124,11 +150,10 @@ fn plan(args: &VqaArgs, folders: &Folders) -> Result<Plan> {
         (None, None) => folders.data.join("store.sqlite"),
     };
     Ok(Plan {
-        models: args.model.clone(),
-        datasets: datasets(args)?,
+        models: models(args, suite)?,
+        decoding: decoding(args, suite)?,
+        datasets: datasets(args, suite)?,
         limit: None,
-        prompt,
-        decoding: Decoding { strategy, max_new_tokens: args.max_new_tokens as usize },
         batch_size,
         device,
         dtype,
@@ -139,10 +164,37 @@ fn plan(args: &VqaArgs, folders: &Folders) -> Result<Plan> {
     })
 }
 
-fn datasets(args: &VqaArgs) -> Result<Vec<PlannedDataset>> {
-    let metric = args.metric.as_deref();
+/// The models with their prompts: that given by hand, else the suite's.
+fn models(args: &VqaArgs, suite: Option<&Suite>) -> Result<Vec<PlannedModel>> {
+    let given = args.prompt.as_deref().map(Prompt::find).transpose()?;
+    let prompts = match (given, suite) {
+        (Some(prompt), _) => [prompt; 2],
+        (None, Some(suite)) => [suite.zero_shot, suite.evaluation],
+        (None, None) => [Prompt::find(PROMPT)?; 2],
+    };
+    let planned = |folders: &[PathBuf], zero_shot: bool| {
+        let prompt = prompts[usize::from(!zero_shot)];
+        folders.iter().map(|folder| PlannedModel { folder: folder.clone(), prompt, zero_shot }).collect::<Vec<_>>()
+    };
+    Ok([planned(&args.zero_shot, true), planned(&args.model, false)].concat())
+}
+
+fn decoding(args: &VqaArgs, suite: Option<&Suite>) -> Result<Decoding> {
+    let stated = suite.map_or(DECODING, |suite| suite.decoding);
+    let strategy = args.decode.as_deref().map_or(Ok(stated.strategy), str::parse)?;
+    Ok(Decoding {
+        strategy,
+        max_new_tokens: args.max_new_tokens.map_or(stated.max_new_tokens, |tokens| tokens as usize),
+    })
+}
+
+fn datasets(args: &VqaArgs, suite: Option<&Suite>) -> Result<Vec<PlannedDataset>> {
+    let (metric, root) = (args.metric.as_deref(), args.root.as_deref());
+    if let Some(suite) = suite {
+        return known::suite(suite, root, metric);
+    }
     let Some(questions) = &args.questions else {
-        return args.dataset.iter().map(|name| known::dataset(name, args.root.as_deref(), metric)).collect();
+        return args.dataset.iter().map(|name| known::dataset(name, root, metric)).collect();
     };
     let files = vqa_json::Files {
         questions,
@@ -153,6 +205,14 @@ fn datasets(args: &VqaArgs) -> Result<Vec<PlannedDataset>> {
     let mut custom = known::custom(files, metric)?;
     custom.dataset.name = CUSTOM.to_owned();
     Ok(vec![custom])
+}
+
+/// The arguments that replace what a suite says.
+fn overrides(args: &VqaArgs) -> Vec<String> {
+    let VqaArgs { prompt, metric, decode, max_new_tokens, .. } = args;
+    let tokens = max_new_tokens.map(|tokens| tokens.to_string());
+    let given = [("prompt", prompt), ("metric", metric), ("decode", decode), ("max-new-tokens", &tokens)];
+    given.into_iter().filter_map(|(name, value)| Some(format!("--{name} {}", value.as_ref()?))).collect()
 }
 
 /// Leaves the first `limit` questions of each dataset; the limit, if questions were left out for it.
@@ -189,12 +249,38 @@ pub fn available_threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn table(evaluations: &[Evaluation], conditions: Conditions) -> String {
-    fn row(evaluation: &Evaluation) -> Row<'_> {
-        let Evaluation { model, dataset, summary, measures, pace, selected_on_reported, .. } = evaluation;
-        let n = pace.answered + pace.reused;
-        Row { model, dataset, summary: summary.as_ref(), measures, n, selected_on_reported: *selected_on_reported }
+fn overview(overview: &Overview, overrides: &[String]) -> String {
+    fn column(column: &Column) -> SuiteColumn<'_> {
+        SuiteColumn { label: &column.label, shift: column.shift }
     }
+    fn row(row: &OverviewRow) -> SuiteRow<'_> {
+        let OverviewRow { model, cells, .. } = row;
+        SuiteRow { model, zero_shot: row.zero_shot, selected_on_reported: row.selected_on_reported, cells }
+    }
+    let columns: Vec<SuiteColumn> = overview.columns.iter().map(column).collect();
+    let rows: Vec<SuiteRow> = overview.rows.iter().map(row).collect();
+    let table = report::overview(&columns, &rows);
+    let told = match overrides {
+        [] => String::new(),
+        given => format!("Not as the suite says, but by hand: {}.\n", given.join(", ")),
+    };
+    format!(
+        "{table}\nAccuracy in percent. Averages are plain means over datasets. Suite: {}.\n{told}\n",
+        overview.suite
+    )
+}
+
+fn table(plan: &Plan, evaluations: &[Evaluation]) -> String {
+    fn row(evaluation: &Evaluation) -> Row<'_> {
+        let Evaluation { model, zero_shot, dataset, summary, measures, pace, selected_on_reported, .. } = evaluation;
+        let n = pace.answered + pace.reused;
+        let (zero_shot, selected_on_reported) = (*zero_shot, *selected_on_reported);
+        Row { model, zero_shot, dataset, summary: summary.as_ref(), measures, n, selected_on_reported }
+    }
+    let prompt = |zero_shot| Some(plan.models.iter().find(|model| model.zero_shot == zero_shot)?.prompt.template);
+    let decoding = plan.decoding.strategy.to_string();
+    let conditions =
+        Conditions { prompt: prompt(false), zero_shot_prompt: prompt(true), decoding: &decoding, limit: plan.limit };
     let mut table = report::table(&evaluations.iter().map(row).collect::<Vec<_>>(), conditions);
     let mut told: Vec<&str> = Vec::new();
     for Evaluation { dataset, portion, .. } in evaluations {

@@ -1,8 +1,10 @@
 //! Tables from scores. Computes no statistic of its own.
 
 mod markdown;
+mod overview;
 
 use self::markdown::{Head, interval, markdown, percent, unknown};
+pub use self::overview::{SuiteColumn, SuiteRow, overview};
 use crate::data::Portion;
 use crate::score::{Figure, Group, Measurement, Summary};
 
@@ -11,6 +13,8 @@ use crate::score::{Figure, Group, Measurement, Summary};
 pub struct Row<'a> {
     /// Name of the model.
     pub model: &'a str,
+    /// Whether the model was evaluated as one that was not fine-tuned.
+    pub zero_shot: bool,
     /// Name of the dataset.
     pub dataset: &'a str,
     /// Its accuracy, if the dataset has references.
@@ -26,8 +30,10 @@ pub struct Row<'a> {
 /// What was the same for all rows of a table, told below it.
 #[derive(Debug, Clone, Copy)]
 pub struct Conditions<'a> {
-    /// Prompt with `{q}` for the question.
-    pub prompt: &'a str,
+    /// Prompt with `{q}` for the question; none where no model was fine-tuned.
+    pub prompt: Option<&'a str>,
+    /// That for models that were not fine-tuned, where there are any.
+    pub zero_shot_prompt: Option<&'a str>,
     /// Search for the answer.
     pub decoding: &'a str,
     /// Number of questions that were asked of each dataset, from the first on; none where all were.
@@ -51,7 +57,10 @@ pub fn table(rows: &[Row], conditions: Conditions) -> String {
         .chain(&NUMBERS)
         .collect::<Vec<_>>();
     let metric = if metrics.is_empty() { "none (no human answers)".to_owned() } else { metrics.join(", ") };
-    let Conditions { prompt, decoding, limit } = conditions;
+    let Conditions { decoding, limit, .. } = conditions;
+    let prompts = [("Prompt", conditions.prompt), ("Zero-shot prompt", conditions.zero_shot_prompt)];
+    let prompts = prompts.into_iter().filter_map(|(name, prompt)| Some(format!("{name}: `{}`. ", prompt?)));
+    let prompts: String = prompts.collect();
     let limit = limit.map_or_else(String::new, |count| format!("First {count} questions only. "));
     let table = grid(&columns, &lines);
     let selected = match rows.iter().any(|row| row.selected_on_reported) {
@@ -60,14 +69,22 @@ pub fn table(rows: &[Row], conditions: Conditions) -> String {
     };
     let measured = measured(rows);
     format!(
-        "{table}{measured}\n{selected}{limit}Metric: {metric}. Prompt: `{prompt}`. Decoding: {decoding}. Intervals clustered by image.\n"
+        "{table}{measured}\n{selected}{limit}Metric: {metric}. {prompts}Decoding: {decoding}. Intervals clustered by image.\n"
     )
 }
 
 /// A Markdown table of one summary: one line for all questions, one per answer type and one per question type, in
 /// percent with two decimals; then one of the dataset's measures.
 pub fn breakdown(dataset: &str, summary: &Summary, measures: &[Measurement]) -> String {
-    let row = Row { model: "", dataset, summary: Some(summary), measures, n: summary.n, selected_on_reported: false };
+    let row = Row {
+        model: "",
+        zero_shot: false,
+        dataset,
+        summary: Some(summary),
+        measures,
+        n: summary.n,
+        selected_on_reported: false,
+    };
     let mut lines = lines_of(&row);
     let types = summary.by_question_type.iter();
     lines.extend(types.map(|(name, group)| Line { row, answers: ALL, questions: name, group: *group }));
@@ -103,6 +120,14 @@ fn grouped(number: usize) -> String {
 /// Marks a model whose weights a reported set selected.
 const MARK: &str = " (!)";
 
+/// Marks a model that was not fine-tuned.
+const ZERO_SHOT: &str = " (zero-shot)";
+
+fn named_model(model: &str, zero_shot: bool, selected_on_reported: bool) -> String {
+    let zero_shot = if zero_shot { ZERO_SHOT } else { "" };
+    format!("{model}{zero_shot}{}", if selected_on_reported { MARK } else { "" })
+}
+
 /// What stands for every answer type, or question type.
 const ALL: &str = "all";
 
@@ -125,7 +150,7 @@ struct Column {
 const MODEL: Column = Column {
     head: "model",
     number: false,
-    cell: |line| format!("{}{}", line.row.model, if line.row.selected_on_reported { MARK } else { "" }),
+    cell: |line| named_model(line.row.model, line.row.zero_shot, line.row.selected_on_reported),
 };
 const DATASET: Column = Column { head: "dataset", number: false, cell: |line| line.row.dataset.to_owned() };
 const METRIC: Column = Column {
@@ -164,7 +189,10 @@ fn grid(columns: &[&Column], lines: &[Line]) -> String {
 fn measured(rows: &[Row]) -> String {
     let all = || rows.iter().flat_map(|row| row.measures.iter().map(move |measurement| (row, measurement)));
     let models = rows.iter().any(|row| !row.model.is_empty());
-    let named = |row: &Row| models.then(|| row.model.to_owned()).into_iter().chain([row.dataset.to_owned()]);
+    let named = |row: &Row| {
+        let model = models.then(|| named_model(row.model, row.zero_shot, row.selected_on_reported));
+        model.into_iter().chain([row.dataset.to_owned()])
+    };
     let cells = |(row, measurement, figure): (&Row, &Measurement, &Figure)| {
         let texts = [measurement.measure.to_owned(), figure.name.clone(), figure.n.to_string()];
         named(row).chain(texts).chain([percent(figure.value), interval(figure.interval)]).collect()
@@ -203,7 +231,8 @@ const MEASURED: [(&str, bool); 6] = [
 mod tests {
     use super::*;
 
-    const GREEDY: Conditions = Conditions { prompt: "{q}", decoding: "greedy", limit: None };
+    const GREEDY: Conditions =
+        Conditions { prompt: Some("{q}"), zero_shot_prompt: None, decoding: "greedy", limit: None };
 
     fn summary(metric: &str) -> Summary {
         let group = Group { n: 3, accuracy: Some(66.666), interval: Some([10.0, 99.5]) };
@@ -219,7 +248,7 @@ mod tests {
     }
 
     fn row<'a>(model: &'a str, summary: Option<&'a Summary>) -> Row<'a> {
-        Row { model, dataset: "easy-vqa", summary, measures: &[], n: 4, selected_on_reported: false }
+        Row { model, zero_shot: false, dataset: "easy-vqa", summary, measures: &[], n: 4, selected_on_reported: false }
     }
 
     #[test]
@@ -305,8 +334,17 @@ easy-vqa: flips needs vqav2 in the same run.
 
     #[test]
     fn a_model_that_a_reported_set_selected_is_marked() {
-        let row = Row { model: "m", dataset: "d", summary: None, measures: &[], n: 4, selected_on_reported: true };
-        let text = table(&[row], Conditions { prompt: "{q}", decoding: "greedy", limit: None });
+        let row = Row {
+            model: "m",
+            zero_shot: false,
+            dataset: "d",
+            summary: None,
+            measures: &[],
+            n: 4,
+            selected_on_reported: true,
+        };
+        let text =
+            table(&[row], Conditions { prompt: Some("{q}"), zero_shot_prompt: None, decoding: "greedy", limit: None });
         assert!(text.contains("| m (!) |"), "{text}");
         assert!(
             text.contains("(!) A reported set selected the weights of this model: its numbers are no test."),

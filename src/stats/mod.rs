@@ -45,6 +45,12 @@ pub fn clustered_mean(values: &[f64], clusters: &[u32]) -> Option<Estimate> {
     Some(estimate)
 }
 
+/// Plain mean of values that are all there; none where one is missing, or all are.
+pub fn complete_mean(values: &[Option<f64>]) -> Option<f64> {
+    let known: Vec<f64> = values.iter().copied().collect::<Option<_>>()?;
+    (!known.is_empty()).then(|| known.iter().sum::<f64>() / known.len() as f64)
+}
+
 /// Sum over clusters of the squared sum of residuals, and the number of clusters.
 fn squared_residual_sums(values: &[f64], clusters: &[u32], mean: f64) -> (f64, usize) {
     let mut order: Vec<usize> = (0..values.len()).collect();
@@ -69,6 +75,12 @@ mod tests {
         let estimate = clustered_mean(&[0.25, 0.75], &[3, 3]).unwrap();
         assert_eq!((estimate.mean, estimate.standard_error, estimate.interval), (0.5, None, None));
         assert_eq!((estimate.n, estimate.clusters), (2, 1));
+    }
+
+    #[test]
+    fn nothing_is_averaged_over_what_happens_to_exist() {
+        assert_eq!(complete_mean(&[Some(1.0), Some(2.0), Some(6.0)]), Some(3.0));
+        assert_eq!((complete_mean(&[Some(1.0), None]), complete_mean(&[])), (None, None));
     }
 
     #[test]

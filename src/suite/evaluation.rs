@@ -34,14 +34,12 @@ const BATCH_SIZES: [usize; 2] = [64, 16];
 
 /// What to evaluate and how. Everything is checked before the first question is asked.
 pub struct Plan {
-    /// Model folders in the Hub's layout.
-    pub models: Vec<PathBuf>,
+    /// The models.
+    pub models: Vec<PlannedModel>,
     /// Datasets, loaded.
     pub datasets: Vec<PlannedDataset>,
     /// Number of questions that are asked of each dataset, from the first on; none where all are.
     pub limit: Option<usize>,
-    /// How each question is put.
-    pub prompt: &'static Prompt,
     /// How answers are searched for.
     pub decoding: Decoding,
     /// Questions per call of the model; chosen by the size of the model where not given.
@@ -60,6 +58,17 @@ pub struct Plan {
     pub scratch: PathBuf,
 }
 
+/// A model and how questions are put to it.
+#[derive(Debug, Clone)]
+pub struct PlannedModel {
+    /// Folder in the Hub's layout.
+    pub folder: PathBuf,
+    /// How each question is put.
+    pub prompt: &'static Prompt,
+    /// Whether it is evaluated as one that was not fine-tuned.
+    pub zero_shot: bool,
+}
+
 /// A dataset and its metric.
 #[derive(Debug)]
 pub struct PlannedDataset {
@@ -76,6 +85,8 @@ pub struct PlannedDataset {
 pub struct Evaluation {
     /// Name of the model: that of its folder.
     pub model: String,
+    /// Whether it was evaluated as one that was not fine-tuned.
+    pub zero_shot: bool,
     /// Name of the dataset.
     pub dataset: String,
     /// What decided the answers besides the questions.
@@ -105,7 +116,7 @@ pub struct Evaluation {
 pub fn evaluate(plan: &Plan, runtime: &Runtime, on_event: &mut dyn FnMut(&str, Event)) -> Result<Vec<Evaluation>> {
     check_names(plan)?;
     let links = measuring::links(plan)?;
-    let checkpoints = plan.models.iter().map(|folder| Checkpoint::open(folder)).collect::<Result<Vec<_>>>()?;
+    let checkpoints = plan.models.iter().map(|model| Checkpoint::open(&model.folder)).collect::<Result<Vec<_>>>()?;
     let mut folders = Vec::new();
     for checkpoint in &checkpoints {
         check_dtype(plan.device, dtype_of(plan, checkpoint))?;
@@ -113,10 +124,10 @@ pub fn evaluate(plan: &Plan, runtime: &Runtime, on_event: &mut dyn FnMut(&str, E
     }
     let mut store = Store::open(&plan.store)?;
     let mut evaluations = Vec::new();
-    for (checkpoint, folder) in checkpoints.iter().zip(&folders) {
+    for ((checkpoint, folder), model) in checkpoints.iter().zip(&folders).zip(&plan.models) {
         let name = model_name(&checkpoint.folder);
         let mut loaded =
-            LoadedModel::new(plan, runtime, checkpoint, &mut store, &mut |event| on_event(&name, event))
+            LoadedModel::new(plan, runtime, (checkpoint, model), &mut store, &mut |event| on_event(&name, event))
                 .map_err(|error| error.within(format!("cannot load the model `{}`", checkpoint.folder.display())))?;
         let mut answers = Vec::new();
         for planned in &plan.datasets {
@@ -135,6 +146,7 @@ pub fn evaluate(plan: &Plan, runtime: &Runtime, on_event: &mut dyn FnMut(&str, E
             let (summary, measures) = scored(&answered, position, &links[position])?;
             evaluations.push(Evaluation {
                 model: name.clone(),
+                zero_shot: model.zero_shot,
                 dataset: planned.dataset.name.clone(),
                 settings: loaded.settings.clone(),
                 batch_size: loaded.batch_size,
@@ -183,6 +195,7 @@ struct LoadedModel {
     replicas: Vec<Model>,
     settings: AnswerSettings,
     id: SettingsId,
+    prompt: &'static Prompt,
     batch_size: usize,
 }
 
@@ -190,7 +203,7 @@ impl LoadedModel {
     fn new(
         plan: &Plan,
         runtime: &Runtime,
-        checkpoint: &Checkpoint,
+        (checkpoint, planned): (&Checkpoint, &PlannedModel),
         store: &mut Store,
         on_event: &mut dyn FnMut(Event),
     ) -> Result<Self> {
@@ -213,9 +226,10 @@ impl LoadedModel {
             tell(Event::Hashed { done, total });
         })?;
         let configuration = checkpoint.configuration_digest()?;
-        let settings = settings(plan, runtime, &execution, model, [weights, configuration]);
+        let prompt = planned.prompt;
+        let settings = settings(plan, runtime, &execution, (model, prompt), [weights, configuration]);
         let id = store.settings(&settings)?;
-        Ok(Self { replicas, settings, id, batch_size: execution.batch_size })
+        Ok(Self { replicas, settings, id, prompt, batch_size: execution.batch_size })
     }
 
     fn answer(
@@ -228,7 +242,7 @@ impl LoadedModel {
     ) -> Result<Pace> {
         let answering = Answering {
             dataset,
-            prompt: plan.prompt,
+            prompt: self.prompt,
             decoding: plan.decoding,
             batch_size: self.batch_size,
             threads: plan.threads,
@@ -242,7 +256,7 @@ fn settings(
     plan: &Plan,
     runtime: &Runtime,
     execution: &Execution,
-    model: &Model,
+    (model, prompt): (&Model, &Prompt),
     [weights, configuration]: [String; 2],
 ) -> AnswerSettings {
     let provider = match (plan.device, execution.sharing) {
@@ -254,7 +268,7 @@ fn settings(
         weights,
         configuration,
         tokenizer: model.text().digest().to_owned(),
-        prompt: plan.prompt.template.to_owned(),
+        prompt: prompt.template.to_owned(),
         decoding: plan.decoding.strategy.to_string(),
         max_new_tokens: plan.decoding.max_new_tokens,
         dtype: execution.dtype.name().to_owned(),
@@ -336,7 +350,7 @@ fn output_folder(plan: &Plan, checkpoint: &Checkpoint) -> Result<Option<PathBuf>
 
 /// Models and datasets are told apart by name, in tables and in the output folder.
 fn check_names(plan: &Plan) -> Result<()> {
-    let models = plan.models.iter().map(|folder| ("model", model_name(folder)));
+    let models = plan.models.iter().map(|model| ("model", model_name(&model.folder)));
     let datasets = plan.datasets.iter().map(|planned| ("dataset", planned.dataset.name.clone()));
     let mut seen = HashSet::new();
     for named in models.chain(datasets) {

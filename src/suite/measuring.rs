@@ -27,10 +27,6 @@ pub(super) struct Answered<'a> {
     pub answers: &'a [&'a str],
 }
 
-/// The part of a question that is in a dataset without parts of its own, and that of its original's other questions.
-const OWN_PART: &str = "counterexamples";
-const OTHER_PART: &str = "easy";
-
 /// The measures of a dataset; none for a set of one's own.
 pub fn measures(planned: &PlannedDataset) -> Result<Vec<&'static Measure>> {
     planned.row.map_or(&[][..], |row| row.measures).iter().map(|name| find_measure(name)).collect()
@@ -106,7 +102,7 @@ pub(super) fn measure(answered: &[Answered], position: usize, link: &Link, score
         (_, Link::Found { dataset, positions }) => {
             let original = answered[*dataset];
             match measure.needs {
-                Needs::PartsOfOriginals => of_original(measure, planned, original, positions),
+                Needs::PartsOfOriginals => of_original(measure, planned, original),
                 _ => with_original(measure, evidence, original, positions),
             }
         }
@@ -162,29 +158,18 @@ fn with_original(
     measure.measurement(&Evidence { originals: Some(originals), ..evidence })
 }
 
-/// Over the questions of the original dataset, those of `planned` in their parts.
-fn of_original(
-    measure: &Measure,
-    planned: &PlannedDataset,
-    original: Answered,
-    positions: &[usize],
-) -> Result<Measurement> {
+/// Over all questions of the original dataset, in the parts that the dataset tells of them.
+fn of_original(measure: &Measure, planned: &PlannedDataset, original: Answered) -> Result<Measurement> {
     let Some(references) = &original.planned.dataset.references else {
         return Ok(measure.lacks("needs human answers"));
     };
     let relations = &planned.dataset.relations;
-    let mut names = relations.part_names.clone();
-    let mut number = |name: &str| {
-        names.iter().position(|known| &**known == name).unwrap_or_else(|| {
-            names.push(name.into());
-            names.len() - 1
-        }) as u32
+    let known: HashMap<&Id, u32> = relations.parts_of_originals.iter().map(|(id, part)| (id, *part)).collect();
+    let questions = &original.planned.dataset.questions;
+    let parts: Option<Vec<u32>> = questions.iter().map(|question| known.get(&question.question_id).copied()).collect();
+    let Some(parts) = parts else {
+        return Ok(measure.lacks("needs the part of each original question, which the files do not tell"));
     };
-    let (own, other) = (number(OWN_PART), number(OTHER_PART));
-    let mut parts = vec![other; original.answers.len()];
-    for (question, position) in positions.iter().enumerate() {
-        parts[*position] = relations.parts.get(question).copied().unwrap_or(own);
-    }
     let scores = score(planned.metric, ScoreOptions::default(), original.answers, references)?;
     let clusters = original.planned.dataset.clusters();
     measure.measurement(&Evidence {
@@ -192,7 +177,7 @@ fn of_original(
         scores: &scores,
         references,
         clusters: &clusters,
-        parts: Some(Parts { of: &parts, names: &names }),
+        parts: Some(Parts { of: &parts, names: &relations.part_names }),
         groups: None,
         originals: None,
     })
@@ -206,7 +191,6 @@ mod tests {
     use super::*;
     use crate::data::{DatasetRow, ImageFolder, ImageName, Question, Relations, find_dataset};
     use crate::model::decoding::{Decoding, Strategy};
-    use crate::model::text::Prompt;
     use crate::runtime::Device;
     use crate::score::{AnswerId, Figure, METRICS, References};
 
@@ -240,7 +224,6 @@ mod tests {
             models: Vec::new(),
             datasets,
             limit: None,
-            prompt: Prompt::find("bare").unwrap(),
             decoding: Decoding { strategy: Strategy::Greedy, max_new_tokens: 1 },
             batch_size: None,
             device: Device::Cpu,
@@ -302,12 +285,19 @@ mod tests {
 
     #[test]
     fn shortcuts_are_measured_over_all_originals() {
-        let counterexamples = planned("mislead", &[(3, "c")], Some(row("mislead", &["shortcuts"])));
-        let plan = plan(vec![planned("whole", &WHOLE, None), counterexamples]);
+        let mut counterexamples = planned("mislead", &[(3, "c")], Some(row("mislead", &["shortcuts"])));
+        let relations = &mut counterexamples.dataset.relations;
+        relations.part_names = vec!["counterexamples".into(), "easy".into()];
+        relations.parts_of_originals = [(1, 1), (2, 1), (3, 0)].map(|(id, part)| (Id::Number(id), part)).into();
+        let mut plan = plan(vec![planned("whole", &WHOLE, None), counterexamples]);
         let measured = outcome(&plan, &[&["a", "x", "x"], &["c"]]);
         assert_figure(&measured[0], "accuracy", 3, 100.0 / 3.0);
         assert_figure(&measured[0], "accuracy counterexamples", 1, 0.0);
         assert_figure(&measured[0], "accuracy easy", 2, 50.0);
+        plan.datasets[1].dataset.relations.parts_of_originals.pop();
+        let measured = outcome(&plan, &[&["a", "x", "x"], &["c"]]);
+        let missing = "needs the part of each original question, which the files do not tell";
+        assert_eq!(measured[0].missing.as_deref(), Some(missing));
     }
 
     #[test]
