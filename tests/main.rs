@@ -14,6 +14,7 @@ mod method_runs;
 mod methods;
 mod model_gradients;
 mod operators;
+mod paper;
 mod parity;
 mod pixels;
 mod resume;
