@@ -931,11 +931,17 @@ fn a_gpu_that_is_not_there_is_never_replaced() {
 /// The parser of arguments has its own words, which name the option.
 #[test]
 fn usage_errors_name_the_option() {
-    let rows: [(&[&str], &str); 5] = [
+    let rows: [(&[&str], &str); 8] = [
         (&["vqa", "--dataset=easy-vqa"], "--model <DIR>..."),
         (&["vqa", "--model=model"], "--dataset <NAME>..."),
         (&["vqa", "--model=model", "--dataset=easy-vqa", "--limit=0"], "'--limit <N>'"),
         (&["vqa", "--model=model", "--questions=questions.json"], "--images <DIR>"),
+        (&["vqa", "--model=model", "--suite=vqa", "--dataset=easy-vqa"], "'--suite <NAME|FILE>'"),
+        (
+            &["vqa", "--model=model", "--suite=vqa", "--questions=questions.json", "--images=images"],
+            "'--suite <NAME|FILE>'",
+        ),
+        (&["vqa", "--zero-shot=model", "--dataset=easy-vqa"], "'--zero-shot <DIR>...'"),
         (&["score", "--questions=questions.json", "--annotations=annotations.json"], "--results <FILE>"),
     ];
     let mut set = Set::new();

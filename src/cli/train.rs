@@ -31,7 +31,7 @@ pub struct TrainArgs {
     #[arg(long, value_name = "DIR", conflicts_with = "model")]
     from_scratch: Option<PathBuf>,
     /// A known dataset, whose training part is used
-    #[arg(long, value_name = "NAME", group = "known")]
+    #[arg(long, value_name = "NAME", group = "known", required_unless_present_any = ["suite", "questions"])]
     dataset: Option<String>,
     /// A suite, a known one or a TOML file: the training part of its set in distribution, with its prompt for training
     #[arg(long, value_name = "NAME|FILE", group = "known")]
@@ -45,8 +45,7 @@ pub struct TrainArgs {
         long,
         value_name = "FILE",
         requires_all = ["annotations", "images"],
-        conflicts_with = "known",
-        required_unless_present = "known"
+        conflicts_with = "known"
     )]
     questions: Option<PathBuf>,
     /// Annotation file in the official VQA format

@@ -27,20 +27,20 @@ pub struct VqaArgs {
     #[arg(long, value_name = "DIR", required_unless_present = "zero_shot", num_args = 1..)]
     model: Vec<PathBuf>,
     /// Folder of a model that was not fine-tuned, which gets a row and a prompt of its own in the suite
-    #[arg(long, value_name = "DIR", requires = "suite", num_args = 1..)]
+    #[arg(long, value_name = "DIR", requires = "suite", conflicts_with_all = ["dataset", "questions"], num_args = 1..)]
     zero_shot: Vec<PathBuf>,
     /// A suite of datasets with prompts, metrics and averages: a known one (`list suites`), or a TOML file
     #[arg(long, value_name = "NAME|FILE", group = "known")]
     suite: Option<String>,
     /// A known dataset; several are evaluated in turn
-    #[arg(long, value_name = "NAME", num_args = 1.., group = "known")]
+    #[arg(long, value_name = "NAME", num_args = 1.., group = "known", required_unless_present_any = ["suite", "questions"])]
     dataset: Vec<String>,
     /// Folder of the known dataset, or the one that has a folder for each dataset of the suite [default: where
     /// `make setup` puts it]
     #[arg(long, value_name = "DIR", requires = "known")]
     root: Option<PathBuf>,
     /// Question file in the official VQA format, for a set of your own
-    #[arg(long, value_name = "FILE", requires = "images", conflicts_with = "known", required_unless_present = "known")]
+    #[arg(long, value_name = "FILE", requires = "images", conflicts_with = "known")]
     questions: Option<PathBuf>,
     /// Annotation file in the official VQA format; without it answers are written but not scored
     #[arg(long, value_name = "FILE", requires = "questions")]
