@@ -25,6 +25,7 @@ pub(super) const ROW: DatasetRow = DatasetRow {
         by_hand("train/questions.json", Part::Training),
         by_hand("train/images", Part::Training),
     ],
+    hub: &[],
     original: None,
     measures: &[],
     load: |root| load(root, "test"),

@@ -6,6 +6,8 @@ mod image_folder;
 mod json;
 mod presence;
 pub mod results;
+mod shard_images;
+mod shards;
 pub mod vqa_json;
 mod vqa_sets;
 mod whole_file;
@@ -228,6 +230,8 @@ pub struct DatasetRow {
     pub obtain: &'static str,
     /// The files of the evaluated part and the one to train on, as far as they are known one by one.
     pub files: &'static [SourceFile],
+    /// Copies on the Hub, as parquet files.
+    pub hub: &'static [HubCopy],
     /// Name of the dataset whose questions these were made from, where there is one.
     pub original: Option<&'static str>,
     /// Names of its own measures beside accuracy.
@@ -251,6 +255,20 @@ pub struct SourceFile {
     pub url: Option<&'static str>,
     /// What the download is.
     pub packing: Packing,
+}
+
+/// A part of a dataset as a split of a dataset on the Hub: parquet files `{split}-00000-of-00068.parquet` and so on, anywhere
+/// below the folder of the dataset.
+#[derive(Debug)]
+pub struct HubCopy {
+    /// Name on the Hub.
+    pub repository: &'static str,
+    /// Name of the split.
+    pub split: &'static str,
+    /// Which part it is.
+    pub part: Part,
+    /// Whether it holds the images.
+    pub images: bool,
 }
 
 /// Which part of a dataset needs a file.

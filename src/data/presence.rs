@@ -7,7 +7,8 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{DatasetRow, Part, SourceFile, vqa_sets};
+use super::shards::Split;
+use super::{DatasetRow, HubCopy, Part, SourceFile, vqa_sets};
 use crate::error::{Error, Result};
 
 /// Files from here serve several datasets.
@@ -68,14 +69,50 @@ impl DatasetRow {
             }
         }
         if vqa_sets::combined(root)?.is_some() {
-            // It stands in for the questions and their annotations.
-            presence.missing.retain(|(path, _)| path.extension().is_none());
+            presence.missing.retain(|(path, _)| is_folder(path));
         }
         if !presence.missing.is_empty() {
             presence.state = if found == 0 { State::Missing } else { State::Incomplete };
         }
+        for copy in self.hub {
+            for folder in self.files.first().map(|file| places(root, file)).unwrap_or_default() {
+                presence.count_in(copy, &folder)?;
+            }
+        }
         Ok(presence)
     }
+}
+
+impl Presence {
+    /// Counts in what a folder has of a copy of the Hub, which stands in for files.
+    fn count_in(&mut self, copy: &HubCopy, folder: &Path) -> Result<()> {
+        let needed = match copy.part {
+            Part::Training => !self.missing_for_training.is_empty(),
+            Part::Evaluation | Part::Both => !self.missing.is_empty(),
+        };
+        let Some(split) = Split::find(folder, copy.split)?.filter(|_| needed) else { return Ok(()) };
+        let told = |path: &PathBuf| {
+            self.missing_for_training.contains(path) || self.missing.iter().any(|(one, _)| one == path)
+        };
+        let shards: Vec<PathBuf> = split.missing().into_iter().filter(|path| !told(path)).collect();
+        let with_images = copy.images && split.holds_images();
+        let stands_in =
+            |path: &Path| path.extension().is_none_or(|kind| kind != "parquet") && (with_images || !is_folder(path));
+        if copy.part == Part::Training {
+            self.missing_for_training.retain(|path| !stands_in(path));
+            self.missing_for_training.extend(shards);
+        } else {
+            self.missing.retain(|(path, _)| !stands_in(path));
+            self.missing.extend(shards.into_iter().map(|path| (path, "missing".to_owned())));
+            self.state = if self.missing.is_empty() { State::Present } else { State::Incomplete };
+        }
+        Ok(())
+    }
+}
+
+/// Whether what belongs at a path is a folder of images rather than a file.
+fn is_folder(path: &Path) -> bool {
+    path.extension().is_none()
 }
 
 /// Where a file or folder of a dataset is, whose folder is `root`: in that, or where common files can be.
@@ -131,7 +168,7 @@ pub(super) fn find_below(root: &Path, path: &str) -> Result<Option<PathBuf>> {
     Ok(None)
 }
 
-fn folders_in(folder: &Path) -> Result<Vec<PathBuf>> {
+pub(super) fn folders_in(folder: &Path) -> Result<Vec<PathBuf>> {
     let is_folder = |entry: &fs::DirEntry| match entry.file_type() {
         Ok(kind) if kind.is_symlink() => entry.path().is_dir(),
         Ok(kind) => kind.is_dir(),

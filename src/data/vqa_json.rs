@@ -215,10 +215,9 @@ impl QuestionRecords {
         let known = self.originals.iter().any(Option::is_some);
         let originals = if known { self.originals } else { Vec::new() };
         let relations = Relations { originals, parts: self.parts, part_names: self.part_names, ..Relations::default() };
-        let named_by_id = |(image_id, file): (&Id, &Box<str>)| matches!(image_id, Id::Text(id) if id == file);
         let names = if self.listed.is_empty() {
             Names::Pattern(data_subtype.map_or_else(ImageName::unknown, ImageName::coco))
-        } else if self.listed.iter().all(named_by_id) {
+        } else if self.listed.iter().all(|(image_id, file)| matches!(image_id, Id::Text(id) if id == file)) {
             Names::Pattern("{image_id}".parse()?)
         } else {
             Names::Listed(self.listed)
@@ -229,8 +228,8 @@ impl QuestionRecords {
 }
 
 /// Names of the parts that `answerable` tells.
-const ANSWERABLE: &str = "answerable";
-const UNANSWERABLE: &str = "unanswerable";
+pub(super) const ANSWERABLE: &str = "answerable";
+pub(super) const UNANSWERABLE: &str = "unanswerable";
 
 /// 0 or 1, as false or true.
 struct ZeroOrOne;

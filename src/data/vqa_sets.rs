@@ -1,7 +1,7 @@
 //! The ten VQA datasets of the DiGraP paper and VQAv2's test-dev part, as their authors publish them.
 //!
 //! Most are VQAv2's pair of files with a few differences, so that each part is a [`Layout`] and one loader reads all. In
-//! the place of its files a folder may hold a "combined" list as LAVIS and FRAMES-VQA have them.
+//! the place of its files a folder may hold a "combined" list as LAVIS and FRAMES-VQA have them, or the Hub's parquet files.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -9,8 +9,11 @@ use std::sync::Arc;
 
 use super::image_folder::Names;
 use super::presence::{find, find_below, places};
-use super::vqa_json::{self, Content};
-use super::{DATASETS, Dataset, DatasetRow, Id, ImageFolder, Packing, Part, Question, Relations, SourceFile, json};
+use super::shard_images::ShardImages;
+use super::shards::{self, Split};
+use super::vqa_json::{self, ANSWERABLE, Content, UNANSWERABLE};
+use super::{DATASETS, Dataset, DatasetRow, HubCopy, Id, ImageFolder, ImageSource};
+use super::{Packing, Part, Question, Relations, SourceFile, json};
 use crate::error::{Error, Result};
 
 /// How a part of a dataset lies on disk.
@@ -26,6 +29,8 @@ struct Layout {
     image_name: &'static str,
     /// Whether a combined list can stand in for the files.
     combined: bool,
+    /// The split of the Hub's parquet files that can stand in for them.
+    split: Option<&'static str>,
     relation: Relation,
 }
 
@@ -36,8 +41,10 @@ enum Relation {
     Stated,
     /// Each was made from the question of VQAv2 that has its `question_id`.
     SameId,
-    /// The part of each is the folder of its image.
+    /// The part of each is the folder of its image, where records do not tell it.
     ImageFolder,
+    /// The part of each is whether its answer type is `unanswerable`, where records do not tell it.
+    AnswerType,
 }
 
 const fn file(path: &'static str, part: Part, url: Option<&'static str>) -> SourceFile {
@@ -98,6 +105,7 @@ const VQAV2_VAL: Layout = Layout {
     images: &[coco_val(Part::Evaluation)],
     image_name: COCO_VAL_NAME,
     combined: true,
+    split: Some("validation"),
     relation: Relation::Stated,
 };
 
@@ -107,6 +115,7 @@ const VQAV2_TRAIN: Layout = Layout {
     images: &[coco_train(Part::Training)],
     image_name: COCO_TRAIN_NAME,
     combined: false,
+    split: Some("train"),
     ..VQAV2_VAL
 };
 
@@ -126,6 +135,11 @@ pub(super) const VQAV2: DatasetRow = DatasetRow {
         VQAV2_TRAIN_ANNOTATIONS,
         coco_train(Part::Training),
     ],
+    hub: &[
+        HubCopy { repository: "lmms-lab/VQAv2", split: "validation", part: Part::Evaluation, images: true },
+        HubCopy { repository: "pminervini/VQAv2", split: "validation", part: Part::Evaluation, images: false },
+        HubCopy { repository: "pminervini/VQAv2", split: "train", part: Part::Training, images: false },
+    ],
     original: None,
     measures: &[],
     load: |root| load(&VQAV2_VAL, root),
@@ -139,6 +153,8 @@ const VQAV2_TEST_DEV_LAYOUT: Layout = Layout {
     annotations: None,
     images: &[COCO_TEST],
     image_name: "test2015/COCO_test2015_{image_id:012}.jpg",
+    combined: false,
+    split: Some("testdev"),
     ..VQAV2_VAL
 };
 
@@ -149,6 +165,10 @@ pub(super) const VQAV2_TEST_DEV: DatasetRow = DatasetRow {
     images: None,
     obtain: "`digrap-bench fetch vqav2-test-dev`, or unpack the files of visualqa.org/download.html",
     files: &[VQAV2_TEST_DEV_QUESTIONS, COCO_TEST],
+    hub: &[
+        HubCopy { repository: "lmms-lab/VQAv2", split: "testdev", part: Part::Evaluation, images: true },
+        HubCopy { repository: "pminervini/VQAv2", split: "testdev", part: Part::Evaluation, images: false },
+    ],
     load: |root| load(&VQAV2_TEST_DEV_LAYOUT, root),
     load_training: None,
     ..VQAV2
@@ -186,6 +206,7 @@ const IV_VAL: Layout = Layout {
     images: &[IV_VAL_IMAGES],
     image_name: COCO_VAL_NAME,
     combined: true,
+    split: None,
     relation: Relation::SameId,
 };
 
@@ -214,6 +235,7 @@ pub(super) const IV_VQA: DatasetRow = DatasetRow {
         IV_TRAIN_ANNOTATIONS,
         IV_TRAIN_IMAGES,
     ],
+    hub: &[],
     original: Some("vqav2"),
     measures: &["flips"],
     load: |root| load(&IV_VAL, root),
@@ -280,6 +302,7 @@ const REPHRASINGS_LAYOUT: Layout = Layout {
     dataset: "vqa-rephrasings",
     questions: &REPHRASINGS_QUESTIONS,
     annotations: Some(&REPHRASINGS_ANNOTATIONS),
+    split: None,
     ..VQAV2_VAL
 };
 
@@ -292,6 +315,7 @@ pub(super) const VQA_REPHRASINGS: DatasetRow = DatasetRow {
     images: None,
     obtain: "download both files from facebookresearch.github.io/VQA-Rephrasings",
     files: &[REPHRASINGS_QUESTIONS, REPHRASINGS_ANNOTATIONS, coco_val(Part::Evaluation)],
+    hub: &[],
     original: None,
     measures: &["consensus"],
     load: |root| load(&REPHRASINGS_LAYOUT, root),
@@ -327,6 +351,7 @@ const CP_TEST: Layout = Layout {
     images: &[coco_train(Part::Both), coco_val(Part::Both)],
     image_name: COCO_VAL_NAME,
     combined: true,
+    split: None,
     relation: Relation::ImageFolder,
 };
 
@@ -349,6 +374,7 @@ pub(super) const VQA_CP_V2: DatasetRow = DatasetRow {
         CP_TRAIN_QUESTIONS,
         CP_TRAIN_ANNOTATIONS,
     ],
+    hub: &[],
     original: None,
     measures: &["seen-images"],
     load: |root| load(&CP_TEST, root),
@@ -378,6 +404,7 @@ pub(super) const VQA_CE: DatasetRow = DatasetRow {
     images: None,
     obtain: "`digrap-bench fetch vqa-ce`; VQAv2's files can be in the folder of vqav2",
     files: &[CE_COUNTEREXAMPLES, CE_HARD, VQAV2_VAL_QUESTIONS, VQAV2_VAL_ANNOTATIONS, coco_val(Part::Evaluation)],
+    hub: &[],
     original: Some("vqav2"),
     measures: &["shortcuts"],
     load: load_counterexamples,
@@ -396,8 +423,13 @@ const ADVQA_ANNOTATIONS: SourceFile = file(
     Some("https://dl.fbaipublicfiles.com/advqa/v1_mscoco_val2017_advqa_annotations.json"),
 );
 
-const ADVQA_VAL_LAYOUT: Layout =
-    Layout { dataset: "advqa", questions: &ADVQA_QUESTIONS, annotations: Some(&ADVQA_ANNOTATIONS), ..VQAV2_VAL };
+const ADVQA_VAL_LAYOUT: Layout = Layout {
+    dataset: "advqa",
+    questions: &ADVQA_QUESTIONS,
+    annotations: Some(&ADVQA_ANNOTATIONS),
+    split: None,
+    ..VQAV2_VAL
+};
 
 pub(super) const ADVQA: DatasetRow = DatasetRow {
     name: "advqa",
@@ -408,6 +440,7 @@ pub(super) const ADVQA: DatasetRow = DatasetRow {
     images: Some(5_000),
     obtain: "`digrap-bench fetch advqa`, or download the files of adversarialvqa.org",
     files: &[ADVQA_QUESTIONS, ADVQA_ANNOTATIONS, coco_val(Part::Evaluation)],
+    hub: &[],
     original: None,
     measures: &[],
     load: |root| load(&ADVQA_VAL_LAYOUT, root),
@@ -435,10 +468,12 @@ const TEXTVQA_VAL: Layout = Layout {
     images: &[TEXTVQA_IMAGES],
     image_name: "train_images/{image_id}.jpg",
     combined: true,
+    split: Some("validation"),
     relation: Relation::Stated,
 };
 
-const TEXTVQA_TRAIN: Layout = Layout { questions: &TEXTVQA_TRAIN_QUESTIONS, combined: false, ..TEXTVQA_VAL };
+const TEXTVQA_TRAIN: Layout =
+    Layout { questions: &TEXTVQA_TRAIN_QUESTIONS, combined: false, split: Some("train"), ..TEXTVQA_VAL };
 
 pub(super) const TEXTVQA: DatasetRow = DatasetRow {
     name: "textvqa",
@@ -449,6 +484,10 @@ pub(super) const TEXTVQA: DatasetRow = DatasetRow {
     images: None,
     obtain: "`digrap-bench fetch textvqa`, or download the files of textvqa.org/dataset",
     files: &[TEXTVQA_VAL_QUESTIONS, TEXTVQA_IMAGES, TEXTVQA_TRAIN_QUESTIONS],
+    hub: &[
+        HubCopy { repository: "lmms-lab/textvqa", split: "validation", part: Part::Evaluation, images: true },
+        HubCopy { repository: "lmms-lab/textvqa", split: "train", part: Part::Training, images: true },
+    ],
     original: None,
     measures: &[],
     load: |root| load(&TEXTVQA_VAL, root),
@@ -478,7 +517,8 @@ const VIZWIZ_VAL: Layout = Layout {
     images: &[VIZWIZ_VAL_IMAGES],
     image_name: "val/{image_id}",
     combined: true,
-    relation: Relation::Stated,
+    split: Some("val"),
+    relation: Relation::AnswerType,
 };
 
 const VIZWIZ_TRAIN: Layout = Layout {
@@ -486,6 +526,7 @@ const VIZWIZ_TRAIN: Layout = Layout {
     images: &[VIZWIZ_TRAIN_IMAGES],
     image_name: "train/{image_id}",
     combined: false,
+    split: None,
     ..VIZWIZ_VAL
 };
 
@@ -498,6 +539,7 @@ pub(super) const VIZWIZ: DatasetRow = DatasetRow {
     images: Some(4_319),
     obtain: "`digrap-bench fetch vizwiz`, or unpack the files of vizwiz.org/tasks-and-datasets/vqa",
     files: &[VIZWIZ_VAL_QUESTIONS, VIZWIZ_VAL_IMAGES, VIZWIZ_TRAIN_QUESTIONS, VIZWIZ_TRAIN_IMAGES],
+    hub: &[HubCopy { repository: "lmms-lab/VizWiz-VQA", split: "val", part: Part::Evaluation, images: true }],
     original: None,
     measures: &["unanswerability"],
     load: |root| load(&VIZWIZ_VAL, root),
@@ -526,8 +568,13 @@ const OK_TRAIN_ANNOTATIONS: SourceFile = zip(
     "https://okvqa.allenai.org/static/data/mscoco_train2014_annotations.json.zip",
 );
 
-const OK_VAL: Layout =
-    Layout { dataset: "ok-vqa", questions: &OK_VAL_QUESTIONS, annotations: Some(&OK_VAL_ANNOTATIONS), ..VQAV2_VAL };
+const OK_VAL: Layout = Layout {
+    dataset: "ok-vqa",
+    questions: &OK_VAL_QUESTIONS,
+    annotations: Some(&OK_VAL_ANNOTATIONS),
+    split: Some("val2014"),
+    ..VQAV2_VAL
+};
 
 const OK_TRAIN: Layout = Layout {
     questions: &OK_TRAIN_QUESTIONS,
@@ -535,6 +582,7 @@ const OK_TRAIN: Layout = Layout {
     images: &[coco_train(Part::Training)],
     image_name: COCO_TRAIN_NAME,
     combined: false,
+    split: None,
     ..OK_VAL
 };
 
@@ -554,6 +602,7 @@ pub(super) const OK_VQA: DatasetRow = DatasetRow {
         OK_TRAIN_ANNOTATIONS,
         coco_train(Part::Training),
     ],
+    hub: &[HubCopy { repository: "lmms-lab/OK-VQA", split: "val2014", part: Part::Evaluation, images: true }],
     original: None,
     measures: &[],
     load: |root| load(&OK_VAL, root),
@@ -566,25 +615,52 @@ pub(super) const OK_VQA: DatasetRow = DatasetRow {
 /// # Errors
 /// No files of it, or damaged ones.
 fn load(layout: &Layout, root: &Path) -> Result<Dataset> {
-    let (content, names) = if let Some(questions) = find(root, layout.questions)? {
+    if let Some(questions) = find(root, layout.questions)? {
         let annotations = layout.annotations.map(|file| required(layout, root, file)).transpose()?;
         let content = vqa_json::read(&questions, annotations.as_deref())?;
         let names = match &content.names {
             Names::Listed(_) => content.names.clone(),
             Names::Pattern(_) => Names::Pattern(layout.image_name.parse()?),
         };
-        (content, names)
-    } else if let Some(combined) = combined(root)?.filter(|_| layout.combined) {
+        return dataset(layout, root, content, names);
+    }
+    if let Some(combined) = combined(root)?.filter(|_| layout.combined) {
         let content = vqa_json::read(&combined, None)?;
         let names = content.names.clone();
-        (content, names)
-    } else {
-        return Err(lacking(layout, root, layout.questions));
-    };
+        return dataset(layout, root, content, names);
+    }
+    if let Some(name) = layout.split {
+        for place in places(root, layout.questions) {
+            if let Some(split) = Split::find(&place, name)? {
+                return of_shards(layout, root, &split);
+            }
+        }
+    }
+    Err(lacking(layout, root, layout.questions))
+}
+
+/// A dataset whose images are files.
+fn dataset(layout: &Layout, root: &Path, content: Content, names: Names) -> Result<Dataset> {
     let images = Arc::new(ImageFolder::among(image_roots(layout, root)?, names));
-    let relations = relations(layout, &content);
-    let Content { questions, references, .. } = content;
-    Ok(Dataset { name: layout.dataset.to_owned(), questions, references, relations, images })
+    let Content { questions, references, relations, .. } = content;
+    let mut dataset = Dataset { name: layout.dataset.to_owned(), questions, references, relations, images };
+    relate(layout.relation, &mut dataset);
+    Ok(dataset)
+}
+
+/// A dataset in parquet files, with the images inside or, where they hold texts alone, in files.
+fn of_shards(layout: &Layout, root: &Path, split: &Split) -> Result<Dataset> {
+    let shards::Content { questions, references, files, places } = shards::read(split)?;
+    let images: Arc<dyn ImageSource> = if places.is_empty() {
+        let names = Names::Pattern(layout.image_name.parse()?);
+        Arc::new(ImageFolder::among(image_roots(layout, root)?, names))
+    } else {
+        Arc::new(ShardImages::new(files, places)?)
+    };
+    let relations = Relations::default();
+    let mut dataset = Dataset { name: layout.dataset.to_owned(), questions, references, relations, images };
+    relate(layout.relation, &mut dataset);
+    Ok(dataset)
 }
 
 /// The combined list below the folder of a dataset, as FRAMES-VQA names it.
@@ -623,24 +699,33 @@ fn image_roots(layout: &Layout, root: &Path) -> Result<Vec<PathBuf>> {
     Ok(roots.into_iter().filter(|root| seen.insert(root.clone())).collect())
 }
 
-fn relations(layout: &Layout, content: &Content) -> Relations {
-    let mut relations = content.relations.clone();
-    let same_id = |question: &Question| Some(question.question_id.clone());
-    match layout.relation {
-        Relation::SameId => relations.originals = content.questions.iter().map(same_id).collect(),
-        Relation::ImageFolder if relations.parts.is_empty() => {
-            let folders: Option<Vec<&str>> = content.questions.iter().map(folder_of_image).collect();
-            for folder in folders.unwrap_or_default() {
-                let known = relations.part_names.iter().position(|name| **name == *folder);
-                relations.parts.push(known.unwrap_or(relations.part_names.len()) as u32);
-                if known.is_none() {
-                    relations.part_names.push(folder.into());
-                }
-            }
-        }
-        Relation::ImageFolder | Relation::Stated => {}
+/// Adds what is known of all questions of a dataset to what records say.
+fn relate(relation: Relation, dataset: &mut Dataset) {
+    let Dataset { questions, references, relations, .. } = dataset;
+    if relation == Relation::SameId {
+        relations.originals = questions.iter().map(|question| Some(question.question_id.clone())).collect();
     }
-    relations
+    if !relations.parts.is_empty() {
+        return;
+    }
+    let parts: Option<Vec<&str>> = match (relation, references) {
+        (Relation::ImageFolder, _) => questions.iter().map(folder_of_image).collect(),
+        (Relation::AnswerType, Some(references)) => {
+            (0..references.len()).map(|question| references.answer_type(question).map(answerable)).collect()
+        }
+        _ => None,
+    };
+    for part in parts.unwrap_or_default() {
+        let known = relations.part_names.iter().position(|name| **name == *part);
+        relations.parts.push(known.unwrap_or(relations.part_names.len()) as u32);
+        if known.is_none() {
+            relations.part_names.push(part.into());
+        }
+    }
+}
+
+fn answerable(answer_type: &str) -> &'static str {
+    if answer_type == UNANSWERABLE { UNANSWERABLE } else { ANSWERABLE }
 }
 
 /// The first folder of an image that is named by its path.
