@@ -45,7 +45,11 @@ pub fn run(args: &ScoreArgs, json: bool) -> Result<()> {
     let options = ScoreOptions { dict_equality: args.dict_equality };
     let scores = score(metric, options, &answers, references)?;
     let summary = summarise(metric, &scores, references, &dataset.clusters())?;
-    if json { super::print_json(&summary) } else { super::print(&report::breakdown(&dataset.name, &summary)) }
+    if json {
+        return super::print_json(&summary);
+    }
+    let portion = dataset.portion().map_or_else(String::new, |portion| report::portion(&dataset.name, portion));
+    super::print(&(report::breakdown(&dataset.name, &summary) + &portion))
 }
 
 fn load(args: &ScoreArgs) -> Result<PlannedDataset> {
