@@ -16,7 +16,7 @@
 //! | 2 | [`store`] | raw answers in SQLite (the only room that names rusqlite) |
 //! | 2 | [`shift`] | distance of features from a reference (the only room that names ndarray-linalg) |
 //! | 3 | [`runtime`] | sessions and device tensors (the only room that names ort) |
-//! | 3 | [`data`] | questions, annotations, images on disk |
+//! | 3 | [`data`] | questions, annotations, images on disk (the only room that names parquet) |
 //! | 4 | [`model`] | model families as graph builders, preprocessing, decoding (the only room that names tokenizers) |
 //! | 4 | [`train`] | optimisers, methods, schedules, the loop, checkpoints; knows no dataset, metric or store |
 //! | 5 | [`suite`] | composes the others: a validated plan and its execution |
@@ -79,6 +79,13 @@
 //!   runs of a sweep that do not change them.
 //! - **A run's checkpoint is a folder per step that appears by a single rename**, with the best parameters as a second
 //!   name of their file; the one before it goes only then. Metrics are cut back to the checkpoint's length.
+//! - **A dataset's files are found below its folder, under any leading folders**, since archives bring their own; files that
+//!   several datasets are made on (COCO, VQAv2) are also found in `coco` and `vqav2` beside it. What is known of a dataset
+//!   that its files do not say is in its row; what its own measures need is in its relations, position for position.
+//! - **Images in parquet files stay there.** Loading reads the columns of questions alone. A page, the least that can be
+//!   decompressed, is read when one of its images is asked for, and a few pages are kept for all threads together: they
+//!   read in order, side by side. Row groups may be of any length, since pages before the wanted one are skipped by their
+//!   heads, from the nearest place where reading stopped.
 //! - **`report` also names `score`**, whose summaries are what its tables show.
 //! - **A suite's average is a plain mean over the datasets of a group**, however groups lie within groups, and there is none
 //!   where one of them has no accuracy. `benchmarks/paper` has the paper's tables as data, and a test recomputes every

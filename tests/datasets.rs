@@ -363,6 +363,18 @@ fn parquet_files_count_as_the_dataset() {
 
 const VALIDATION: &str = "hub/vqav2/data/validation-00000-of-00002.parquet";
 
+/// Changes the bytes of a file.
+fn rewrite(copy: &Copy, file: &str, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = fs::read(copy.path(file)).unwrap();
+    change(&mut bytes);
+    fs::write(copy.path(file), bytes).unwrap();
+}
+
+/// Where some bytes begin.
+fn position(bytes: &[u8], wanted: &[u8]) -> usize {
+    bytes.windows(wanted.len()).position(|window| window == wanted).unwrap()
+}
+
 /// Damages of parquet files, and what loading or, where that goes well, the first image says.
 const PARQUET_DAMAGES: &[Damage] = &[
     (
@@ -372,40 +384,74 @@ const PARQUET_DAMAGES: &[Damage] = &[
     ),
     (
         "vqav2",
-        |copy| drop(fs::copy(copy.path(VALIDATION), copy.path(&VALIDATION.replace("00002", "00002-1a2b"))).unwrap()),
-        "",
+        |copy| copy_file(copy, VALIDATION, "00000-of-00002", "00000-of-00002-1a2b"),
+        "`hub/vqav2/data/validation-00000-of-00002-1a2b.parquet` and `hub/vqav2/data/validation-00000-of-00002.parquet` are of two copies of one split (hint: leave the files of one copy in the folder)",
     ),
     (
         "vqav2",
-        |copy| drop(fs::copy(copy.path(VALIDATION), copy.path(&VALIDATION.replace("00002", "00005"))).unwrap()),
+        |copy| copy_file(copy, VALIDATION, "of-00002", "of-00005"),
         "`hub/vqav2/data/validation-00000-of-00002.parquet` and `hub/vqav2/data/validation-00000-of-00005.parquet` are of two copies of one split (hint: leave the files of one copy in the folder)",
     ),
     (
         "vqav2",
-        |copy| {
-            let bytes = fs::read(copy.path(VALIDATION)).unwrap();
-            fs::write(copy.path(VALIDATION), &bytes[..bytes.len() / 2]).unwrap();
-        },
-        "",
+        |copy| rewrite(copy, VALIDATION, |bytes| bytes.truncate(bytes.len() / 2)),
+        "cannot read `hub/vqav2/data/validation-00000-of-00002.parquet`: the parquet data are damaged: Parquet error: Invalid Parquet file. Corrupt footer",
     ),
-    ("vqav2", |copy| fs::write(copy.path(VALIDATION), "").unwrap(), ""),
-    ("vqav2", |copy| overwrite(copy, VALIDATION, 2_000), ""),
     (
-        "ok-vqa",
+        "vqav2",
+        |copy| rewrite(copy, VALIDATION, Vec::clear),
+        "cannot read `hub/vqav2/data/validation-00000-of-00002.parquet`: the parquet data are damaged: EOF: Parquet file too small. Size is 0 but need 8",
+    ),
+    (
+        "vqav2",
+        |copy| rewrite(copy, VALIDATION, |bytes| bytes[4..24].fill(0xff)),
+        "cannot read `hub/vqav2/data/validation-00000-of-00002.parquet`: its column `question_type`: the parquet data are damaged: Parquet error: Unexpected struct field type 15",
+    ),
+    (
+        "vqav2",
         |copy| {
-            drop(
-                fs::rename(copy.path(VALIDATION), copy.path("hub/ok-vqa/data/val2014-00000-of-00002.parquet")).unwrap(),
-            )
+            rewrite(copy, VALIDATION, |bytes| {
+                let start = position(bytes, b"what color is the");
+                bytes[start - 6..start].fill(0xff);
+            });
         },
-        "",
+        "cannot read `hub/vqav2/data/validation-00000-of-00002.parquet`: its column `question_type`: the parquet data are damaged: External: snappy: corrupt input (invalid header): snappy: corrupt input (invalid header)",
+    ),
+    (
+        "vqav2",
+        |copy| {
+            rewrite(copy, VALIDATION, |bytes| {
+                let start = position(bytes, &[0xff, 0xd8, 0xff, 0xe0]);
+                bytes[start..start + 40].fill(0);
+            });
+        },
+        "cannot decode the image `42`, row 0 of `hub/vqav2/data/validation-00000-of-00002.parquet`: it is not a JPEG, PNG, GIF, BMP or WebP file",
+    ),
+    (
+        "vqav2",
+        |copy| {
+            rewrite(copy, VALIDATION, |bytes| {
+                let start = position(bytes, &[0xff, 0xd8, 0xff, 0xe0]);
+                bytes[start - 24..start].fill(0xff);
+            });
+        },
+        "cannot decode the image `42`, row 0 of `hub/vqav2/data/validation-00000-of-00002.parquet`: the parquet data are damaged: Parquet error: Unexpected struct field type 15",
+    ),
+    (
+        "vqav2",
+        |copy| {
+            rewrite(copy, VALIDATION, |bytes| {
+                while let Some(at) = bytes.windows(11).position(|window| window == b"question_id") {
+                    bytes[at..at + 11].copy_from_slice(b"question_no");
+                }
+            });
+        },
+        "cannot read `hub/vqav2/data/validation-00000-of-00002.parquet`: it has no column `question_id`",
     ),
 ];
 
-/// Overwrites some bytes in the middle of the data.
-fn overwrite(copy: &Copy, file: &str, at: usize) {
-    let mut bytes = fs::read(copy.path(file)).unwrap();
-    bytes[at..at + 64].fill(0xff);
-    fs::write(copy.path(file), bytes).unwrap();
+fn copy_file(copy: &Copy, file: &str, from: &str, to: &str) {
+    fs::copy(copy.path(file), copy.path(&file.replace(from, to))).unwrap();
 }
 
 #[test]

@@ -60,7 +60,8 @@ pub fn run(args: &ScoreArgs, json: bool) -> Result<()> {
     if json {
         return super::print_json(&Document { summary, measures });
     }
-    super::print(&report::breakdown(&dataset.name, &summary, &measures))
+    let portion = dataset.portion().map_or_else(String::new, |portion| report::portion(&dataset.name, portion));
+    super::print(&(report::breakdown(&dataset.name, &summary, &measures) + &portion))
 }
 
 fn load(args: &ScoreArgs) -> Result<PlannedDataset> {

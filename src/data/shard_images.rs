@@ -1,7 +1,9 @@
 //! Images inside parquet files, read when they are asked for.
 //!
-//! The values of a column lie in pages, compressed as a whole. A page is the least that can be read, so a few of them are
-//! kept; what was read stays bounded by the largest pages, however long the files and their row groups are.
+//! The values of a column lie in pages, compressed as a whole, and a page is the least that can be read. Of a page those
+//! images are kept that some question is read from, which for several questions on one image is one of several equal ones,
+//! and no more pages than threads read from, or a budget of smaller ones. So the memory is bounded by the largest pages,
+//! however long files and row groups are.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -9,6 +11,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use parquet::column::page::{Page, PageMetadata, PageReader};
 use parquet::column::reader::ColumnReaderImpl;
 use parquet::data_type::{ByteArray, ByteArrayType};
@@ -23,14 +26,14 @@ use super::shards::{Place, Positioned, Shard, damaged, holds_bytes};
 use super::{Id, ImageSource};
 use crate::error::{Error, Result};
 
-/// Bytes of pages that are kept at most, beyond [`FEWEST_PAGES`].
-const KEPT_BYTES: usize = 64 << 20;
+/// Bytes of images that are kept at most, where pages are small.
+const BUDGET: usize = 64 << 20;
 
-/// Pages that are kept however large they are: threads that read on both sides of a page's end need both pages.
-const FEWEST_PAGES: usize = 4;
+/// Pages that are kept beside one for each thread: threads that read on both sides of a page's end need both.
+const FURTHER_PAGES: usize = 2;
 
 /// Places where reading can go on; at least as many as threads that each read in order.
-const CURSORS: usize = 32;
+const CURSORS: usize = 64;
 
 /// The images of a split.
 pub(super) struct ShardImages {
@@ -44,6 +47,8 @@ struct ImageFile {
     reader: Arc<Positioned>,
     column: ColumnDescPtr,
     groups: Vec<Group>,
+    /// Rows whose images are asked for, in order.
+    wanted: Vec<u32>,
 }
 
 /// The images of a row group.
@@ -64,8 +69,13 @@ impl ShardImages {
     /// # Errors
     /// A file without a column of images, or one of another type.
     pub(super) fn new(shards: Vec<Shard>, places: HashMap<Id, Place>) -> Result<Self> {
-        let files = shards.into_iter().map(ImageFile::new).collect::<Result<_>>()?;
-        Ok(Self { files, places, pages: Mutex::new(Pages::of(KEPT_BYTES)) })
+        let mut files = shards.into_iter().map(ImageFile::new).collect::<Result<Vec<_>>>()?;
+        for place in places.values() {
+            files[place.file as usize].wanted.push(place.row);
+        }
+        files.iter_mut().for_each(|file| file.wanted.sort_unstable());
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        Ok(Self { files, places, pages: Mutex::new(Pages::of(BUDGET, threads + FURTHER_PAGES)) })
     }
 
     fn place(&self, image_id: &Id) -> Result<(&ImageFile, Place)> {
@@ -91,7 +101,7 @@ impl ImageFile {
             groups.push(Group { first_row, rows, chunk: group.column(number).clone() });
             first_row += rows;
         }
-        Ok(Self { reader: Arc::new(file), path, column, groups })
+        Ok(Self { reader: Arc::new(file), path, column, groups, wanted: Vec::new() })
     }
 }
 
@@ -114,7 +124,7 @@ impl ImageSource for ShardImages {
             pages.value(file, place)
         };
         let image = bytes.and_then(|bytes| match bytes {
-            Some(bytes) => image::decode_bytes(bytes.data()),
+            Some(bytes) => image::decode_bytes(&bytes),
             None => Err(Error::input("the row has no bytes of an image")),
         });
         let path = file.path.display();
@@ -126,8 +136,10 @@ impl ImageSource for ShardImages {
 
 /// Pages that were read, and where reading can go on.
 struct Pages {
-    /// Bytes that are kept at most, beyond [`FEWEST_PAGES`].
+    /// Bytes that are kept at most, beyond the fewest pages.
     budget: usize,
+    /// Pages that are kept however large they are.
+    fewest: usize,
     /// The one that was used last comes first.
     kept: VecDeque<ReadPage>,
     cursors: VecDeque<Cursor>,
@@ -144,7 +156,8 @@ struct ReadPage {
     address: Address,
     /// Rows of the group.
     rows: Range<usize>,
-    values: Vec<Option<ByteArray>>,
+    /// The bytes in the wanted rows that have any.
+    values: HashMap<usize, Bytes>,
     bytes: usize,
 }
 
@@ -157,12 +170,12 @@ struct Cursor {
 }
 
 impl Pages {
-    fn of(budget: usize) -> Self {
-        Self { budget, kept: VecDeque::new(), cursors: VecDeque::new() }
+    fn of(budget: usize, fewest: usize) -> Self {
+        Self { budget, fewest, kept: VecDeque::new(), cursors: VecDeque::new() }
     }
 
     /// The bytes in a row of a file; none where the row has none.
-    fn value(&mut self, file: &ImageFile, place: Place) -> Result<Option<ByteArray>> {
+    fn value(&mut self, file: &ImageFile, place: Place) -> Result<Option<Bytes>> {
         let row = place.row as usize;
         let group = file.groups.partition_point(|group| group.first_row + group.rows <= row);
         let early = || Error::input("the file ends before this row");
@@ -173,9 +186,9 @@ impl Pages {
             Some(page) => page,
             None => self.read(file, address, row).map_err(damaged)?.ok_or_else(early)?,
         };
-        let value = page.values[row - page.rows.start].clone();
+        let value = page.values.get(&row).cloned();
         self.kept.push_front(page);
-        while self.kept.len() > FEWEST_PAGES && self.bytes() > self.budget {
+        while self.kept.len() > self.fewest && self.bytes() > self.budget {
             self.kept.pop_back();
         }
         Ok(value)
@@ -224,11 +237,24 @@ impl Cursor {
                 continue;
             }
             let Some(page) = self.reader.get_next_page()? else { break };
-            let bytes = page.buffer().len();
-            let values = values(file, self.dictionary.clone(), page, count)?;
+            let values = self.wanted(file, &rows, page)?;
+            let bytes = values.values().map(Bytes::len).sum();
             return Ok(Some(ReadPage { address: self.address, rows, values, bytes }));
         }
         Ok(None)
+    }
+
+    /// Copies of the values in wanted rows, so that the page can go.
+    fn wanted(&self, file: &ImageFile, rows: &Range<usize>, page: Page) -> ParquetResult<HashMap<usize, Bytes>> {
+        let first = file.groups[self.address.group].first_row;
+        let values = values(file, self.dictionary.clone(), page, rows.len())?;
+        let position = |row: usize| file.wanted.partition_point(|wanted| (*wanted as usize) < first + row);
+        let wanted = file.wanted[position(rows.start)..position(rows.end)].iter().map(|row| *row as usize - first);
+        let copied = wanted.filter_map(|row| {
+            let value = values[row - rows.start].as_ref()?;
+            Some((row, Bytes::copy_from_slice(value.data())))
+        });
+        Ok(copied.collect())
     }
 }
 
@@ -324,19 +350,20 @@ mod tests {
         writer.close().unwrap();
         let file = Positioned::open(&path).unwrap();
         let reader = SerializedFileReader::new(file.clone()).unwrap();
-        ImageFile::new(Shard { path, file, reader, images: Some(0) }).unwrap()
+        let file = ImageFile::new(Shard { path, file, reader, images: Some(0) }).unwrap();
+        ImageFile { wanted: (0..ROWS as u32).collect(), ..file }
     }
 
     fn value(pages: &mut Pages, file: &ImageFile, row: usize) -> Option<Vec<u8>> {
         let value = pages.value(file, Place { file: 0, row: row as u32 }).unwrap();
-        value.map(|value| value.data().to_vec())
+        value.map(|value| value.to_vec())
     }
 
     #[test]
     fn rows_are_read_in_any_order_and_few_pages_are_kept() {
         let folder = tempfile::tempdir().unwrap();
         let file = file(folder.path());
-        let mut pages = Pages::of(100_000);
+        let mut pages = Pages::of(100_000, 4);
         let expected = |row: usize| (row % 50 != 49).then(|| content(row));
         // Two readers side by side, then backwards, then all over the place.
         let side_by_side = (0..ROWS / 2).flat_map(|row| [row, row + ROWS / 2]);
@@ -345,11 +372,22 @@ mod tests {
         for row in order {
             assert_eq!(value(&mut pages, &file, row), expected(row), "row {row}");
             most = most.max(pages.bytes());
-            assert!(pages.kept.len() >= pages.kept.len().min(FEWEST_PAGES) && pages.cursors.len() <= CURSORS);
+            assert!(pages.cursors.len() <= CURSORS);
         }
         assert!((60_000..=100_000).contains(&most), "{most} bytes were kept");
         let error = pages.value(&file, Place { file: 0, row: ROWS as u32 }).unwrap_err();
         assert_eq!(error.to_string(), "the file ends before this row");
+    }
+
+    #[test]
+    fn only_rows_that_are_asked_for_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = ImageFile { wanted: vec![3, 5, 300], ..file(folder.path()) };
+        let mut pages = Pages::of(100_000, 4);
+        assert_eq!(value(&mut pages, &file, 3), Some(content(3)));
+        let kept: Vec<usize> = pages.kept[0].values.keys().copied().collect();
+        assert!(pages.kept[0].rows.len() > 5 && kept.len() == 2 && kept.contains(&5), "{kept:?}");
+        assert_eq!(pages.bytes(), content(3).len() + content(5).len());
     }
 
     /// Readers that each go forward do not begin anew, whatever the others do.
@@ -357,13 +395,13 @@ mod tests {
     fn each_reader_goes_on_where_it_was() {
         let folder = tempfile::tempdir().unwrap();
         let file = file(folder.path());
-        let mut pages = Pages::of(0);
+        let mut pages = Pages::of(0, 5);
         for row in 0..100 {
             for reader in 0..5 {
                 assert!(value(&mut pages, &file, reader * 110 + row).is_some() || row % 10 == 9);
             }
         }
         assert_eq!(pages.cursors.len(), 5);
-        assert_eq!(pages.kept.len(), FEWEST_PAGES);
+        assert_eq!(pages.kept.len(), 5);
     }
 }

@@ -62,7 +62,9 @@ impl Split {
 
     fn within(folder: &Path, name: &'static str) -> Result<Option<Self>> {
         let mut found: BTreeMap<usize, Vec<Option<PathBuf>>> = BTreeMap::new();
-        for path in entries(folder)?.into_iter().map(|entry| entry.path()) {
+        let mut paths: Vec<PathBuf> = entries(folder)?.into_iter().map(|entry| entry.path()).collect();
+        paths.sort();
+        for path in paths {
             let file_name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
             let Some((number, count)) = numbers(&file_name, name) else { continue };
             let files = found.entry(count).or_insert_with(|| vec![None; count]);

@@ -676,10 +676,13 @@ fn required(layout: &Layout, root: &Path, file: &SourceFile) -> Result<PathBuf> 
 }
 
 fn lacking(layout: &Layout, root: &Path, file: &SourceFile) -> Error {
-    let places: Vec<String> = places(root, file).iter().map(|place| format!("`{}`", place.display())).collect();
+    let places: Vec<String> = places(root, file).iter().map(|place| format!("below `{}`", place.display())).collect();
+    let places = match &*places {
+        [only] => format!(" {only}"),
+        several => format!(", neither {}", several.join(" nor ")),
+    };
     let obtain = DATASETS.iter().find(|row| row.name == layout.dataset).map_or("", |row| row.obtain);
-    let message = format!("{} has no `{}`, neither below {}", layout.dataset, file.path, places.join(" nor below "));
-    Error::input(message.replacen(", neither", if places.len() == 1 { "" } else { ", neither" }, 1)).hint(obtain)
+    Error::input(format!("{} has no `{}`{places}", layout.dataset, file.path)).hint(obtain)
 }
 
 /// What can hold the folders of the images: what does, or else all that may.
