@@ -13,10 +13,11 @@
 //! | 1 | [`stats`] | intervals (the only room that names statrs) |
 //! | 2 | [`graph`] | ONNX as a value: typed builder, shape rules, protobuf (the only room that names prost); runs nothing |
 //! | 2 | [`score`] | answer normalisers and metrics: strings and numbers in, numbers out |
+//! | 2 | [`hub`] | models and datasets of the Hub as verified local files (the only room that names hf-hub and ureq) |
 //! | 2 | [`store`] | raw answers in SQLite (the only room that names rusqlite) |
 //! | 2 | [`shift`] | distance of features from a reference (the only room that names ndarray-linalg) |
 //! | 3 | [`runtime`] | sessions and device tensors (the only room that names ort) |
-//! | 3 | [`data`] | questions, annotations, images on disk (the only room that names parquet) |
+//! | 3 | [`data`] | questions, annotations, images on disk; fetching them (the only room that names parquet, flate2, tar and zip) |
 //! | 4 | [`model`] | model families as graph builders, preprocessing, decoding (the only room that names tokenizers) |
 //! | 4 | [`train`] | optimisers, methods, schedules, the loop, checkpoints; knows no dataset, metric or store |
 //! | 5 | [`suite`] | composes the others: a validated plan and its execution |
@@ -86,6 +87,14 @@
 //!   decompressed, is read when one of its images is asked for, and a few pages are kept for all threads together: they
 //!   read in order, side by side. Row groups may be of any length, since pages before the wanted one are skipped by their
 //!   heads, from the nearest place where reading stopped.
+//! - **The Hub's addresses, requests for lists and the layout of its cache come from hf-hub 0.5; files come through ureq.**
+//!   hf-hub 0.5 downloads files too, but checks neither size nor hash before a file counts as there, appends whole
+//!   answers to parts, and hides status and headers. With ureq, which it is built on, the rest is a page of code.
+//!   hf-hub 1.0 needs an asynchronous runtime, a second HTTP client and the Xet client.
+//! - **One request tells everything about a revision**: commit, files, sizes and hashes. A file's hash is its name in the
+//!   cache, so that what is there is known without asking. Files below 16 MiB are hashed each time they are used, larger
+//!   ones when they come and by `fetch --verify`.
+//! - **Of a commit's folder the configuration is linked last**, so that a folder that has it has everything.
 //! - **`report` also names `score`**, whose summaries are what its tables show.
 //! - **A suite's average is a plain mean over the datasets of a group**, however groups lie within groups, and there is none
 //!   where one of them has no accuracy. `benchmarks/paper` has the paper's tables as data, and a test recomputes every
@@ -97,6 +106,7 @@
 pub mod data;
 pub mod error;
 pub mod graph;
+pub mod hub;
 pub mod model;
 pub mod random;
 pub mod report;

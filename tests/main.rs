@@ -9,6 +9,8 @@ mod evaluation;
 mod export;
 mod foreign;
 mod formats;
+mod hub;
+mod hub_server;
 mod measures;
 mod method_runs;
 mod methods;

@@ -9,19 +9,22 @@ use digrap_bench::error::{Error, Result};
 use digrap_bench::graph::{Graph, Initializer, Loss, TrainingReport, training_graph};
 use digrap_bench::model::Checkpoint;
 use digrap_bench::model::export::{self, ExportedGraph, GRAPHS, WEIGHTS};
+use digrap_bench::suite::ModelSource;
 use digrap_bench::tensor::DType;
 use serde_json::json;
 
+use super::machine::folders;
 use super::progress::Progress;
+use super::source::{self, HubArgs};
 
 const MEGABYTE: u64 = 1_000_000;
 
 /// Arguments of `export`.
 #[derive(Debug, Args)]
 pub struct ExportArgs {
-    /// Model or adapter folder in the Hub's layout; with --gradients also an ONNX file of opset 13 to 23, e.g. from
-    /// PyTorch's exporters
-    #[arg(long, value_name = "PATH")]
+    /// Model or adapter folder in the Hub's layout, or a name on the Hub such as `org/name` or `org/name@revision`; with
+    /// --gradients also an ONNX file of opset 13 to 23, e.g. from PyTorch's exporters
+    #[arg(long, value_name = "MODEL")]
     model: PathBuf,
     /// Write a training graph: weights become inputs, `loss` and `grad/<weight>` outputs
     #[arg(long, requires = "loss")]
@@ -40,25 +43,28 @@ pub struct ExportArgs {
     /// Folder to write, in place of an earlier model there; with --gradients the ONNX file to write
     #[arg(long, value_name = "PATH")]
     output: PathBuf,
+    #[command(flatten)]
+    hub: HubArgs,
 }
 
 /// Writes the files and prints what is in them.
 pub fn run(args: &ExportArgs, json: bool) -> Result<()> {
     let loss = args.loss.as_deref().filter(|_| args.gradients);
-    match (args.model.is_dir(), loss) {
-        (true, None) => run_model(args, json),
-        (true, Some(loss)) => show_training(&train_folder(args, loss)?, json),
-        (false, Some(loss)) => show_training(&train_file(args, loss)?, json),
-        (false, None) => Err(Error::input("nothing is to be changed about the model")
+    let sources = source::models(std::slice::from_ref(&args.model), &args.hub, &folders()?)?;
+    match (sources.models.iter().find(|model| model.folder.is_dir()), loss) {
+        (Some(model), None) => run_model(args, model, json),
+        (Some(model), Some(loss)) => show_training(&train_folder(args, model, loss)?, json),
+        (None, Some(loss)) => show_training(&train_file(args, loss)?, json),
+        (None, None) => Err(Error::input("nothing is to be changed about the model")
             .hint("give --gradients and --loss to make a training graph of it")),
     }
 }
 
 /// A model folder with the graphs that answer.
-fn run_model(args: &ExportArgs, json: bool) -> Result<()> {
+fn run_model(args: &ExportArgs, model: &ModelSource, json: bool) -> Result<()> {
     let dtype = dtype(args)?;
     let within = |error: Error| error.within(format!("cannot export the model `{}`", args.model.display()));
-    let checkpoint = Checkpoint::open(&args.model).map_err(within)?;
+    let checkpoint = Checkpoint::open_on(&model.folder, model.base.as_deref()).map_err(within)?;
     let mut progress = Progress::resumed(2 * checkpoint.weights.size() / MEGABYTE, 0, "MB");
     let mut done = 0;
     let mut on_bytes = |bytes| {
@@ -76,7 +82,7 @@ fn run_model(args: &ExportArgs, json: bool) -> Result<()> {
 }
 
 /// The training graph of a folder.
-fn train_folder(args: &ExportArgs, loss: &str) -> Result<TrainingReport> {
+fn train_folder(args: &ExportArgs, model: &ModelSource, loss: &str) -> Result<TrainingReport> {
     let within =
         |error: Error| error.within(format!("cannot make a training graph of the model `{}`", args.model.display()));
     if loss != export::LOSS {
@@ -86,7 +92,7 @@ fn train_folder(args: &ExportArgs, loss: &str) -> Result<TrainingReport> {
         ));
     }
     let dtype = dtype(args)?;
-    let checkpoint = Checkpoint::open(&args.model).map_err(within)?;
+    let checkpoint = Checkpoint::open_on(&model.folder, model.base.as_deref()).map_err(within)?;
     export::export_training_graph(&checkpoint, &args.wrt, dtype, &args.output).map_err(within)
 }
 

@@ -1,9 +1,10 @@
-//! What the environment of this process says: folders, and where to look for ONNX Runtime.
+//! What the environment of this process says: folders, how to reach the Hub, and where to look for ONNX Runtime.
 
 use std::env;
 use std::path::{Path, PathBuf};
 
 use digrap_bench::error::{Error, Result};
+use digrap_bench::hub::{Hub, Settings, Token};
 use digrap_bench::runtime::library::SearchPath;
 
 /// The folders of this user.
@@ -15,6 +16,8 @@ pub struct Folders {
     pub data: PathBuf,
     /// Models downloaded from the Hub, shared with other programs.
     pub hub: PathBuf,
+    /// File with the token that `hf auth login` keeps.
+    pub token: PathBuf,
 }
 
 /// The folders, by the XDG and Hub variables.
@@ -28,15 +31,27 @@ pub fn folders() -> Result<Folders> {
     let base =
         |name, fallback| variable(name).map_or_else(|| Ok(home()?.join(fallback)), |path| Ok(PathBuf::from(path)));
     let cache = base("XDG_CACHE_HOME", ".cache")?;
-    let hub = match (variable("HF_HUB_CACHE"), variable("HF_HOME")) {
-        (Some(hub), _) => hub.into(),
-        (None, Some(home)) => Path::new(&home).join("hub"),
-        (None, None) => cache.join("huggingface/hub"),
-    };
+    let hub_home = variable("HF_HOME").map_or_else(|| cache.join("huggingface"), PathBuf::from);
+    let below = |name, fallback| variable(name).map_or_else(|| hub_home.join(fallback), PathBuf::from);
+    let (hub, token) = (below("HF_HUB_CACHE", "hub"), below("HF_TOKEN_PATH", "token"));
     Ok(Folders {
         cache: cache.join("digrap-bench"),
         data: base("XDG_DATA_HOME", ".local/share")?.join("digrap-bench"),
         hub,
+        token,
+    })
+}
+
+/// The Hub by the variables that huggingface_hub knows too. `offline` is what the command line says.
+pub fn hub(folders: &Folders, offline: bool) -> Result<Hub> {
+    let text = |name| variable(name).and_then(|value| value.into_string().ok());
+    let is_set = |name| text(name).is_some_and(|value| ["1", "on", "yes", "true"].contains(&&*value.to_lowercase()));
+    let token = text("HF_TOKEN").or_else(|| std::fs::read_to_string(&folders.token).ok()).unwrap_or_default();
+    Hub::new(Settings {
+        cache: folders.hub.clone(),
+        endpoint: text("HF_ENDPOINT"),
+        token: Token::new(&token)?,
+        offline: offline || is_set("HF_HUB_OFFLINE"),
     })
 }
 

@@ -9,11 +9,13 @@ use digrap_bench::error::{Error, Kind, Result};
 
 mod doctor;
 mod export;
+mod fetch;
 mod known;
 mod list;
 mod machine;
 mod progress;
 mod score;
+mod source;
 mod train;
 mod train_display;
 mod vqa;
@@ -42,6 +44,8 @@ enum Verb {
     Score(score::ScoreArgs),
     /// Write models as ONNX files
     Export(export::ExportArgs),
+    /// Download models and datasets, or check what was used of the Hub
+    Fetch(fetch::FetchArgs),
     /// The known datasets, measures, fine-tuning methods, metrics, model families, prompts and suites
     List(list::ListArgs),
     /// What this machine can run, and what is missing
@@ -78,6 +82,7 @@ fn run(cli: &Cli) -> Result<()> {
         Verb::Train(args) => train::run(args, cli.json),
         Verb::Score(args) => score::run(args, cli.json),
         Verb::Export(args) => export::run(args, cli.json),
+        Verb::Fetch(args) => fetch::run(args, cli.json),
         Verb::List(args) => list::run(args, cli.json),
         Verb::Doctor => doctor::run(cli.json),
     }

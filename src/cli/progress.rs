@@ -94,6 +94,39 @@ impl Progress {
     }
 }
 
+/// One display for each long piece of work, one after the other.
+#[derive(Default)]
+pub struct Stages {
+    current: Option<(String, Progress)>,
+}
+
+impl Stages {
+    /// Reports how far the piece of work with this title is; another title begins another display.
+    pub fn set(&mut self, title: &str, unit: &str, done: u64, total: u64) {
+        match &mut self.current {
+            Some((current, progress)) if current == title => progress.set(done, title),
+            _ => {
+                self.finish();
+                let mut progress = Progress::resumed(total, done, unit);
+                progress.set(done, title);
+                self.current = Some((title.to_owned(), progress));
+            }
+        }
+    }
+
+    /// Writes a line of its own.
+    pub fn say(&self, text: &str) {
+        Progress::say(self.current.as_ref().map(|(_, progress)| progress), text);
+    }
+
+    /// Ends the display.
+    pub fn finish(&mut self) {
+        if let Some((_, progress)) = self.current.take() {
+            progress.finish();
+        }
+    }
+}
+
 fn bar(total: u64, done: u64, unit: &str) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr()).with_position(done);
     // No colour, so NO_COLOR has nothing to switch off.

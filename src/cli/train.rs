@@ -1,17 +1,18 @@
 //! `train`: fine-tunes a model on a dataset.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use digrap_bench::data::{find_dataset, vqa_json};
 use digrap_bench::error::{Error, Result};
+use digrap_bench::hub::Lock;
 use digrap_bench::model::text::Prompt;
 use digrap_bench::model::training::{Lora, Parameters};
 use digrap_bench::runtime::{self, Device};
 use digrap_bench::suite::{
-    Length, PlannedDataset, Sampling, Suite, TrainingPlan, TrainingReport, Trial, Tuning, TuningReport, Validation,
-    train_model, tune,
+    Length, ModelSource, PlannedDataset, Sampling, Suite, TrainingPlan, TrainingReport, Trial, Tuning, TuningReport,
+    Validation, train_model, tune,
 };
 use digrap_bench::tensor::DType;
 use digrap_bench::train::{self, Anchor, ChosenMethod, Method, Optimizer, Schedule, Selection};
@@ -19,13 +20,15 @@ use serde::Serialize;
 
 use super::known;
 use super::machine::{Folders, folders, search_path};
+use super::source::{self, HubArgs, Sources};
 use super::train_display::{Display, Pace};
 
 /// Arguments of `train`.
 #[derive(Debug, Args)]
 pub struct TrainArgs {
-    /// Model folder to start from (config.json, *.safetensors, tokenizer.json)
-    #[arg(long, value_name = "DIR", required_unless_present = "from_scratch")]
+    /// Model to start from: a folder (config.json, *.safetensors, tokenizer.json), or a name on the Hub such as
+    /// `org/name` or `org/name@revision`
+    #[arg(long, value_name = "MODEL", required_unless_present = "from_scratch")]
     model: Option<PathBuf>,
     /// Folder with config.json, tokenizer.json and preprocessor_config.json, to start from random weights
     #[arg(long, value_name = "DIR", conflicts_with = "model")]
@@ -173,6 +176,8 @@ pub struct TrainArgs {
     /// File that holds the training curves [default: OUTPUT/store.sqlite]
     #[arg(long, value_name = "FILE")]
     store: Option<PathBuf>,
+    #[command(flatten)]
+    hub: HubArgs,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -219,13 +224,14 @@ struct Document<R> {
 /// Trains and prints a summary, or the JSON document.
 pub fn run(args: &TrainArgs, json: bool) -> Result<()> {
     let folders = folders()?;
-    let plan = plan(args, &folders)?;
+    let (plan, locks) = plan(args, &folders)?;
     let tuning = tuning(args)?;
     let runtime = runtime::load(&runtime::locate(&search_path(&folders))?, plan.threads)?;
     let mut display = Display::default();
     let mut show = |event| display.show(&event);
     let Some(tuning) = tuning else {
         let report = train_model(&plan, &runtime, &mut show)?;
+        source::write_locks(&plan.output, &locks)?;
         let pace = display.finish();
         return if json {
             super::print_json(&Document { report, pace })
@@ -234,6 +240,7 @@ pub fn run(args: &TrainArgs, json: bool) -> Result<()> {
         };
     };
     let report = tune(&plan, &tuning, &runtime, &mut show)?;
+    source::write_locks(&plan.output, &locks)?;
     let pace = display.finish();
     let text = table(&report) + &summary(&report.chosen, &pace);
     if json { super::print_json(&Document { report, pace }) } else { super::print(&text) }
@@ -259,25 +266,33 @@ fn table(report: &TuningReport) -> String {
     lines.collect::<String>() + &target
 }
 
-fn plan(args: &TrainArgs, folders: &Folders) -> Result<TrainingPlan> {
+fn plan(args: &TrainArgs, folders: &Folders) -> Result<(TrainingPlan, Vec<Lock>)> {
     let device: Device = args.device.parse()?;
     let suite = args.suite.as_deref().map(Suite::load).transpose()?;
     let known = known(args, suite.as_ref());
     let questions = questions(args, known.as_ref())?;
     let method = method(args)?;
     let (parameters, lora) = trained(args, method.method)?;
-    Ok(TrainingPlan {
-        model: args.model.clone().or_else(|| args.from_scratch.clone()).unwrap_or_default(),
+    let (validation, dtype) = (validation(args, known.as_ref())?, dtype(&args.dtype, device)?);
+    let prompt = match (&args.prompt, &suite) {
+        (None, Some(suite)) => suite.training,
+        (given, _) => Prompt::find(given.as_deref().unwrap_or(PROMPT))?,
+    };
+    let sampling = args.sampling.as_deref().map_or_else(|| Ok(Sampling::default()), str::parse)?;
+    // Comes last, as it may have to fetch the model.
+    let Sources { mut models, locks } = source::models(args.model.as_slice(), &args.hub, folders)?;
+    let start =
+        models.pop().unwrap_or_else(|| ModelSource::folder(args.from_scratch.as_deref().unwrap_or(Path::new(""))));
+    let plan = TrainingPlan {
+        model: start.folder,
+        base: start.base,
         from_scratch: args.from_scratch.is_some(),
-        validation: validation(args, known.as_ref())?,
+        validation,
         questions: Arc::new(questions),
-        prompt: match (&args.prompt, &suite) {
-            (None, Some(suite)) => suite.training,
-            (given, _) => Prompt::find(given.as_deref().unwrap_or(PROMPT))?,
-        },
+        prompt,
         parameters,
         lora,
-        sampling: args.sampling.as_deref().map_or_else(|| Ok(Sampling::default()), str::parse)?,
+        sampling,
         batch_size: args.batch_size as usize,
         accumulation: u64::from(args.gradient_accumulation_steps),
         length: args.max_steps.map_or(Length::Epochs(args.num_train_epochs.into()), Length::Steps),
@@ -294,14 +309,15 @@ fn plan(args: &TrainArgs, folders: &Folders) -> Result<TrainingPlan> {
         save_every: args.save_steps,
         seed: args.seed,
         recompute: args.recompute,
-        dtype: dtype(&args.dtype, device)?,
+        dtype,
         device,
         threads: args.threads.map_or_else(super::vqa::available_threads, usize::from),
         output: args.output.clone(),
         phases: args.output.clone(),
         store: args.store.clone().unwrap_or_else(|| args.output.join("store.sqlite")),
         scratch: folders.cache.join("converted"),
-    })
+    };
+    Ok((plan, locks))
 }
 
 /// A known dataset and its folder, where one is given.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use digrap_bench::data::{WholeFile, vqa_json};
 use digrap_bench::error::{Error, Result};
+use digrap_bench::hub::Lock;
 use digrap_bench::model::decoding::{Decoding, Strategy};
 use digrap_bench::model::text::Prompt;
 use digrap_bench::report::{self, Conditions, Row, SuiteColumn, SuiteRow};
@@ -18,16 +19,18 @@ use serde::Serialize;
 
 use super::known;
 use super::machine::{Folders, folders, search_path};
-use super::progress::Progress;
+use super::progress::Stages;
+use super::source::{self, HubArgs};
 
 /// Arguments of `vqa`.
 #[derive(Debug, Args)]
 pub struct VqaArgs {
-    /// Model folder in the Hub's layout (config.json, *.safetensors, tokenizer.json); several are evaluated in turn
-    #[arg(long, value_name = "DIR", required_unless_present = "zero_shot", num_args = 1..)]
+    /// Model folder in the Hub's layout (config.json, *.safetensors, tokenizer.json), or a name on the Hub such as
+    /// `org/name` or `org/name@revision`; several are evaluated in turn
+    #[arg(long, value_name = "MODEL", required_unless_present = "zero_shot", num_args = 1..)]
     model: Vec<PathBuf>,
-    /// Folder of a model that was not fine-tuned, which gets a row and a prompt of its own in the suite
-    #[arg(long, value_name = "DIR", requires = "suite", conflicts_with_all = ["dataset", "questions"], num_args = 1..)]
+    /// A model that was not fine-tuned, which gets a row and a prompt of its own in the suite
+    #[arg(long, value_name = "MODEL", requires = "suite", conflicts_with_all = ["dataset", "questions"], num_args = 1..)]
     zero_shot: Vec<PathBuf>,
     /// A suite of datasets with prompts, metrics and averages: a known one (`list suites`), or a TOML file
     #[arg(long, value_name = "NAME|FILE", group = "known")]
@@ -86,6 +89,8 @@ pub struct VqaArgs {
     /// File that keeps the answers [default: store.sqlite in the output folder, else in the user's data folder]
     #[arg(long, value_name = "FILE")]
     store: Option<PathBuf>,
+    #[command(flatten)]
+    hub: HubArgs,
 }
 
 /// Name of a set of one's own, in tables and file names.
@@ -116,7 +121,7 @@ struct Run<'a> {
 pub fn run(args: &VqaArgs, json: bool) -> Result<()> {
     let folders = folders()?;
     let suite = args.suite.as_deref().map(Suite::load).transpose()?;
-    let mut plan = plan(args, suite.as_ref(), &folders)?;
+    let (mut plan, locks) = plan(args, suite.as_ref(), &folders)?;
     plan.limit = shorten(&mut plan.datasets, args.limit);
     let runtime = runtime::load(&runtime::locate(&search_path(&folders))?, plan.threads)?;
     let mut display = Display::default();
@@ -136,11 +141,12 @@ pub fn run(args: &VqaArgs, json: bool) -> Result<()> {
             .map_err(|cause| Error::internal("cannot write the run as JSON").caused_by(cause))?;
         write_whole(&output.join("run.json"), &(document + "\n"))?;
         write_whole(&output.join("table.md"), &table)?;
+        source::write_locks(output, &locks)?;
     }
     if json { super::print_json(&run) } else { super::print(&table) }
 }
 
-fn plan(args: &VqaArgs, suite: Option<&Suite>, folders: &Folders) -> Result<Plan> {
+fn plan(args: &VqaArgs, suite: Option<&Suite>, folders: &Folders) -> Result<(Plan, Vec<Lock>)> {
     let device: Device = args.device.parse()?;
     let dtype = parse_dtype(&args.dtype)?;
     let batch_size = parse_batch_size(&args.batch_size)?;
@@ -149,10 +155,12 @@ fn plan(args: &VqaArgs, suite: Option<&Suite>, folders: &Folders) -> Result<Plan
         (None, Some(output)) => output.join("store.sqlite"),
         (None, None) => folders.data.join("store.sqlite"),
     };
-    Ok(Plan {
-        models: models(args, suite)?,
-        decoding: decoding(args, suite)?,
-        datasets: datasets(args, suite)?,
+    let (decoding, datasets) = (decoding(args, suite)?, datasets(args, suite)?);
+    let (models, locks) = models(args, suite, folders)?;
+    let plan = Plan {
+        models,
+        decoding,
+        datasets,
         limit: None,
         batch_size,
         device,
@@ -161,22 +169,24 @@ fn plan(args: &VqaArgs, suite: Option<&Suite>, folders: &Folders) -> Result<Plan
         store,
         output: args.output.clone(),
         scratch: folders.cache.join("converted"),
-    })
+    };
+    Ok((plan, locks))
 }
 
-/// The models with their prompts: that given by hand, else the suite's.
-fn models(args: &VqaArgs, suite: Option<&Suite>) -> Result<Vec<PlannedModel>> {
+/// The models with their prompts, which are those given by hand, else the suite's; and what is used of the Hub for them.
+fn models(args: &VqaArgs, suite: Option<&Suite>, folders: &Folders) -> Result<(Vec<PlannedModel>, Vec<Lock>)> {
     let given = args.prompt.as_deref().map(Prompt::find).transpose()?;
     let prompts = match (given, suite) {
         (Some(prompt), _) => [prompt; 2],
         (None, Some(suite)) => [suite.zero_shot, suite.evaluation],
         (None, None) => [Prompt::find(PROMPT)?; 2],
     };
-    let planned = |folders: &[PathBuf], zero_shot: bool| {
-        let prompt = prompts[usize::from(!zero_shot)];
-        folders.iter().map(|folder| PlannedModel { folder: folder.clone(), prompt, zero_shot }).collect::<Vec<_>>()
+    let sources = source::models(&[args.zero_shot.as_slice(), &args.model].concat(), &args.hub, folders)?;
+    let planned = |(position, source)| {
+        let zero_shot = position < args.zero_shot.len();
+        PlannedModel { source, prompt: prompts[usize::from(!zero_shot)], zero_shot }
     };
-    Ok([planned(&args.zero_shot, true), planned(&args.model, false)].concat())
+    Ok((sources.models.into_iter().enumerate().map(planned).collect(), sources.locks))
 }
 
 fn decoding(args: &VqaArgs, suite: Option<&Suite>) -> Result<Decoding> {
@@ -292,7 +302,7 @@ fn table(plan: &Plan, evaluations: &[Evaluation]) -> String {
     table
 }
 
-fn write_whole(path: &Path, text: &str) -> Result<()> {
+pub fn write_whole(path: &Path, text: &str) -> Result<()> {
     let write = || {
         let mut file = WholeFile::create(path)?;
         file.write_all(text.as_bytes())?;
@@ -304,7 +314,7 @@ fn write_whole(path: &Path, text: &str) -> Result<()> {
 /// One progress bar for each long piece of work.
 #[derive(Default)]
 struct Display {
-    current: Option<(String, Progress)>,
+    stages: Stages,
 }
 
 impl Display {
@@ -312,32 +322,19 @@ impl Display {
         const MEGABYTE: u64 = 1_000_000;
         match event {
             Event::Converted { done, total } => {
-                self.set(format!("converting the weights of {model}"), "MB", done / MEGABYTE, total / MEGABYTE);
+                let title = format!("converting the weights of {model}");
+                self.stages.set(&title, "MB", done / MEGABYTE, total / MEGABYTE);
             }
             Event::Hashed { done, total } => {
-                self.set(format!("hashing the weights of {model}"), "MB", done / MEGABYTE, total / MEGABYTE);
+                self.stages.set(&format!("hashing the weights of {model}"), "MB", done / MEGABYTE, total / MEGABYTE);
             }
             Event::Answered { dataset, done, total } => {
-                self.set(format!("{model} on {dataset}"), "questions", done as u64, total as u64);
-            }
-        }
-    }
-
-    fn set(&mut self, title: String, unit: &str, done: u64, total: u64) {
-        match &mut self.current {
-            Some((current, progress)) if *current == title => progress.set(done, &title),
-            _ => {
-                self.finish();
-                let mut progress = Progress::resumed(total, done, unit);
-                progress.set(done, &title);
-                self.current = Some((title, progress));
+                self.stages.set(&format!("{model} on {dataset}"), "questions", done as u64, total as u64);
             }
         }
     }
 
     fn finish(&mut self) {
-        if let Some((_, progress)) = self.current.take() {
-            progress.finish();
-        }
+        self.stages.finish();
     }
 }

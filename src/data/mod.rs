@@ -1,6 +1,7 @@
 //! Questions, annotations and images on disk, whatever their format, as one [`Dataset`].
 
 pub mod easy_vqa;
+pub mod fetching;
 pub mod image;
 mod image_folder;
 mod json;

@@ -210,6 +210,18 @@ impl Checkpoint {
     }
 }
 
+/// The name on the Hub that the adapter in a folder gives its base model; none of a whole model, or if the name is a
+/// folder here. What is wrong with the adapter is told where it is opened.
+pub fn missing_base(folder: &Path) -> Option<String> {
+    let path = folder.join(adapter::SETTINGS);
+    if folder.join(CONFIG).is_file() || !path.is_file() {
+        return None;
+    }
+    let settings: serde_json::Value = read_json(&path).ok()?;
+    let stated = settings["base_model_name_or_path"].as_str().filter(|name| !name.is_empty());
+    stated.filter(|_| base_folder(folder, stated).is_err()).map(str::to_owned)
+}
+
 /// The folder of an adapter's base model, which the adapter names as PEFT does: a path from here or from itself, or a
 /// name on the Hub.
 fn base_folder(adapter: &Path, stated: Option<&str>) -> Result<PathBuf> {

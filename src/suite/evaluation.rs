@@ -58,11 +58,31 @@ pub struct Plan {
     pub scratch: PathBuf,
 }
 
+/// Where a model is.
+#[derive(Debug, Clone)]
+pub struct ModelSource {
+    /// Name in reports and of its folder of results.
+    pub name: String,
+    /// Folder in the Hub's layout.
+    pub folder: PathBuf,
+    /// Folder of the base model, if the folder is an adapter whose own name for it is no folder here.
+    pub base: Option<PathBuf>,
+}
+
+impl ModelSource {
+    /// A folder under its own name.
+    pub fn folder(folder: &Path) -> Self {
+        let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+        let name = absolute.file_name().map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned());
+        Self { name, folder: folder.to_owned(), base: None }
+    }
+}
+
 /// A model and how questions are put to it.
 #[derive(Debug, Clone)]
 pub struct PlannedModel {
-    /// Folder in the Hub's layout.
-    pub folder: PathBuf,
+    /// Where it is.
+    pub source: ModelSource,
     /// How each question is put.
     pub prompt: &'static Prompt,
     /// Whether it is evaluated as one that was not fine-tuned.
@@ -83,7 +103,7 @@ pub struct PlannedDataset {
 /// One model on one dataset.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct Evaluation {
-    /// Name of the model: that of its folder.
+    /// Name of the model.
     pub model: String,
     /// Whether it was evaluated as one that was not fine-tuned.
     pub zero_shot: bool,
@@ -116,22 +136,23 @@ pub struct Evaluation {
 pub fn evaluate(plan: &Plan, runtime: &Runtime, on_event: &mut dyn FnMut(&str, Event)) -> Result<Vec<Evaluation>> {
     check_names(plan)?;
     let links = measuring::links(plan)?;
-    let checkpoints = plan.models.iter().map(|model| Checkpoint::open(&model.folder)).collect::<Result<Vec<_>>>()?;
+    let open = |model: &PlannedModel| Checkpoint::open_on(&model.source.folder, model.source.base.as_deref());
+    let checkpoints = plan.models.iter().map(open).collect::<Result<Vec<_>>>()?;
     let mut folders = Vec::new();
-    for checkpoint in &checkpoints {
+    for (checkpoint, model) in checkpoints.iter().zip(&plan.models) {
         check_dtype(plan.device, dtype_of(plan, checkpoint))?;
-        folders.push(output_folder(plan, checkpoint)?);
+        folders.push(output_folder(plan, &model.source.name)?);
     }
     let mut store = Store::open(&plan.store)?;
     let mut evaluations = Vec::new();
     for ((checkpoint, folder), model) in checkpoints.iter().zip(&folders).zip(&plan.models) {
-        let name = model_name(&checkpoint.folder);
+        let name = &model.source.name;
         let mut loaded =
-            LoadedModel::new(plan, runtime, (checkpoint, model), &mut store, &mut |event| on_event(&name, event))
+            LoadedModel::new(plan, runtime, (checkpoint, model), &mut store, &mut |event| on_event(name, event))
                 .map_err(|error| error.within(format!("cannot load the model `{}`", checkpoint.folder.display())))?;
         let mut answers = Vec::new();
         for planned in &plan.datasets {
-            let mut report = |event: Event| on_event(&name, event);
+            let mut report = |event: Event| on_event(name, event);
             let pace = loaded.answer(plan, runtime, &planned.dataset, &mut store, &mut report)?;
             let collected = collect(&store, loaded.id, &planned.dataset)?;
             if let Some(folder) = folder {
@@ -335,9 +356,9 @@ fn write_results(folder: &Path, dataset: &Dataset, answers: &[&str]) -> Result<(
 }
 
 /// Folder of a model's results files: the output folder itself, or one below it where there are several models.
-fn output_folder(plan: &Plan, checkpoint: &Checkpoint) -> Result<Option<PathBuf>> {
+fn output_folder(plan: &Plan, model: &str) -> Result<Option<PathBuf>> {
     let Some(output) = &plan.output else { return Ok(None) };
-    let folder = if plan.models.len() == 1 { output.clone() } else { output.join(model_name(&checkpoint.folder)) };
+    let folder = if plan.models.len() == 1 { output.clone() } else { output.join(model) };
     let unwritable = |cause: std::io::Error| {
         Error::input(format!("cannot write to the output folder `{}`", folder.display()))
             .caused_by(cause)
@@ -350,7 +371,7 @@ fn output_folder(plan: &Plan, checkpoint: &Checkpoint) -> Result<Option<PathBuf>
 
 /// Models and datasets are told apart by name, in tables and in the output folder.
 fn check_names(plan: &Plan) -> Result<()> {
-    let models = plan.models.iter().map(|model| ("model", model_name(&model.folder)));
+    let models = plan.models.iter().map(|model| ("model", model.source.name.clone()));
     let datasets = plan.datasets.iter().map(|planned| ("dataset", planned.dataset.name.clone()));
     let mut seen = HashSet::new();
     for named in models.chain(datasets) {
@@ -361,12 +382,6 @@ fn check_names(plan: &Plan) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// The last part of a model's path.
-fn model_name(folder: &Path) -> String {
-    let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
-    absolute.file_name().map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
 fn dtype_of(plan: &Plan, checkpoint: &Checkpoint) -> DType {

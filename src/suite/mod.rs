@@ -19,7 +19,7 @@ mod training;
 mod tuning;
 
 pub use answering::{Event, Pace};
-pub use evaluation::{Evaluation, Plan, PlannedDataset, PlannedModel, evaluate};
+pub use evaluation::{Evaluation, ModelSource, Plan, PlannedDataset, PlannedModel, evaluate};
 pub use manifest::{Group, KnownSuite, SHIFTS, SUITES, Shift, Suite, SuiteDataset};
 pub use measuring::measure_alone;
 pub use overview::{Column, Overview, OverviewRow};

@@ -18,6 +18,8 @@ use crate::train::{Anchor, Chosen, ChosenMethod, Optimizer, Schedule, Selection}
 pub struct TrainingPlan {
     /// Model folder to start from; with `from_scratch`, settings files without weights.
     pub model: PathBuf,
+    /// Folder of the base model, if `model` is an adapter whose own name for it is no folder here.
+    pub base: Option<PathBuf>,
     /// Whether to start from random weights.
     pub from_scratch: bool,
     /// The questions to train on, with the metric of validation.

@@ -141,7 +141,7 @@ fn check_last_phase(plan: &TrainingPlan) -> Result<()> {
     if plan.from_scratch {
         return Ok(());
     }
-    check_trained(plan, &Checkpoint::open(&plan.model)?)
+    check_trained(plan, &Checkpoint::open_on(&plan.model, plan.base.as_deref())?)
 }
 
 /// Refuses to start from an adapter where the method trains weights of a checkpoint, or needs matrices that are new.
@@ -149,7 +149,10 @@ pub(super) fn check_start(plan: &TrainingPlan) -> Result<()> {
     let method = plan.method.method;
     let of_weights = method.probes_first || method.selection != Selection::Chosen;
     let merges = method.merge.is_some() && !plan.is_set("space", "factors");
-    if plan.from_scratch || !(of_weights || merges) || Checkpoint::open(&plan.model)?.adapter.is_none() {
+    if plan.from_scratch
+        || !(of_weights || merges)
+        || Checkpoint::open_on(&plan.model, plan.base.as_deref())?.adapter.is_none()
+    {
         return Ok(());
     }
     let why = if of_weights { "trains weights of a checkpoint" } else { "interpolates products of new LoRA matrices" };
@@ -189,7 +192,7 @@ struct Stage<'a> {
 
 impl<'a> Stage<'a> {
     fn new(plan: &'a TrainingPlan, runtime: &Runtime, store: &mut Store) -> Result<(Self, Prepared)> {
-        let checkpoint = Checkpoint::open(&start_folder(plan)?)?;
+        let checkpoint = Checkpoint::open_on(&start_folder(plan)?, plan.base.as_deref())?;
         let mut subject = Subject::new(plan, &checkpoint, runtime, store)?;
         let trained = Trained { parameters: plan.parameters.clone(), adapter: adapted(plan, &checkpoint)? };
         let prepared = Prepared::new(plan, &checkpoint, &trained)?;
