@@ -939,7 +939,7 @@ fn usage_errors_name_the_option() {
         (&["vqa", "--model=model", "--suite=vqa", "--dataset=easy-vqa"], "'--suite <NAME|FILE>'"),
         (
             &["vqa", "--model=model", "--suite=vqa", "--questions=questions.json", "--images=images"],
-            "'--suite <NAME|FILE>'",
+            "'--questions <FILE>'",
         ),
         (&["vqa", "--zero-shot=model", "--dataset=easy-vqa"], "'--zero-shot <DIR>...'"),
         (&["score", "--questions=questions.json", "--annotations=annotations.json"], "--results <FILE>"),
