@@ -2,15 +2,16 @@
 
     python benchmarks/speed/parquet_stream.py --program target/debug/digrap-bench --report reports/parquet_stream.md
 
-Generates 214,354 invented questions on 40,504 images, 320 x 240 JPEG noise of about 13 kB, in 68 files as the Hub's copy
+Generates 214,354 invented questions on 40,504 images, 320 x 240 JPEG noise of about 16 kB, in 68 files as the Hub's copy
 of VQAv2 has them: ten answers a question, the bytes of the image in every row, row groups of 1,000 rows, snappy. Then it
 evaluates `fixtures/models/paligemma-easy-vqa` on it and reads, every 50 ms, the memory of the process from /proc and the
 number of answers from its store. Loading ends when the store is created. With `--huge`, the same rows are one file with
-one row group, whose pages hold 1,024 images each.
+one row group.
 
 Needs Linux, about 4 GB of free disk, and the packages `pyarrow`, `pillow` and `numpy`. Exits with 1 where the program's own
-memory (RssAnon) is more than 10 % higher in the last tenth of the answers than in the second, where loading takes more
-than 5 % of the run, or the first answer more than 10 seconds.
+memory (RssAnon) is more than 5 % higher in the last tenth of the answers than in the fifth, when the pages that are kept
+fill their budget and the allocator has settled, where loading takes more than 5 % of the run, or the first answer more than
+10 seconds.
 """
 
 import argparse
@@ -34,7 +35,8 @@ TEXTS = ("What color is the shape?", "Is there a circle?", "What shape is in the
 ANSWERS = ("yes", "no", "red", "circle", "blue", "2")
 SCHEMA = pa.schema([
     ("question_type", pa.string()), ("multiple_choice_answer", pa.string()),
-    ("answers", pa.list_(pa.struct([("answer", pa.string()), ("answer_confidence", pa.string()), ("answer_id", pa.int64())]))),
+    ("answers", pa.list_(pa.struct([
+        ("answer", pa.string()), ("answer_confidence", pa.string()), ("answer_id", pa.int64())]))),
     ("image_id", pa.int64()), ("answer_type", pa.string()), ("question_id", pa.int64()), ("question", pa.string()),
     ("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
 ])
@@ -42,7 +44,8 @@ SCHEMA = pa.schema([
 
 def jpeg(image_id):
     draw = np.random.default_rng(image_id)
-    coarse = Image.fromarray(draw.integers(0, 256, (12, 16, 3), dtype=np.uint8)).resize((320, 240), Image.Resampling.BICUBIC)
+    coarse = Image.fromarray(draw.integers(0, 256, (12, 16, 3), dtype=np.uint8))
+    coarse = coarse.resize((320, 240), Image.Resampling.BICUBIC)
     noisy = np.asarray(coarse, dtype=np.int16) + draw.integers(-12, 13, (240, 320, 1), dtype=np.int16)
     buffer = io.BytesIO()
     Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=75)
@@ -93,7 +96,7 @@ def answered(store):
     """Number of answers in a store that another process writes."""
     try:
         with sqlite3.connect(f"file:{store}?mode=ro", uri=True, timeout=0.2) as connection:
-            return connection.execute("SELECT max(rowid) FROM answer").fetchone()[0] or 0
+            return connection.execute("SELECT count(*) FROM answer").fetchone()[0]
     except sqlite3.Error:
         return 0
 
@@ -154,21 +157,22 @@ def main():
     parts = tenths(samples, count)
     pace = evaluation["pace"]
     whole = wall if count == QUESTIONS else loaded + QUESTIONS / pace["questions_per_second"]
-    share, growth = 100 * loaded / whole, 100 * (parts[9][0] / parts[1][0] - 1)
+    share, growth = 100 * loaded / whole, 100 * (parts[9][0] / parts[4][0] - 1)
     peak = max(sample[2] for sample in samples)
     layout = "one file with one row group" if options.huge else f"{files} files with row groups of {GROUP:,} rows"
+    asked = (" --huge" if options.huge else "") + (f" --limit {count}" if options.limit else "")
     lines = [
         "# A parquet set of the size of VQAv2", "",
         f"{QUESTIONS:,} questions on {IMAGES:,} images, {size / 1e9:.2f} GB in {layout}; `paligemma-easy-vqa` answers "
         f"{'all' if count == QUESTIONS else f'the first {count:,}'} on {pace['replicas']} threads. Made by "
-        f"`benchmarks/speed/parquet_stream.py{' --huge' if options.huge else ''}{f' --limit {count}' if options.limit else ''}`.",
+        f"`benchmarks/speed/parquet_stream.py{asked}`.",
         "", "| what | value | target |", "|---|---:|---:|",
         f"| loading | {loaded:.2f} s | |",
         f"| {'the run' if count == QUESTIONS else 'all questions at the measured pace'} | {whole:.0f} s | |",
         f"| share of loading | {share:.2f} % | 5 % |",
         f"| first answer after | {first:.2f} s | 10 s |",
         f"| questions per second | {pace['questions_per_second']:.0f} | |",
-        f"| own memory, last tenth against the second | {growth:+.1f} % | +10 % |",
+        f"| own memory, last tenth against the fifth | {growth:+.1f} % | +5 % |",
         f"| peak of own memory | {peak:.0f} MB | |", "",
         "Highest memory in each tenth of the answers, in MB: the program's own (RssAnon), and pages of mapped files "
         "(RssFile), which the kernel may take back.", "",
@@ -180,7 +184,7 @@ def main():
     print(report)
     if options.report:
         options.report.write_text(report)
-    sys.exit(share > 5 or first > 10 or growth > 10)
+    sys.exit(share > 5 or first > 10 or growth > 5)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
 
-use super::{Packing, SourceFile};
+use super::{Packing, SourceFile, find};
 use crate::error::{Error, Result};
 use crate::hub::{self, Hub};
 
@@ -39,10 +39,11 @@ pub enum FileState {
     ByHand,
 }
 
-/// Whether the file, or the folder with something in it, is below `root`.
+/// Whether the file, or the folder with something in it, is where [`super::find`] looks for it: below `root`, or in a folder
+/// that several datasets share. Two copies are one too many, and none is lacking.
 pub fn is_present(file: &SourceFile, root: &Path) -> bool {
-    let path = root.join(file.path);
-    path.is_file() || fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some())
+    let holds_something = |path: PathBuf| fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some());
+    find(root, file).map_or(true, |found| found.is_some_and(|path| path.is_file() || holds_something(path)))
 }
 
 /// Downloads and unpacks the files that are not below `root` yet; their states position by position.
