@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::Args;
-use digrap_bench::data::fetching::{self, FetchEvent, FileState};
-use digrap_bench::data::{DatasetRow, find_dataset};
+use clap::{Args, ValueEnum};
+use digrap_bench::data::fetching::{self, FetchEvent, FileState, Folders};
+use digrap_bench::data::{DatasetRow, HubCopy, Part, SourceFile, find_dataset};
 use digrap_bench::error::{Error, Result};
 use digrap_bench::hub::{Hub, Lock, Repository};
 use serde::Serialize;
@@ -26,11 +26,23 @@ pub struct FetchArgs {
     /// Folder of the known dataset [default: that of the user's data]
     #[arg(long, value_name = "DIR", requires = "what")]
     root: Option<PathBuf>,
+    /// Only the files of one part of the known dataset [default: all]
+    #[arg(long, value_name = "PART", value_enum, requires = "what")]
+    part: Option<PartName>,
+    /// The parquet files of the known dataset that the Hub has, instead of those of the authors
+    #[arg(long, requires = "what")]
+    from_hub: bool,
     /// Check that the files which a run has used are in the cache, byte by byte
     #[arg(long, value_name = "hub.lock.json", conflicts_with = "what")]
     verify: Option<PathBuf>,
     #[command(flatten)]
     hub: HubArgs,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum PartName {
+    Evaluation,
+    Training,
 }
 
 /// What to fetch.
@@ -52,12 +64,13 @@ enum Fetched {
         dataset: &'static str,
         folder: PathBuf,
         files: Vec<KnownFile>,
+        repositories: Vec<Lock>,
     },
 }
 
 #[derive(Debug, Serialize)]
 struct KnownFile {
-    path: &'static str,
+    path: PathBuf,
     state: &'static str,
 }
 
@@ -75,7 +88,7 @@ pub fn run(args: &FetchArgs, json: bool) -> Result<()> {
                 let snapshot = source::fetch(&hub, repository)?;
                 Fetched::OnHub { folder: snapshot.folder, lock: snapshot.lock }
             }
-            Wanted::Known(row) => fetch_known(row, &root_of(row, args.root.as_deref())?, &hub)?,
+            Wanted::Known(row) => fetch_known(row, args, &hub)?,
         });
     }
     if json {
@@ -104,6 +117,11 @@ fn wanted(args: &FetchArgs) -> Result<Vec<Wanted>> {
             .hint("`fetch model org/name`, or `fetch dataset NAME`; `list datasets` shows the known ones"));
     }
     let wanted = names.iter().map(read).collect::<Result<Vec<_>>>()?;
+    let of_datasets = args.part.is_some() || args.from_hub;
+    if of_datasets && wanted.iter().any(|wanted| matches!(wanted, Wanted::OnHub(_))) {
+        return Err(Error::input("--part and --from-hub are for known datasets")
+            .hint("`list datasets` shows them; of a repository on the Hub everything is fetched"));
+    }
     if args.root.is_some() && !matches!(wanted.as_slice(), [Wanted::Known(_)]) {
         return Err(Error::input("--root is the folder of one known dataset")
             .hint("fetch one at a time; what comes from the Hub goes to its cache, HF_HUB_CACHE"));
@@ -111,24 +129,67 @@ fn wanted(args: &FetchArgs) -> Result<Vec<Wanted>> {
     Ok(wanted)
 }
 
-fn fetch_known(row: &'static DatasetRow, root: &Path, hub: &Hub) -> Result<Fetched> {
+fn fetch_known(row: &'static DatasetRow, args: &FetchArgs, hub: &Hub) -> Result<Fetched> {
+    let root = root_of(row, args.root.as_deref())?;
+    let is_chosen = |part: Part| match args.part {
+        None => true,
+        Some(PartName::Evaluation) => part != Part::Training,
+        Some(PartName::Training) => part != Part::Evaluation,
+    };
     let mut stages = Stages::default();
-    let states = fetching::fetch(row.files, root, hub, &mut |event| match event {
+    let mut show = |event: FetchEvent| match event {
         FetchEvent::Download(event) => source::show(&mut stages, row.name, &event),
         FetchEvent::Unpacked { archive, done, total } => {
             stages.set(&format!("unpacking {archive}"), "MB", done / 1_000_000, total / 1_000_000);
         }
-    });
+    };
+    let mut repositories = Vec::new();
+    let files = if args.from_hub {
+        for copy in copies(row, &is_chosen)? {
+            repositories.push(fetching::fetch_copy(copy, &root, hub, &mut show)?);
+        }
+        still_missing(row, &root, &is_chosen)?
+    } else {
+        let files: Vec<&SourceFile> = row.files.iter().filter(|file| is_chosen(file.part)).collect();
+        // In a folder of the user's own are all files of the dataset.
+        let all = root.parent().filter(|_| args.root.is_none());
+        let states = fetching::fetch(&files, Folders { own: &root, all }, hub, &mut show)?;
+        states.into_iter().map(|(path, state)| KnownFile { path, state: name_of(state) }).collect()
+    };
     stages.finish();
-    let files = states?.into_iter().zip(row.files).map(|(state, file)| {
-        let state = match state {
-            FileState::Present => "present",
-            FileState::Fetched => "fetched",
-            FileState::ByHand => "missing",
-        };
-        KnownFile { path: file.path, state }
-    });
-    Ok(Fetched::Known { dataset: row.name, folder: root.to_owned(), files: files.collect() })
+    Ok(Fetched::Known { dataset: row.name, folder: root, files, repositories })
+}
+
+/// The first copy of each part; the copies with images come first.
+fn copies(row: &'static DatasetRow, is_chosen: &dyn Fn(Part) -> bool) -> Result<Vec<&'static HubCopy>> {
+    let mut copies: Vec<&HubCopy> = Vec::new();
+    for copy in row.hub.iter().filter(|copy| is_chosen(copy.part)) {
+        if !copies.iter().any(|other| other.part == copy.part) {
+            copies.push(copy);
+        }
+    }
+    if copies.is_empty() {
+        return Err(
+            Error::input(format!("the Hub has no copy of `{}` that is known", row.name)).hint("leave --from-hub out")
+        );
+    }
+    Ok(copies)
+}
+
+/// What the copies of the Hub do not hold.
+fn still_missing(row: &DatasetRow, root: &Path, is_chosen: &dyn Fn(Part) -> bool) -> Result<Vec<KnownFile>> {
+    let presence = row.presence(root)?;
+    let evaluation = presence.missing.into_iter().map(|(path, _)| path).filter(|_| is_chosen(Part::Evaluation));
+    let training = presence.missing_for_training.into_iter().filter(|_| is_chosen(Part::Training));
+    Ok(evaluation.chain(training).map(|path| KnownFile { path, state: name_of(FileState::ByHand) }).collect())
+}
+
+fn name_of(state: FileState) -> &'static str {
+    match state {
+        FileState::Present => "present",
+        FileState::Fetched => "fetched",
+        FileState::ByHand => "missing",
+    }
 }
 
 fn described(report: &Fetched) -> String {
@@ -138,9 +199,11 @@ fn described(report: &Fetched) -> String {
             let (name, commit, count) = (&lock.repository, &lock.commit, lock.files.len());
             format!("{name}@{commit}: {count} files, {:.1} MB\n  {}\n", bytes as f64 / 1e6, folder.display())
         }
-        Fetched::Known { dataset, folder, files } => {
-            let lines =
-                files.iter().map(|KnownFile { path, state }| format!("  {state}  {}\n", folder.join(path).display()));
+        Fetched::Known { dataset, files, repositories, .. } => {
+            let commit =
+                |lock: &Lock| format!("  fetched  {}@{}, {} files\n", lock.repository, lock.commit, lock.files.len());
+            let line = |KnownFile { path, state }: &KnownFile| format!("  {state}  {}\n", path.display());
+            let lines = repositories.iter().map(commit).chain(files.iter().map(line));
             format!("{dataset}:\n{}", lines.collect::<String>())
         }
     }
@@ -148,23 +211,11 @@ fn described(report: &Fetched) -> String {
 
 /// What has to be got by hand makes the command fail, with how to get it.
 fn complete(wanted: &Wanted, report: &Fetched) -> Result<()> {
-    let (Wanted::Known(row), Fetched::Known { folder, files, .. }) = (wanted, report) else { return Ok(()) };
-    if row.files.is_empty() {
-        return Err(Error::incomplete(format!("`{}` has no public address", row.name)).hint(format!(
-            "put it into `{}`: {}",
-            folder.display(),
-            row.obtain
-        )));
-    }
+    let (Wanted::Known(row), Fetched::Known { files, .. }) = (wanted, report) else { return Ok(()) };
     match files.iter().filter(|file| file.state == "missing").count() {
         0 => Ok(()),
-        missing => Err(Error::incomplete(format!(
-            "{missing} of the {} files of `{}` have no public address and are not in `{}`",
-            files.len(),
-            row.name,
-            folder.display()
-        ))
-        .hint(format!("put each where the list says; how to get them: {}", row.obtain))),
+        missing => Err(Error::incomplete(format!("{missing} files or folders of `{}` are not there yet", row.name))
+            .hint(format!("put each where the list says; how to get them: {}", row.obtain))),
     }
 }
 

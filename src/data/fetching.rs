@@ -3,14 +3,16 @@
 //! What is there is left alone. A file or folder appears whole; a broken download goes on.
 
 use std::fs::{self, File};
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
 
-use super::{Packing, SourceFile, find};
+use super::presence::{common_folder, find};
+use super::shards::numbers;
+use super::{HubCopy, Packing, SourceFile};
 use crate::error::{Error, Result};
-use crate::hub::{self, Hub};
+use crate::hub::{self, Hub, Lock, Repository};
 
 /// What is going on.
 #[derive(Debug)]
@@ -39,86 +41,127 @@ pub enum FileState {
     ByHand,
 }
 
-/// Whether the file, or the folder with something in it, is where [`super::find`] looks for it: below `root`, or in a folder
-/// that several datasets share. Two copies are one too many, and none is lacking.
-pub fn is_present(file: &SourceFile, root: &Path) -> bool {
-    let holds_something = |path: PathBuf| fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some());
-    find(root, file).map_or(true, |found| found.is_some_and(|path| path.is_file() || holds_something(path)))
+/// Where the files of a dataset go.
+#[derive(Debug, Clone, Copy)]
+pub struct Folders<'a> {
+    /// The folder of the dataset.
+    pub own: &'a Path,
+    /// The folder that has a folder for each dataset, if files that serve several go to those of the datasets that they
+    /// come from.
+    pub all: Option<&'a Path>,
 }
 
-/// Downloads and unpacks the files that are not below `root` yet; their states position by position.
+impl Folders<'_> {
+    fn place(&self, file: &SourceFile) -> PathBuf {
+        match self.all.zip(common_folder(file)) {
+            Some((all, folder)) => all.join(folder).join(file.path),
+            None => self.own.join(file.path),
+        }
+    }
+}
+
+/// Downloads and unpacks the files that are not there yet. Where each is or belongs, and its state, position by position.
 ///
 /// # Errors
 /// Input error that says what to do: a failed download, a damaged archive, a full disk.
 pub fn fetch(
-    files: &[SourceFile],
-    root: &Path,
+    files: &[&SourceFile],
+    folders: Folders,
     hub: &Hub,
     on_event: &mut dyn FnMut(FetchEvent),
-) -> Result<Vec<FileState>> {
+) -> Result<Vec<(PathBuf, FileState)>> {
     let mut states = Vec::new();
+    // One archive may bring several files.
+    let mut fetched = Vec::new();
     for file in files {
-        states.push(match file.url {
-            // One archive may have brought several files.
-            _ if is_present(file, root) => states_before(&states, files, file),
-            None => FileState::ByHand,
-            Some(url) => {
-                let absent: Vec<&SourceFile> =
-                    files.iter().filter(|other| other.url == Some(url) && !is_present(other, root)).collect();
-                fetch_one(file, url, &absent, root, hub, on_event)?;
-                FileState::Fetched
+        let found = find(folders.own, file)?;
+        states.push(match (found, file.url) {
+            (Some(path), url) if fetched.contains(&url) => (path, FileState::Fetched),
+            (Some(path), _) => (path, FileState::Present),
+            (None, None) => (folders.place(file), FileState::ByHand),
+            (None, Some(url)) => {
+                let mut absent = Vec::new();
+                for other in files.iter().filter(|other| other.url == file.url) {
+                    if find(folders.own, other)?.is_none() {
+                        absent.push(folders.place(other));
+                    }
+                }
+                fetch_one(url, file.packing, &absent, hub, on_event)?;
+                fetched.push(file.url);
+                (folders.place(file), FileState::Fetched)
             }
         });
     }
     Ok(states)
 }
 
-/// Fetched, if the address of a present file was fetched for one before it.
-fn states_before(states: &[FileState], files: &[SourceFile], file: &SourceFile) -> FileState {
-    let came_along =
-        states.iter().zip(files).any(|(state, other)| *state == FileState::Fetched && other.url == file.url);
-    if came_along { FileState::Fetched } else { FileState::Present }
+/// Fetches a copy on the Hub to its cache, and links it into the folder of the dataset.
+///
+/// # Errors
+/// Those of [`Hub::files`]; also a folder that cannot be written.
+pub fn fetch_copy(copy: &HubCopy, root: &Path, hub: &Hub, on_event: &mut dyn FnMut(FetchEvent)) -> Result<Lock> {
+    let repository: Repository = copy.repository.parse()?;
+    let is_wanted = |path: &str| numbers(path.rsplit('/').next().unwrap_or(path), copy.split).is_some();
+    let snapshot = hub.files(&repository.dataset(), &is_wanted, &mut |event| on_event(FetchEvent::Download(event)))?;
+    let link = root.join(copy.repository.replace('/', "--"));
+    let make = || {
+        fs::create_dir_all(root)?;
+        if fs::symlink_metadata(&link).is_ok_and(|found| found.is_symlink()) {
+            fs::remove_file(&link)?;
+        }
+        std::os::unix::fs::symlink(std::path::absolute(&snapshot.folder)?, &link)
+    };
+    make().map_err(|cause| {
+        Error::input(format!("cannot link the files of `{}` to `{}`", copy.repository, link.display())).caused_by(cause)
+    })?;
+    Ok(snapshot.lock)
 }
 
+/// Downloads what is at an address, and brings from it what belongs at these paths.
 fn fetch_one(
-    file: &SourceFile,
     url: &str,
-    absent: &[&SourceFile],
-    root: &Path,
+    packing: Packing,
+    absent: &[PathBuf],
     hub: &Hub,
     on_event: &mut dyn FnMut(FetchEvent),
 ) -> Result<()> {
+    let Some(first) = absent.first() else { return Ok(()) };
     let mut on_download = |event: hub::Event| on_event(FetchEvent::Download(event));
-    if file.packing == Packing::Plain {
-        return hub.download(url, &root.join(file.path), &mut on_download);
+    if packing == Packing::Plain {
+        return hub.download(url, first, &mut on_download);
     }
     let name = url.split(['?', '#']).next().and_then(|address| address.rsplit('/').next()).unwrap_or("archive");
-    let archive = root.join(format!(".{name}"));
+    let archive = first.with_file_name(format!(".{name}"));
     if !archive.is_file() {
         hub.download(url, &archive, &mut on_download)?;
     }
-    let mut targets: Vec<Target> = absent.iter().map(|file| Target::new(&root.join(file.path))).collect();
+    let targets: Vec<Target> = absent.iter().map(|path| Target::new(path)).collect();
     let mut on_bytes = |done, total| on_event(FetchEvent::Unpacked { archive: name, done, total });
-    let unpacked = match file.packing {
-        Packing::Zip => unpack_zip(&archive, &mut targets, &mut on_bytes),
-        _ => unpack_tar(&archive, &mut targets, &mut on_bytes),
-    };
-    unpacked.and_then(|()| targets.iter().try_for_each(Target::finish)).map_err(|cause| {
-        let damaged = matches!(
-            cause.kind(),
-            io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof
-        );
+    let unpacked = targets.iter().try_for_each(Target::clear).and_then(|()| match packing {
+        Packing::Zip => unpack_zip(&archive, &targets, &mut on_bytes),
+        _ => unpack_tar(&archive, &targets, &mut on_bytes),
+    });
+    let shown = archive.display();
+    unpacked.map_err(|cause| {
+        let damaged =
+            matches!(cause.kind(), ErrorKind::InvalidData | ErrorKind::InvalidInput | ErrorKind::UnexpectedEof);
         let hint = if damaged {
             // Where it cannot be removed, it is found damaged again.
             let _ = fs::remove_file(&archive);
             "the archive was removed; run the same command again"
         } else {
-            "run the same command again when that is mended, perhaps with another --root"
+            "run the same command again when that is mended"
         };
-        Error::input(format!("cannot unpack `{url}` to `{}`", root.display())).caused_by(cause).hint(hint)
+        Error::input(format!("cannot unpack `{shown}`, which came from `{url}`")).caused_by(cause).hint(hint)
     })?;
-    fs::remove_file(&archive)
-        .map_err(|cause| Error::input(format!("cannot remove `{}`", archive.display())).caused_by(cause))
+    if let Some(target) = targets.iter().find(|target| !target.hidden.exists()) {
+        return Err(Error::input(format!("`{shown}`, which came from `{url}`, has no `{}`", target.name))
+            .hint(format!("unpack it by hand, so that there is `{}`", target.path.display())));
+    }
+    let placed = targets.iter().try_for_each(|target| fs::rename(&target.hidden, &target.path));
+    placed
+        .and_then(|()| fs::remove_file(&archive))
+        .map_err(|cause| Error::input(format!("cannot move what `{shown}` holds to its place")).caused_by(cause))
 }
 
 /// A file or folder that an archive has under its own name, below any folders.
@@ -157,13 +200,6 @@ impl Target {
         }
         Ok(Some(rest.iter().fold(self.hidden.clone(), |path, part| path.join(part))))
     }
-
-    fn finish(&self) -> io::Result<()> {
-        if !self.hidden.exists() {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("the archive has no `{}`", self.name)));
-        }
-        fs::rename(&self.hidden, &self.path)
-    }
 }
 
 /// Writes an entry of an archive to the target that it belongs to, if there is one.
@@ -182,8 +218,7 @@ fn unpack_entry(entry: &str, bytes: &mut dyn Read, targets: &[Target]) -> io::Re
     Ok(())
 }
 
-fn unpack_zip(archive: &Path, targets: &mut [Target], on_bytes: &mut dyn FnMut(u64, u64)) -> io::Result<()> {
-    targets.iter().try_for_each(Target::clear)?;
+fn unpack_zip(archive: &Path, targets: &[Target], on_bytes: &mut dyn FnMut(u64, u64)) -> io::Result<()> {
     let file = File::open(archive)?;
     let total = file.metadata()?.len();
     let mut zip = zip::ZipArchive::new(BufReader::new(file))?;
@@ -200,8 +235,7 @@ fn unpack_zip(archive: &Path, targets: &mut [Target], on_bytes: &mut dyn FnMut(u
     Ok(())
 }
 
-fn unpack_tar(archive: &Path, targets: &mut [Target], on_bytes: &mut dyn FnMut(u64, u64)) -> io::Result<()> {
-    targets.iter().try_for_each(Target::clear)?;
+fn unpack_tar(archive: &Path, targets: &[Target], on_bytes: &mut dyn FnMut(u64, u64)) -> io::Result<()> {
     let file = File::open(archive)?;
     let total = file.metadata()?.len();
     let mut position = file.try_clone()?;

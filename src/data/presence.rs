@@ -11,7 +11,7 @@ use super::shards::Split;
 use super::{DatasetRow, HubCopy, Part, SourceFile, vqa_sets};
 use crate::error::{Error, Result};
 
-/// Files from here serve several datasets.
+/// Files from here serve several datasets; each is fetched to the folder of the same position.
 const COMMON_SOURCES: [&str; 2] = ["http://images.cocodataset.org/", "https://s3.amazonaws.com/cvmlp/vqa/"];
 
 /// Folders beside that of a dataset that may hold such files.
@@ -130,12 +130,18 @@ pub fn find(root: &Path, file: &SourceFile) -> Result<Option<PathBuf>> {
 
 /// The folders that can hold a file, the dataset's own first.
 pub(super) fn places(root: &Path, file: &SourceFile) -> Vec<PathBuf> {
-    let common = file.url.is_some_and(|url| COMMON_SOURCES.iter().any(|source| url.starts_with(source)));
+    let common = common_folder(file).is_some();
     let beside = std::path::absolute(root).ok().and_then(|root| root.parent().map(Path::to_owned));
     let beside = beside.filter(|_| common);
     let folders = beside.iter().flat_map(|beside| COMMON_FOLDERS.map(|name| beside.join(name)));
     let own = std::path::absolute(root).unwrap_or_else(|_| root.to_owned());
     std::iter::once(root.to_owned()).chain(folders.filter(|folder| *folder != own)).collect()
+}
+
+/// The folder beside that of a dataset which a file is fetched to, if it serves several datasets.
+pub(super) fn common_folder(file: &SourceFile) -> Option<&'static str> {
+    let source = |(source, _): &(&str, &str)| file.url.is_some_and(|url| url.starts_with(source));
+    COMMON_SOURCES.into_iter().zip(COMMON_FOLDERS).find(source).map(|(_, folder)| folder)
 }
 
 /// What is at `path` below `root`, under any leading folders; the least deep one.

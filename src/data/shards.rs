@@ -124,7 +124,7 @@ fn two_copies(first: &Path, second: &Path) -> Error {
 }
 
 /// The number of a file and the count of all, as its name tells.
-fn numbers(file_name: &str, split: &str) -> Option<(usize, usize)> {
+pub(super) fn numbers(file_name: &str, split: &str) -> Option<(usize, usize)> {
     let rest = file_name.strip_prefix(split)?.strip_prefix('-')?.strip_suffix(".parquet")?;
     let (number, rest) = rest.split_once("-of-")?;
     let count = rest.split('-').next()?;

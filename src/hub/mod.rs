@@ -241,7 +241,30 @@ impl Hub {
         {
             return Ok(Snapshot { folder, lock });
         }
-        self.fetch(repository, on_event)
+        self.fetch(repository, self.listing(repository, on_event)?, on_event)
+    }
+
+    /// The files of a repository that are wanted, at the commit that the revision is now, fetched as far as they are not
+    /// there.
+    ///
+    /// # Errors
+    /// As [`Hub::snapshot`]; also no such file.
+    pub fn files(
+        &self,
+        repository: &Repository,
+        is_wanted: &dyn Fn(&str) -> bool,
+        on_event: &mut dyn FnMut(Event),
+    ) -> Result<Snapshot> {
+        if self.offline {
+            return self.cached(repository);
+        }
+        let mut listing = self.listing(repository, on_event)?;
+        listing.siblings.retain(|file| is_wanted(&file.rfilename));
+        if listing.siblings.is_empty() {
+            return Err(Error::input(format!("the {} `{repository}` has no file that is wanted", repository.kind))
+                .hint("choose another revision"));
+        }
+        self.fetch(repository, listing, on_event)
     }
 
     /// What the cache has, without a request.
@@ -318,8 +341,7 @@ impl Hub {
             .hint(format!("`digrap-bench fetch {} {repository}` fetches it again, without --offline", repository.kind))
     }
 
-    fn fetch(&self, repository: &Repository, on_event: &mut dyn FnMut(Event)) -> Result<Snapshot> {
-        let listing = self.listing(repository, on_event)?;
+    fn fetch(&self, repository: &Repository, listing: Listing, on_event: &mut dyn FnMut(Event)) -> Result<Snapshot> {
         let commit = listing.sha.clone();
         let entries = listing.entries()?;
         let pinned = repository.at(&commit);
