@@ -4,6 +4,7 @@ pub mod easy_vqa;
 pub mod image;
 mod image_folder;
 mod json;
+pub mod miniature;
 pub mod results;
 pub mod vqa_json;
 mod whole_file;
@@ -241,7 +242,10 @@ pub enum Packing {
 }
 
 /// Every known dataset.
-pub static DATASETS: &[DatasetRow] = &[easy_vqa::ROW];
+pub static DATASETS: &[DatasetRow] = &{
+    let [id, iv, cv, rephrasings, text, viz, ok, broad] = miniature::ROWS;
+    [easy_vqa::ROW, id, iv, cv, rephrasings, text, viz, ok, broad]
+};
 
 /// The dataset with this name.
 ///
