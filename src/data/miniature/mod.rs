@@ -7,6 +7,7 @@
 mod annotators;
 mod dice;
 mod drawing;
+pub mod files;
 mod font;
 mod queries;
 mod scene;

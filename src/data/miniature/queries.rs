@@ -280,7 +280,7 @@ pub(super) struct Habits {
 
 impl Habits {
     /// Those of the narrow style.
-    pub(super) const NARROW: Self = Self { yes: 62, absent: 10, large: 75 };
+    pub(super) const NARROW: Self = Self { yes: 57, absent: 10, large: 70 };
     /// Those of the broad style.
     pub(super) const BROAD: Self = Self { yes: 50, absent: 15, large: 50 };
 }

@@ -51,7 +51,7 @@ impl Shape {
         [Self::Ring, Self::Diamond, Self::Diamond, Self::Diamond, Self::Circle, Self::Square][self as usize]
     }
 
-    /// The colour that half of the objects of this shape have in the narrow style.
+    /// The colour that objects of this shape often have in the narrow style.
     pub(super) fn usual_color(self) -> Color {
         [Color::Red, Color::Blue, Color::Green, Color::Yellow, Color::Orange, Color::Purple][self as usize]
     }
@@ -263,10 +263,10 @@ impl Scene {
     }
 
     /// A scene of the narrow style: three to seven objects on a plain background. A first shape often occurs several
-    /// times; half of the objects have the usual colour of their shape, and two in three are large.
+    /// times; two in five objects have the usual colour of their shape, and two in three are large.
     pub(super) fn narrow(dice: &mut Dice) -> Self {
         let shapes = dice.order(Shape::ALL.len());
-        let copies = dice.weighted(&[(1, 20), (2, 38), (3, 28), (4, 14)]);
+        let copies = dice.weighted(&[(1, 30), (2, 30), (3, 25), (4, 15)]);
         let others = dice.between(2, 4) as usize;
         let mut kinds = vec![Shape::ALL[shapes[0]]; copies];
         for other in 0..others {
@@ -277,7 +277,7 @@ impl Scene {
         let cells = dice.order(usize::from(GRID * GRID));
         let object = |(shape, cell): (Shape, &usize), dice: &mut Dice| Object {
             shape,
-            color: if dice.percent(45) { shape.usual_color() } else { dice.one_of(&Color::ALL) },
+            color: if dice.percent(38) { shape.usual_color() } else { dice.one_of(&Color::ALL) },
             size: if dice.percent(65) { Size::Large } else { Size::Small },
             cell: Cell::numbered(*cell),
             offset: (dice.between(-1, 1) as i8, dice.between(-1, 1) as i8),

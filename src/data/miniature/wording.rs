@@ -366,6 +366,7 @@ fn fill(template: &str, query: Query, words: &Words) -> String {
         .replace("{other}", other.map_or("", |shape| words.one(shape)))
         .replace("{others}", other.map_or("", |shape| words.several(shape)))
         .replace("{color}", color.map_or("", Color::word))
+        .replace(" a orange", " an orange")
         .replace("{size}", size.map_or("", |size| words.size(size)))
         .replace("{side}", side)
         .replace("{cell}", &cell)
