@@ -71,8 +71,7 @@ impl Canvas {
             Size::Small => 4.0,
             Size::Large => 6.5,
         };
-        let path =
-            outline(object.shape, x, y, radius).ok_or_else(|| Error::internal("cannot outline an object"))?;
+        let path = outline(object.shape, x, y, radius).ok_or_else(|| Error::internal("cannot outline an object"))?;
         self.0.fill_path(&path, &paint(object.color.rgb()), FillRule::EvenOdd, Transform::identity(), None);
         if look.bordered {
             self.0.stroke_path(&path, &paint(BORDER), &Stroke::default(), Transform::identity(), None);
@@ -202,4 +201,3 @@ fn cover(image: &mut RgbImage, random: Random) {
         }
     }
 }
-

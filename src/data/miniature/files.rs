@@ -99,9 +99,7 @@ fn question(asked: &Asked) -> Value {
 }
 
 fn annotation(asked: &Asked) -> Value {
-    let answer = |(number, answer): (usize, &super::Answer)| {
-        json!({"answer": answer.text, "answer_confidence": answer.confidence, "answer_id": number})
-    };
+    let answer = |(number, answer): (usize, &super::Answer)| json!({"answer": answer.text, "answer_confidence": answer.confidence, "answer_id": number});
     json!({
         "question_id": json_id(&asked.question_id), "image_id": json_id(&asked.image_id),
         "question_type": asked.question_type(), "answer_type": asked.answer_type,

@@ -51,7 +51,7 @@ impl Drawn {
         let mut questions = Vec::with_capacity(asked.len());
         let mut relations = Relations::default();
         let tells_originals = asked.iter().any(|question| question.original.is_some());
-        let tells_parts = asked.iter().any(|question| question.answer_type == UNANSWERABLE);
+        let mut part_names: Vec<Box<str>> = Vec::new();
         for question in asked {
             for (number, Answer { text, confidence }) in (1..).zip(&question.answers) {
                 references.answer(text, Some(confidence), Some(AnswerId::Number(number)))?;
@@ -60,15 +60,17 @@ impl Drawn {
             if tells_originals {
                 relations.originals.push(question.original);
             }
-            if tells_parts {
-                relations.parts.push(u32::from(question.answer_type == UNANSWERABLE));
+            if let Some(part) = question.part {
+                let known = part_names.iter().position(|name| **name == *part);
+                relations.parts.push(known.unwrap_or(part_names.len()) as u32);
+                if known.is_none() {
+                    part_names.push(part.into());
+                }
             }
             let (question_id, image_id) = (question.question_id, question.image_id);
             questions.push(Question { question_id, image_id, text: question.text.into() });
         }
-        if tells_parts {
-            relations.part_names = vec!["answerable".into(), "unanswerable".into()];
-        }
+        relations.part_names = part_names;
         let name = self.set.name.to_owned();
         Ok(Dataset { name, questions, references: Some(references.finish()), relations, images: Arc::new(*self) })
     }
@@ -96,46 +98,55 @@ impl ImageSource for Drawn {
 pub(super) const ROWS: [DatasetRow; 8] = [
     DatasetRow {
         load_training: Some(|_| load("miniature-training")),
-        ..row("miniature", "few kinds of plain questions about plain pictures, as in training", |_| load("miniature"))
+        ..row("miniature", [2400, 600], "a few kinds of plain questions about plain pictures", |_| load("miniature"))
     },
     DatasetRow {
         original: Some("miniature"),
         measures: &["flips"],
-        ..row("miniature-iv", "an object removed that the question is not about", |_| load("miniature-iv"))
+        ..row("miniature-iv", [976, 837], "an object removed that the question is not about", |_| load("miniature-iv"))
     },
     DatasetRow {
         original: Some("miniature"),
         measures: &["flips"],
-        ..row("miniature-cv", "one of the counted objects removed", |_| load("miniature-cv"))
+        ..row("miniature-cv", [586, 557], "one of the counted objects removed", |_| load("miniature-cv"))
     },
     DatasetRow {
         measures: &["consensus"],
-        ..row("miniature-rephrasings", "questions and three rephrasings of each", |_| load("miniature-rephrasings"))
+        ..row("miniature-rephrasings", [1200, 300], "questions and three rephrasings of each", |_| {
+            load("miniature-rephrasings")
+        })
     },
-    row("miniature-text", "signs whose words are to be read", |_| load("miniature-text")),
+    row("miniature-text", [700, 700], "signs whose words are to be read", |_| load("miniature-text")),
     DatasetRow {
         measures: &["unanswerability"],
-        ..row("miniature-viz", "bad photographs and questions without an answer", |_| load("miniature-viz"))
+        ..row("miniature-viz", [800, 400], "bad photographs, and questions without an answer", |_| {
+            load("miniature-viz")
+        })
     },
-    row("miniature-ok", "questions about facts that no picture shows", |_| load("miniature-ok")),
+    row("miniature-ok", [800, 400], "questions about facts that no picture shows", |_| load("miniature-ok")),
     DatasetRow {
-        load_training: Some(|_| load("miniature-broad")),
+        load_training: Some(|_| load("miniature-broad-training")),
         validation_share: 0.004,
-        ..row("miniature-broad", "pictures and questions of every kind, to train a base model on", |_| {
+        ..row("miniature-broad", [1200, 400], "pictures and questions of every kind, for a base model", |_| {
             load("miniature-broad")
         })
     },
 ];
 
-const fn row(name: &'static str, about: &'static str, load: fn(&Path) -> Result<Dataset>) -> DatasetRow {
+const fn row(
+    name: &'static str,
+    [n, images]: [usize; 2],
+    about: &'static str,
+    load: fn(&Path) -> Result<Dataset>,
+) -> DatasetRow {
     DatasetRow {
         name,
         about,
         licence: "that of this program",
         metric: "official-2021",
-        n: 0,
-        images: 0,
-        obtain: "nothing is needed: the program makes it",
+        n,
+        images,
+        obtain: "nothing is needed: the program makes it; `digrap-bench fetch miniature` writes it as files",
         files: &[],
         original: None,
         measures: &[],

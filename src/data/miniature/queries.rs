@@ -181,9 +181,7 @@ impl Query {
             Self::ColorNext(side, shape) => word(next_to(scene, side, shape)?.color.word()),
             Self::CountBoth(color, shape) => number(count(&|one| one.color == color && one.shape == shape)),
             Self::CountSize(size, shape) => number(count(&|one| one.size == size && one.shape == shape)),
-            Self::More(shape, other) => {
-                truth(count(&|one| one.shape == shape) > count(&|one| one.shape == other))
-            }
+            Self::More(shape, other) => truth(count(&|one| one.shape == shape) > count(&|one| one.shape == other)),
             Self::CountOthers(color) => number(count(&|one| one.color != color)),
         }
     }
@@ -202,9 +200,7 @@ impl Query {
             Self::Next(side, shape) | Self::ColorNext(side, shape) => {
                 object.shape == shape || next_to(scene, side, shape).is_some_and(|next| next.cell == object.cell)
             }
-            Self::Compare(_, shape, other) | Self::More(shape, other) => {
-                object.shape == shape || object.shape == other
-            }
+            Self::Compare(_, shape, other) | Self::More(shape, other) => object.shape == shape || object.shape == other,
             Self::In(cell) => object.cell == cell,
             Self::Along(Line::Row(row)) => object.cell.row == row,
             Self::Along(Line::Column(column)) => object.cell.column == column,

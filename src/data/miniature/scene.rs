@@ -73,16 +73,8 @@ pub enum Color {
 
 impl Color {
     /// Every colour.
-    pub const ALL: [Self; 8] = [
-        Self::Red,
-        Self::Orange,
-        Self::Yellow,
-        Self::Green,
-        Self::Blue,
-        Self::Purple,
-        Self::Pink,
-        Self::Gray,
-    ];
+    pub const ALL: [Self; 8] =
+        [Self::Red, Self::Orange, Self::Yellow, Self::Green, Self::Blue, Self::Purple, Self::Pink, Self::Gray];
 
     /// Its name.
     pub fn word(self) -> &'static str {
@@ -110,16 +102,8 @@ impl Color {
 
     /// The colour that is easily taken for this one.
     pub(super) fn look_alike(self) -> Self {
-        [
-            Self::Orange,
-            Self::Red,
-            Self::Orange,
-            Self::Blue,
-            Self::Purple,
-            Self::Blue,
-            Self::Red,
-            Self::Blue,
-        ][self as usize]
+        [Self::Orange, Self::Red, Self::Orange, Self::Blue, Self::Purple, Self::Blue, Self::Red, Self::Blue]
+            [self as usize]
     }
 }
 
@@ -177,9 +161,8 @@ pub struct Object {
 }
 
 /// Every word that signs show.
-pub const SIGN_WORDS: [&str; 16] = [
-    "bus", "cab", "zoo", "pub", "bar", "spa", "gym", "inn", "art", "tea", "pie", "egg", "fig", "jam", "oak", "toy",
-];
+pub const SIGN_WORDS: [&str; 16] =
+    ["bus", "cab", "zoo", "pub", "bar", "spa", "gym", "inn", "art", "tea", "pie", "egg", "fig", "jam", "oak", "toy"];
 
 /// A sign with a word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -4,6 +4,8 @@
 //! set starts from the narrow scene and the narrow questions of its key and changes them; with a strength below 1, only
 //! that share of the keys is changed, and those that are changed at a strength are changed at every higher one.
 
+use std::collections::HashSet;
+
 use super::annotators::{Answer, Panel, answers};
 use super::dice::Dice;
 use super::queries::{Habits, Query, QueryKind, UNANSWERABLE};
@@ -28,6 +30,9 @@ pub struct Set {
     /// Questions about each picture before the shift.
     each: usize,
     shift: Shift,
+    /// The questions of a selected set, one a line: identifier and, where the set has parts, the name of its part. All
+    /// questions where there is none.
+    chosen: Option<&'static str>,
 }
 
 /// What is different from the narrow style.
@@ -53,20 +58,26 @@ enum Shift {
     Facts,
 }
 
-/// Every set. `miniature-training` is the part to train on; the two pools hold candidates for selected sets.
+/// Every set. Those whose names end in `training` are the parts to train on; the two pools hold the candidates for
+/// selected sets.
 pub static SETS: &[Set] = &[
-    Set { name: "miniature", branch: "evaluation", pictures: 600, each: 4, shift: Shift::None },
-    Set { name: "miniature-training", branch: "training", pictures: 5000, each: 4, shift: Shift::None },
-    Set { name: "miniature-iv", branch: "evaluation", pictures: 400, each: 4, shift: Shift::IrrelevantRemoved },
-    Set { name: "miniature-cv", branch: "evaluation", pictures: 600, each: 4, shift: Shift::CountedRemoved },
-    Set { name: "miniature-rephrasings", branch: "evaluation", pictures: 300, each: 4, shift: Shift::Rephrased },
-    Set { name: "miniature-text", branch: "signs", pictures: 700, each: 1, shift: Shift::Signs },
-    Set { name: "miniature-viz", branch: "photographs", pictures: 400, each: 2, shift: Shift::BadPhotographs },
-    Set { name: "miniature-ok", branch: "facts", pictures: 400, each: 2, shift: Shift::Facts },
-    Set { name: "miniature-broad", branch: "broad", pictures: 60_000, each: 3, shift: Shift::Broad },
-    Set { name: "miniature-pool", branch: "pool", pictures: 5000, each: 4, shift: Shift::None },
-    Set { name: "miniature-adversarial-pool", branch: "adversarial", pictures: 2000, each: 3, shift: Shift::Composite },
+    set("miniature", "evaluation", 600, 4, Shift::None),
+    set("miniature-training", "training", 5000, 4, Shift::None),
+    set("miniature-iv", "evaluation", 400, 4, Shift::IrrelevantRemoved),
+    set("miniature-cv", "evaluation", 600, 4, Shift::CountedRemoved),
+    set("miniature-rephrasings", "evaluation", 300, 4, Shift::Rephrased),
+    set("miniature-text", "signs", 700, 1, Shift::Signs),
+    set("miniature-viz", "photographs", 400, 2, Shift::BadPhotographs),
+    set("miniature-ok", "facts", 400, 2, Shift::Facts),
+    set("miniature-broad", "broad-evaluation", 400, 3, Shift::Broad),
+    set("miniature-broad-training", "broad", 60_000, 3, Shift::Broad),
+    set("miniature-pool", "pool", 5000, 4, Shift::None),
+    set("miniature-adversarial-pool", "adversarial", 2000, 3, Shift::Composite),
 ];
+
+const fn set(name: &'static str, branch: &'static str, pictures: u32, each: usize, shift: Shift) -> Set {
+    Set { name, branch, pictures, each, shift, chosen: None }
+}
 
 /// Kinds of questions in the narrow style, with weights.
 const NARROW: [(QueryKind, usize); 8] = [
@@ -141,6 +152,8 @@ pub struct Asked {
     pub answers: Vec<Answer>,
     /// The question that this one was made from by a change of picture or words.
     pub original: Option<Id>,
+    /// The part of the set that it belongs to, where the set has parts.
+    pub part: Option<&'static str>,
 }
 
 impl Asked {
@@ -187,9 +200,46 @@ struct Page {
 }
 
 impl Drawn {
-    /// Every question of the set, in the order of the pictures' keys.
+    /// Every question of the set, in the order of the pictures' keys or of its list.
     pub fn questions(&self) -> Vec<Asked> {
-        (1..=self.set.pictures).flat_map(|key| self.questions_of(key)).collect()
+        match self.set.chosen {
+            None => (1..=self.set.pictures).flat_map(|key| self.questions_of(key)).collect(),
+            Some(list) => self.chosen(list),
+        }
+    }
+
+    /// The questions of a list. Where the list alone is the shift, a question that is not shifted is any other one of
+    /// the pool.
+    fn chosen(&self, list: &'static str) -> Vec<Asked> {
+        let entries = || list.lines().filter_map(entry);
+        if self.set.shift != Shift::None {
+            return entries().filter_map(|(number, part)| self.question(number, part)).collect();
+        }
+        let random = Random::new(self.seed).name("miniature").number(VERSION).name(self.set.name);
+        let is_kept = |number: u32| self.is_shifted(random.number(number.into()));
+        let kept: HashSet<u32> = entries().map(|(number, _)| number).filter(|number| is_kept(*number)).collect();
+        let count = self.set.pictures as usize * self.set.each;
+        let numbered = |at: u32| (1 + at / self.set.each as u32) * NUMBERS + at % self.set.each as u32;
+        let order = random.name("others").permutation(if kept.len() < entries().count() { count } else { 0 });
+        let mut others = order.into_iter().map(numbered).filter(|number| !kept.contains(number));
+        let mut select = |(number, part)| {
+            let number = if is_kept(number) { number } else { others.next()? };
+            self.question(number, part)
+        };
+        entries().filter_map(|entry| select(entry)).collect()
+    }
+
+    /// The question of this number.
+    fn question(&self, number: u32, part: Option<&'static str>) -> Option<Asked> {
+        let (key, position) = (number / NUMBERS, (number % NUMBERS) as usize);
+        let question = self.questions_of(key).into_iter().nth(position)?;
+        Some(Asked { part, ..question })
+    }
+
+    /// The part of a question in a set that tells which ones can be answered.
+    fn part(&self, answerable: bool) -> Option<&'static str> {
+        let part = if answerable { "answerable" } else { UNANSWERABLE };
+        (self.set.shift == Shift::BadPhotographs).then_some(part)
     }
 
     /// What a picture shows.
@@ -357,12 +407,14 @@ impl Drawn {
             answer_type: if plain.is_some() { query.answer_type() } else { UNANSWERABLE },
             answers: answers(given, panel, &mut Dice::new(random.name("answers"))),
             original: None,
+            part: self.part(plain.is_some()),
         }
     }
 
     fn make_unanswerable(&self, question: &mut Asked, key: u32, panel: Panel) {
         let random = self.random(key).name("unanswerable").name(&question.text);
         question.answer_type = UNANSWERABLE;
+        question.part = self.part(false);
         question.answers = answers(UNANSWERABLE, panel, &mut Dice::new(random));
     }
 
@@ -426,6 +478,12 @@ impl Drawn {
         }
         questions
     }
+}
+
+/// Number and part in a line of a list.
+fn entry(line: &'static str) -> Option<(u32, Option<&'static str>)> {
+    let mut words = line.split_whitespace();
+    Some((words.next()?.parse().ok()?, words.next()))
 }
 
 /// Rephrasings of each question.

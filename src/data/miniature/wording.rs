@@ -107,7 +107,11 @@ static WORDINGS: &[Wording] = &[
             "do you see a {size} {shape} here?",
             "can you say that the {shape} looks {size}?",
         ],
-        broad: &["does this {shape} appear {size}?", "does the image show a {size} {shape}?", "any {size} {shape} here?"],
+        broad: &[
+            "does this {shape} appear {size}?",
+            "does the image show a {size} {shape}?",
+            "any {size} {shape} here?",
+        ],
     },
     Wording {
         kind: QueryKind::Next,
@@ -186,11 +190,7 @@ static WORDINGS: &[Wording] = &[
         kind: QueryKind::HomeOf,
         narrow: &[],
         held_out: &[],
-        broad: &[
-            "where does the {shape} come from?",
-            "which place sends the {shape}?",
-            "name the home of the {shape}",
-        ],
+        broad: &["where does the {shape} come from?", "which place sends the {shape}?", "name the home of the {shape}"],
     },
     Wording {
         kind: QueryKind::ColorNext,
