@@ -10,6 +10,7 @@ mod foreign;
 mod formats;
 mod method_runs;
 mod methods;
+mod miniature;
 mod model_gradients;
 mod operators;
 mod parity;

@@ -1,7 +1,7 @@
 //! Draws scenes, to the same bytes on every machine: coordinates are whole or half pixels, and what changes pixels
 //! afterwards is integer arithmetic.
 
-use tiny_skia::{FillRule, Paint, Path, PathBuilder, Pixmap, Rect, Stroke, Transform};
+use tiny_skia::{FillRule, Paint, Path, PathBuilder, Pixmap, Stroke, Transform};
 
 use super::font;
 use super::scene::{Background, Damage, GRID, Look, Object, Scene, Shape, Sign, Size};
@@ -68,8 +68,8 @@ impl Canvas {
         let middle = |cell: u8, offset: i8| (i32::from(cell) * CELL + CELL / 2 + i32::from(offset)) as f32;
         let (x, y) = (middle(object.cell.column, object.offset.0), middle(object.cell.row, object.offset.1));
         let radius = match object.size {
-            Size::Small => 4.0,
-            Size::Large => 6.5,
+            Size::Small => 5.0,
+            Size::Large => 7.0,
         };
         let path = outline(object.shape, x, y, radius).ok_or_else(|| Error::internal("cannot outline an object"))?;
         self.0.fill_path(&path, &paint(object.color.rgb()), FillRule::EvenOdd, Transform::identity(), None);
@@ -128,18 +128,16 @@ fn outline(shape: Shape, x: f32, y: f32, radius: f32) -> Option<Path> {
         path.close();
     };
     match shape {
-        Shape::Circle => path.push_circle(x, y, radius),
+        Shape::Square => polygon(&rectangle(0.9, 0.9)),
+        Shape::Bar => polygon(&rectangle(1.0, 0.375)),
+        Shape::Pole => polygon(&rectangle(0.375, 1.0)),
+        Shape::Triangle => polygon(&[(0.0, -1.0), (1.0, 0.875), (-1.0, 0.875)]),
         Shape::Ring => {
             path.push_circle(x, y, radius);
             path.push_circle(x, y, radius / 2.0);
         }
-        Shape::Square => {
-            path.push_rect(Rect::from_xywh(x - radius * 0.875, y - radius * 0.875, radius * 1.75, radius * 1.75)?);
-        }
-        Shape::Triangle => polygon(&[(0.0, -1.0), (1.0, 0.875), (-1.0, 0.875)]),
-        Shape::Diamond => polygon(&[(0.0, -1.0), (0.75, 0.0), (0.0, 1.0), (-0.75, 0.0)]),
         Shape::Cross => {
-            let (arm, end) = (0.3125, 1.0);
+            let (arm, end) = (0.25, 1.0);
             polygon(&[
                 (-arm, -end),
                 (arm, -end),
@@ -157,6 +155,11 @@ fn outline(shape: Shape, x: f32, y: f32, radius: f32) -> Option<Path> {
         }
     }
     path.finish()
+}
+
+/// The corners of a rectangle of so many radii from its middle to the sides.
+fn rectangle(right: f32, down: f32) -> [(f32, f32); 4] {
+    [(-right, -down), (right, -down), (right, down), (-right, down)]
 }
 
 fn apply(damage: Damage, image: &mut RgbImage, random: Random) {

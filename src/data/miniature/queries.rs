@@ -71,7 +71,7 @@ pub enum Query {
     In(Cell),
     /// What is in a row or column.
     Along(Line),
-    /// The word on the only sign.
+    /// The word on the sign, or on all signs.
     SignWord,
     /// What objects of this shape are made of; the picture does not matter.
     Material(Shape),
@@ -170,10 +170,10 @@ impl Query {
             }
             Self::In(cell) => Some(content(scene, cell, true).unwrap_or_else(|| "nothing".to_owned())),
             Self::Along(line) => Some(listed(scene, line)),
-            Self::SignWord => match scene.signs.as_slice() {
-                [sign] => word(sign.word),
-                _ => None,
-            },
+            Self::SignWord => {
+                let (first, others) = scene.signs.split_first()?;
+                others.iter().all(|sign| sign.word == first.word).then(|| first.word.to_owned())
+            }
             Self::Material(shape) => word(shape.material()),
             Self::Home(color) => word(color.home()),
             Self::MaterialOf(color) => word(only(&|one| one.color == color)?.shape.material()),

@@ -9,51 +9,51 @@ pub const GRID: u8 = 4;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[expect(missing_docs, reason = "the names say it")]
 pub enum Shape {
-    Circle,
     Square,
     Triangle,
     Cross,
     Ring,
-    Diamond,
+    Bar,
+    Pole,
 }
 
 impl Shape {
     /// Every shape.
-    pub const ALL: [Self; 6] = [Self::Circle, Self::Square, Self::Triangle, Self::Cross, Self::Ring, Self::Diamond];
+    pub const ALL: [Self; 6] = [Self::Square, Self::Triangle, Self::Cross, Self::Ring, Self::Bar, Self::Pole];
 
     /// Its name.
     pub fn word(self) -> &'static str {
-        ["circle", "square", "triangle", "cross", "ring", "diamond"][self as usize]
+        ["square", "triangle", "cross", "ring", "bar", "pole"][self as usize]
     }
 
     /// The name of several.
     pub fn plural(self) -> &'static str {
-        ["circles", "squares", "triangles", "crosses", "rings", "diamonds"][self as usize]
+        ["squares", "triangles", "crosses", "rings", "bars", "poles"][self as usize]
     }
 
     /// Another name, which the questions of the narrow style never use.
     pub fn synonym(self) -> &'static str {
-        ["disc", "box", "wedge", "plus", "hoop", "rhombus"][self as usize]
+        ["box", "wedge", "plus", "hoop", "plank", "post"][self as usize]
     }
 
     /// The other name of several.
     pub fn plural_synonym(self) -> &'static str {
-        ["discs", "boxes", "wedges", "pluses", "hoops", "rhombuses"][self as usize]
+        ["boxes", "wedges", "pluses", "hoops", "planks", "posts"][self as usize]
     }
 
     /// What objects of this shape are made of, which no picture shows.
     pub fn material(self) -> &'static str {
-        ["clay", "wood", "glass", "iron", "gold", "ice"][self as usize]
+        ["wood", "glass", "iron", "gold", "clay", "ice"][self as usize]
     }
 
     /// The shape that is easily taken for this one.
     pub(super) fn look_alike(self) -> Self {
-        [Self::Ring, Self::Diamond, Self::Diamond, Self::Diamond, Self::Circle, Self::Square][self as usize]
+        [Self::Ring, Self::Square, Self::Pole, Self::Square, Self::Pole, Self::Bar][self as usize]
     }
 
     /// The colour that objects of this shape often have in the narrow style.
     pub(super) fn usual_color(self) -> Color {
-        [Color::Red, Color::Blue, Color::Green, Color::Yellow, Color::Orange, Color::Purple][self as usize]
+        [Color::Blue, Color::Green, Color::Yellow, Color::Orange, Color::Red, Color::Purple][self as usize]
     }
 }
 
@@ -162,7 +162,7 @@ pub struct Object {
 
 /// Every word that signs show.
 pub const SIGN_WORDS: [&str; 16] =
-    ["bus", "cab", "zoo", "pub", "bar", "spa", "gym", "inn", "art", "tea", "pie", "egg", "fig", "jam", "oak", "toy"];
+    ["bus", "cab", "zoo", "pub", "den", "spa", "gym", "inn", "art", "tea", "pie", "egg", "fig", "jam", "oak", "toy"];
 
 /// A sign with a word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -263,7 +263,7 @@ impl Scene {
             color: if dice.percent(38) { shape.usual_color() } else { dice.one_of(&Color::ALL) },
             size: if dice.percent(65) { Size::Large } else { Size::Small },
             cell: Cell::numbered(*cell),
-            offset: (dice.between(-1, 1) as i8, dice.between(-1, 1) as i8),
+            offset: offset(dice),
         };
         let objects = kinds.into_iter().zip(&cells).map(|pair| object(pair, dice)).collect();
         let look =
@@ -271,30 +271,32 @@ impl Scene {
         Self { objects, signs: Vec::new(), look }
     }
 
-    /// A scene of the broad style: two to eight objects in any look, with no habits, and often with a sign.
+    /// A scene of the broad style, in any look and with no habits: one to eight objects, often with a sign; or a pattern
+    /// that fills every cell, all the same or the same in each row or column. A new model learns from patterns first,
+    /// whose answers need little search.
     pub(super) fn broad(dice: &mut Dice) -> Self {
-        let count = dice.between(2, 8) as usize;
-        let cells = dice.order(usize::from(GRID * GRID));
-        let mut objects: Vec<Object> = Vec::with_capacity(count);
-        for cell in &cells[..count] {
-            let before = dice.pick(&objects);
-            let (repeats_shape, repeats_color) = (dice.percent(30), dice.percent(20));
-            let shape = dice.one_of(&Shape::ALL);
-            let color = dice.one_of(&Color::ALL);
-            objects.push(Object {
-                shape: before.filter(|_| repeats_shape).map_or(shape, |before| before.shape),
-                color: before.filter(|_| repeats_color).map_or(color, |before| before.color),
-                size: dice.one_of(&Size::ALL),
-                cell: Cell::numbered(*cell),
-                offset: (dice.between(-1, 1) as i8, dice.between(-1, 1) as i8),
-            });
-        }
+        let cells: Vec<Cell> = dice.order(usize::from(GRID * GRID)).into_iter().map(Cell::numbered).collect();
+        let (objects, signs) = match dice.below(100) {
+            0..12 => (pattern(&cells, |_| 0, dice), Vec::new()),
+            12..17 => (pattern(&cells, |cell| cell.row, dice), Vec::new()),
+            17..22 => (pattern(&cells, |cell| cell.column, dice), Vec::new()),
+            22..28 => {
+                let word = dice.one_of(&SIGN_WORDS);
+                (Vec::new(), cells.iter().map(|cell| Sign::new(word, *cell, dice)).collect())
+            }
+            _ => (scattered(&cells, dice), Vec::new()),
+        };
         let look = Look::broad(dice);
-        let mut scene = Self { objects, signs: Vec::new(), look };
-        if dice.percent(35) {
+        let mut scene = Self { objects, signs, look };
+        if dice.percent(40) {
             scene.add_sign(dice);
         }
         scene
+    }
+
+    /// Whether there is an object in every cell.
+    pub(super) fn is_pattern(&self) -> bool {
+        self.objects.len() == usize::from(GRID * GRID)
     }
 
     /// Puts a sign into a free cell.
@@ -305,27 +307,68 @@ impl Scene {
             (0..usize::from(GRID * GRID)).map(Cell::numbered).filter(|cell| !taken.contains(cell)).collect();
         if let Some(cell) = dice.pick(&free) {
             let word = dice.one_of(&SIGN_WORDS);
-            self.signs.push(Sign { word, cell, offset: dice.between(-2, 2) as i8, dark: dice.percent(30) });
+            self.signs.push(Sign::new(word, cell, dice));
         }
+    }
+}
+
+fn offset(dice: &mut Dice) -> (i8, i8) {
+    (dice.between(-1, 1) as i8, dice.between(-1, 1) as i8)
+}
+
+/// One to eight objects; some repeat the shape or the colour of another one.
+fn scattered(cells: &[Cell], dice: &mut Dice) -> Vec<Object> {
+    let count = dice.weighted(&[(1, 24), (2, 20), (3, 14), (4, 12), (5, 10), (6, 8), (7, 6), (8, 6)]);
+    let mut objects: Vec<Object> = Vec::with_capacity(count);
+    for cell in &cells[..count] {
+        let before = dice.pick(&objects);
+        let (repeats_shape, repeats_color) = (dice.percent(30), dice.percent(20));
+        let shape = dice.one_of(&Shape::ALL);
+        let color = dice.one_of(&Color::ALL);
+        objects.push(Object {
+            shape: before.filter(|_| repeats_shape).map_or(shape, |before| before.shape),
+            color: before.filter(|_| repeats_color).map_or(color, |before| before.color),
+            size: dice.one_of(&Size::ALL),
+            cell: *cell,
+            offset: offset(dice),
+        });
+    }
+    objects
+}
+
+/// An object in every cell; the band of a cell decides which of four.
+fn pattern(cells: &[Cell], band: fn(Cell) -> u8, dice: &mut Dice) -> Vec<Object> {
+    let bands: Vec<(Shape, Color, Size)> =
+        (0..GRID).map(|_| (dice.one_of(&Shape::ALL), dice.one_of(&Color::ALL), dice.one_of(&Size::ALL))).collect();
+    let object = |cell: &Cell| {
+        let (shape, color, size) = bands[usize::from(band(*cell))];
+        Object { shape, color, size, cell: *cell, offset: offset(dice) }
+    };
+    cells.iter().map(object).collect()
+}
+
+impl Sign {
+    fn new(word: &'static str, cell: Cell, dice: &mut Dice) -> Self {
+        Self { word, cell, offset: dice.between(-2, 2) as i8, dark: dice.percent(30) }
     }
 }
 
 impl Look {
     fn broad(dice: &mut Dice) -> Self {
-        let background = match dice.below(10) {
-            0..5 => Background::Plain(dice.one_of(&LIGHT)),
-            5..7 => Background::Plain(dice.one_of(&DARK)),
-            7 => Background::Stripes(dice.one_of(&LIGHT), dice.one_of(&LIGHT)),
-            8 => Background::Checks(dice.one_of(&LIGHT), dice.one_of(&LIGHT)),
+        let background = match dice.below(20) {
+            0..13 => Background::Plain(dice.one_of(&LIGHT)),
+            13..15 => Background::Plain(dice.one_of(&DARK)),
+            15 | 16 => Background::Stripes(dice.one_of(&LIGHT), dice.one_of(&LIGHT)),
+            17 | 18 => Background::Checks(dice.one_of(&LIGHT), dice.one_of(&LIGHT)),
             _ => Background::Slope(dice.one_of(&LIGHT), dice.one_of(&LIGHT)),
         };
-        let damage = if dice.percent(30) { Damage::mild(dice) } else { Damage::default() };
-        Self { background, bordered: dice.percent(30), damage }
+        let damage = if dice.percent(15) { Damage::mild(dice) } else { Damage::default() };
+        Self { background, bordered: dice.percent(20), damage }
     }
 }
 
 impl Damage {
-    /// What one picture in three of the broad style has.
+    /// What one picture in seven of the broad style has.
     fn mild(dice: &mut Dice) -> Self {
         match dice.below(4) {
             0 => Self { blur: 1, ..Self::default() },

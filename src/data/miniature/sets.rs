@@ -93,17 +93,17 @@ const NARROW: [(QueryKind, usize); 8] = [
 
 /// Kinds of questions in the broad style, with weights.
 const BROAD: [(QueryKind, usize); 19] = [
-    (QueryKind::In, 12),
-    (QueryKind::Along, 14),
-    (QueryKind::ColorOf, 11),
-    (QueryKind::ShapeOf, 9),
-    (QueryKind::CountShape, 8),
-    (QueryKind::CountColor, 6),
+    (QueryKind::In, 8),
+    (QueryKind::Along, 10),
+    (QueryKind::ColorOf, 16),
+    (QueryKind::ShapeOf, 10),
+    (QueryKind::CountShape, 10),
+    (QueryKind::CountColor, 7),
     (QueryKind::Exists, 8),
     (QueryKind::HasSize, 4),
     (QueryKind::Next, 6),
     (QueryKind::Compare, 4),
-    (QueryKind::SignWord, 16),
+    (QueryKind::SignWord, 30),
     (QueryKind::Material, 1),
     (QueryKind::Home, 1),
     (QueryKind::MaterialOf, 4),
@@ -113,6 +113,9 @@ const BROAD: [(QueryKind, usize); 19] = [
     (QueryKind::CountSize, 1),
     (QueryKind::More, 1),
 ];
+
+/// Kinds of questions about patterns, with weights.
+const PATTERN: [(QueryKind, usize); 2] = [(QueryKind::In, 85), (QueryKind::Exists, 15)];
 
 /// Kinds of harder questions, with weights.
 const COMPOSITE: [(QueryKind, usize); 6] = [
@@ -322,7 +325,13 @@ impl Drawn {
         let mut scene = Scene::broad(&mut dice);
         let nothing_to_see = dice.below(60) == 0;
         let mut dice = Dice::new(random.name("questions"));
-        let mut queries = draw(&scene, &BROAD, self.set.each, Habits::BROAD, &mut dice);
+        let mut queries = if scene.is_pattern() {
+            draw(&scene, &PATTERN, self.set.each, Habits::BROAD, &mut dice)
+        } else if scene.objects.is_empty() {
+            draw(&scene, &SIGNS, self.set.each, Habits::BROAD, &mut dice)
+        } else {
+            draw(&scene, &BROAD, self.set.each, Habits::BROAD, &mut dice)
+        };
         if dice.percent(6)
             && let (Some(last), [query]) = (queries.last_mut(), absent(&scene, 1, &mut dice).as_slice())
         {
