@@ -11,6 +11,7 @@ pub mod files;
 mod font;
 mod queries;
 mod scene;
+mod selection;
 mod sets;
 mod wording;
 
@@ -21,6 +22,7 @@ pub use annotators::{ANSWERS, Answer};
 pub use drawing::PIXELS;
 pub use queries::{Line, Query, QueryKind, Side, UNANSWERABLE};
 pub use scene::{Background, Cell, Color, Damage, GRID, Look, Object, SIGN_WORDS, Scene, Shape, Sign, Size};
+pub use selection::{SELECTIONS, Selection};
 pub use sets::{Asked, Drawn, SETS, Set, VERSION};
 
 use super::image::RgbImage;
@@ -95,7 +97,7 @@ impl ImageSource for Drawn {
 }
 
 /// The rows of [`super::DATASETS`].
-pub(super) const ROWS: [DatasetRow; 8] = [
+pub(super) const ROWS: [DatasetRow; 10] = [
     DatasetRow {
         load_training: Some(|_| load("miniature-training")),
         ..row("miniature", [2400, 600], "a few kinds of plain questions about plain pictures", |_| load("miniature"))
@@ -107,7 +109,7 @@ pub(super) const ROWS: [DatasetRow; 8] = [
     },
     DatasetRow {
         original: Some("miniature"),
-        measures: &["flips"],
+        measures: &["count-flips"],
         ..row("miniature-cv", [586, 557], "one of the counted objects removed", |_| load("miniature-cv"))
     },
     DatasetRow {
@@ -116,6 +118,8 @@ pub(super) const ROWS: [DatasetRow; 8] = [
             load("miniature-rephrasings")
         })
     },
+    row("miniature-cp", [1000, 571], "other priors of answers to each type of question", |_| load("miniature-cp")),
+    row("miniature-ce", [1000, 603], "questions that only mislead those who take shortcuts", |_| load("miniature-ce")),
     row("miniature-text", [700, 700], "signs whose words are to be read", |_| load("miniature-text")),
     DatasetRow {
         measures: &["unanswerability"],

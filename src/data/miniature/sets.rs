@@ -71,9 +71,18 @@ pub static SETS: &[Set] = &[
     set("miniature-ok", "facts", 400, 2, Shift::Facts),
     set("miniature-broad", "broad-evaluation", 400, 3, Shift::Broad),
     set("miniature-broad-training", "broad", 60_000, 3, Shift::Broad),
-    set("miniature-pool", "pool", 5000, 4, Shift::None),
+    selected("miniature-cp", POOL, include_str!("selection/miniature-cp.txt")),
+    selected("miniature-ce", POOL, include_str!("selection/miniature-ce.txt")),
+    POOL,
     set("miniature-adversarial-pool", "adversarial", 2000, 3, Shift::Composite),
 ];
+
+/// Candidates for sets that are selected from questions like those in training.
+const POOL: Set = set("miniature-pool", "pool", 5000, 4, Shift::None);
+
+const fn selected(name: &'static str, pool: Set, chosen: &'static str) -> Set {
+    Set { name, chosen: Some(chosen), ..pool }
+}
 
 const fn set(name: &'static str, branch: &'static str, pictures: u32, each: usize, shift: Shift) -> Set {
     Set { name, branch, pictures, each, shift, chosen: None }
@@ -225,11 +234,11 @@ impl Drawn {
         let numbered = |at: u32| (1 + at / self.set.each as u32) * NUMBERS + at % self.set.each as u32;
         let order = random.name("others").permutation(if kept.len() < entries().count() { count } else { 0 });
         let mut others = order.into_iter().map(numbered).filter(|number| !kept.contains(number));
-        let mut select = |(number, part)| {
+        let select = |(number, part)| {
             let number = if is_kept(number) { number } else { others.next()? };
             self.question(number, part)
         };
-        entries().filter_map(|entry| select(entry)).collect()
+        entries().filter_map(select).collect()
     }
 
     /// The question of this number.
