@@ -14,6 +14,7 @@ mod hub_server;
 mod measures;
 mod method_runs;
 mod methods;
+mod miniature;
 mod model_gradients;
 mod operators;
 mod paper;

@@ -15,6 +15,7 @@ mod list;
 mod machine;
 mod progress;
 mod score;
+mod select_miniature;
 mod source;
 mod train;
 mod train_display;
@@ -48,6 +49,9 @@ enum Verb {
     Fetch(fetch::FetchArgs),
     /// The known datasets, measures, fine-tuning methods, metrics, model families, prompts and suites
     List(list::ListArgs),
+    /// Select questions of the miniature world from a pool; made once for each version of the world
+    #[command(hide = true)]
+    SelectMiniature(select_miniature::SelectArgs),
     /// What this machine can run, and what is missing
     Doctor,
 }
@@ -84,6 +88,7 @@ fn run(cli: &Cli) -> Result<()> {
         Verb::Export(args) => export::run(args, cli.json),
         Verb::Fetch(args) => fetch::run(args, cli.json),
         Verb::List(args) => list::run(args, cli.json),
+        Verb::SelectMiniature(args) => select_miniature::run(args),
         Verb::Doctor => doctor::run(cli.json),
     }
 }

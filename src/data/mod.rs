@@ -5,6 +5,7 @@ pub mod fetching;
 pub mod image;
 mod image_folder;
 mod json;
+pub mod miniature;
 mod presence;
 pub mod results;
 mod shard_images;
@@ -295,20 +296,33 @@ pub enum Packing {
 }
 
 /// Every known dataset.
-pub static DATASETS: &[DatasetRow] = &[
-    vqa_sets::VQAV2,
-    vqa_sets::VQAV2_TEST_DEV,
-    vqa_sets::IV_VQA,
-    vqa_sets::CV_VQA,
-    vqa_sets::VQA_REPHRASINGS,
-    vqa_sets::VQA_CP_V2,
-    vqa_sets::VQA_CE,
-    vqa_sets::ADVQA,
-    vqa_sets::TEXTVQA,
-    vqa_sets::VIZWIZ,
-    vqa_sets::OK_VQA,
-    easy_vqa::ROW,
-];
+pub static DATASETS: &[DatasetRow] = &{
+    let [id, iv, cv, rephrasings, cp, ce, text, viz, ok, broad] = miniature::ROWS;
+    [
+        vqa_sets::VQAV2,
+        vqa_sets::VQAV2_TEST_DEV,
+        vqa_sets::IV_VQA,
+        vqa_sets::CV_VQA,
+        vqa_sets::VQA_REPHRASINGS,
+        vqa_sets::VQA_CP_V2,
+        vqa_sets::VQA_CE,
+        vqa_sets::ADVQA,
+        vqa_sets::TEXTVQA,
+        vqa_sets::VIZWIZ,
+        vqa_sets::OK_VQA,
+        easy_vqa::ROW,
+        id,
+        iv,
+        cv,
+        rephrasings,
+        cp,
+        ce,
+        text,
+        viz,
+        ok,
+        broad,
+    ]
+};
 
 /// The dataset with this name.
 ///
