@@ -16,7 +16,7 @@
 //! | 2 | [`store`] | raw answers in SQLite (the only room that names rusqlite) |
 //! | 2 | [`shift`] | distance of features from a reference (the only room that names ndarray-linalg) |
 //! | 3 | [`runtime`] | sessions and device tensors (the only room that names ort) |
-//! | 3 | [`data`] | questions, annotations, images on disk |
+//! | 3 | [`data`] | questions, annotations, images on disk; the miniature world (the only room that names tiny-skia) |
 //! | 4 | [`model`] | model families as graph builders, preprocessing, decoding (the only room that names tokenizers) |
 //! | 4 | [`train`] | optimisers, methods, schedules, the loop, checkpoints; knows no dataset, metric or store |
 //! | 5 | [`suite`] | composes the others: a validated plan and its execution |
@@ -79,6 +79,11 @@
 //!   runs of a sweep that do not change them.
 //! - **A run's checkpoint is a folder per step that appears by a single rename**, with the best parameters as a second
 //!   name of their file; the one before it goes only then. Metrics are cut back to the checkpoint's length.
+//! - **The miniature world is a function of (version, seed, set, key)**, each through its own branch of random numbers, so
+//!   that no set needs another one and pictures are drawn when they are read. A shifted set starts from the narrow picture
+//!   and questions of its key: what it loses against strength 0 is lost to the shift alone.
+//! - **The world's objects fill cells that are patches of its model**, and its broad mixture holds patterns of one object:
+//!   a million parameters learn to see from them in minutes, where scenes alone leave them on the priors of the answers.
 //! - **`report` also names `score`**, whose summaries are what its tables show.
 
 pub mod data;
