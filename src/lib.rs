@@ -17,7 +17,7 @@
 //! | 2 | [`store`] | raw answers in SQLite (the only room that names rusqlite) |
 //! | 2 | [`shift`] | distance of features from a reference (the only room that names ndarray-linalg) |
 //! | 3 | [`runtime`] | sessions and device tensors (the only room that names ort) |
-//! | 3 | [`data`] | questions, annotations, images on disk; fetching them (the only room that names parquet, flate2, tar and zip) |
+//! | 3 | [`data`] | questions, annotations, images on disk; fetching them; the miniature world (the only room that names parquet, flate2, tar, tiny-skia and zip) |
 //! | 4 | [`model`] | model families as graph builders, preprocessing, decoding (the only room that names tokenizers) |
 //! | 4 | [`train`] | optimisers, methods, schedules, the loop, checkpoints; knows no dataset, metric or store |
 //! | 5 | [`suite`] | composes the others: a validated plan and its execution |
@@ -95,6 +95,11 @@
 //!   cache, so that what is there is known without asking. Files below 16 MiB are hashed each time they are used, larger
 //!   ones when they come and by `fetch --verify`.
 //! - **Of a commit's folder the configuration is linked last**, so that a folder that has it has everything.
+//! - **The miniature world is a function of (version, seed, set, key)**, each through its own branch of random numbers, so
+//!   that no set needs another one and pictures are drawn when they are read. A shifted set starts from the narrow picture
+//!   and questions of its key: what it loses against strength 0 is lost to the shift alone.
+//! - **The world's objects fill cells that are patches of its model**, and its broad mixture holds patterns of one object:
+//!   a million parameters learn to see from them in minutes, where scenes alone leave them on the priors of the answers.
 //! - **`report` also names `score`**, whose summaries are what its tables show.
 //! - **A suite's average is a plain mean over the datasets of a group**, however groups lie within groups, and there is none
 //!   where one of them has no accuracy. `benchmarks/paper` has the paper's tables as data, and a test recomputes every

@@ -82,13 +82,12 @@ impl Canvas {
     fn sign(&mut self, sign: &Sign) {
         let (left, top) = (i32::from(sign.cell.column) * CELL, i32::from(sign.cell.row) * CELL);
         let y = top + CELL / 2 + i32::from(sign.offset) - font::HEIGHT / 2 - 2;
-        let (board, ink) = if sign.dark { (BORDER, [255; 3]) } else { ([255; 3], BORDER) };
-        self.fill(left, y, CELL, font::HEIGHT + 4, ink);
-        self.fill(left, y + 1, CELL, font::HEIGHT + 2, board);
+        self.fill(left, y, CELL, font::HEIGHT + 4, BORDER);
+        self.fill(left, y + 1, CELL, font::HEIGHT + 2, [255; 3]);
         for (letter, character) in (0..).zip(sign.word.chars()) {
             for (row, bits) in (0..).zip(font::rows(character)) {
                 for column in (0..font::WIDTH).filter(|column| bits >> (font::WIDTH - 1 - column) & 1 == 1) {
-                    self.set(left + 1 + letter * (font::WIDTH + 1) + column, y + 2 + row, ink);
+                    self.set(left + 1 + letter * (font::WIDTH + 1) + column, y + 2 + row, BORDER);
                 }
             }
         }

@@ -51,9 +51,9 @@ pub enum Line {
 /// A question without its words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Query {
-    /// The colour of the only object of this shape.
+    /// The colour of the object, or of all objects, of this shape.
     ColorOf(Shape),
-    /// The shape of the only object of this colour.
+    /// The shape of the object, or of all objects, of this colour.
     ShapeOf(Color),
     /// The number of objects of this shape.
     CountShape(Shape),
@@ -157,8 +157,12 @@ impl Query {
         let word = |word: &str| Some(word.to_owned());
         let truth = |holds: bool| Some(if holds { "yes" } else { "no" }.to_owned());
         match self {
-            Self::ColorOf(shape) => word(only(&|one| one.shape == shape)?.color.word()),
-            Self::ShapeOf(color) => word(only(&|one| one.color == color)?.shape.word()),
+            Self::ColorOf(shape) => {
+                word(shared(scene.objects.iter().filter(|one| one.shape == shape).map(|one| one.color))?.word())
+            }
+            Self::ShapeOf(color) => {
+                word(shared(scene.objects.iter().filter(|one| one.color == color).map(|one| one.shape))?.word())
+            }
             Self::CountShape(shape) => number(count(&|one| one.shape == shape)),
             Self::CountColor(color) => number(count(&|one| one.color == color)),
             Self::Exists(color, shape) => truth(count(&|one| one.color == color && one.shape == shape) > 0),
@@ -170,10 +174,7 @@ impl Query {
             }
             Self::In(cell) => Some(content(scene, cell, true).unwrap_or_else(|| "nothing".to_owned())),
             Self::Along(line) => Some(listed(scene, line)),
-            Self::SignWord => {
-                let (first, others) = scene.signs.split_first()?;
-                others.iter().all(|sign| sign.word == first.word).then(|| first.word.to_owned())
-            }
+            Self::SignWord => word(shared(scene.signs.iter().map(|sign| sign.word))?),
             Self::Material(shape) => word(shape.material()),
             Self::Home(color) => word(color.home()),
             Self::MaterialOf(color) => word(only(&|one| one.color == color)?.shape.material()),
@@ -241,6 +242,12 @@ fn only<'a>(scene: &'a Scene, condition: &dyn Fn(&Object) -> bool) -> Option<&'a
     found.next().is_none().then_some(first)
 }
 
+/// What all have in common.
+fn shared<T: PartialEq>(mut all: impl Iterator<Item = T>) -> Option<T> {
+    let first = all.next()?;
+    all.all(|one| one == first).then_some(first)
+}
+
 fn next_to(scene: &Scene, side: Side, shape: Shape) -> Option<&Object> {
     scene.object_in(side.of(only(scene, &|object| object.shape == shape)?.cell)?)
 }
@@ -289,6 +296,8 @@ impl QueryKind {
         let once_colored: Vec<Color> =
             Color::ALL.into_iter().filter(|color| only(scene, &|one| one.color == *color).is_some()).collect();
         let query = match self {
+            Self::ColorOf if scene.is_pattern() => Query::ColorOf(dice.pick(&scene.objects)?.shape),
+            Self::ShapeOf if scene.is_pattern() => Query::ShapeOf(dice.pick(&scene.objects)?.color),
             Self::ColorOf => Query::ColorOf(dice.pick(&once)?),
             Self::ShapeOf => Query::ShapeOf(dice.pick(&once_colored)?),
             Self::CountShape => Query::CountShape(counted_shape(scene, habits, dice)?),

@@ -173,8 +173,6 @@ pub struct Sign {
     pub cell: Cell,
     /// Pixels that it is below the middle of its cell.
     pub offset: i8,
-    /// Whether it is dark with light letters.
-    pub dark: bool,
 }
 
 /// What is behind the objects.
@@ -277,10 +275,10 @@ impl Scene {
     pub(super) fn broad(dice: &mut Dice) -> Self {
         let cells: Vec<Cell> = dice.order(usize::from(GRID * GRID)).into_iter().map(Cell::numbered).collect();
         let (objects, signs) = match dice.below(100) {
-            0..12 => (pattern(&cells, |_| 0, dice), Vec::new()),
-            12..17 => (pattern(&cells, |cell| cell.row, dice), Vec::new()),
-            17..22 => (pattern(&cells, |cell| cell.column, dice), Vec::new()),
-            22..28 => {
+            0..10 => (pattern(&cells, |_| 0, dice), Vec::new()),
+            10..20 => (pattern(&cells, |cell| cell.row, dice), Vec::new()),
+            20..30 => (pattern(&cells, |cell| cell.column, dice), Vec::new()),
+            30..36 => {
                 let word = dice.one_of(&SIGN_WORDS);
                 (Vec::new(), cells.iter().map(|cell| Sign::new(word, *cell, dice)).collect())
             }
@@ -318,7 +316,7 @@ fn offset(dice: &mut Dice) -> (i8, i8) {
 
 /// One to eight objects; some repeat the shape or the colour of another one.
 fn scattered(cells: &[Cell], dice: &mut Dice) -> Vec<Object> {
-    let count = dice.weighted(&[(1, 24), (2, 20), (3, 14), (4, 12), (5, 10), (6, 8), (7, 6), (8, 6)]);
+    let count = dice.weighted(&[(1, 12), (2, 18), (3, 18), (4, 15), (5, 13), (6, 11), (7, 8), (8, 5)]);
     let mut objects: Vec<Object> = Vec::with_capacity(count);
     for cell in &cells[..count] {
         let before = dice.pick(&objects);
@@ -349,7 +347,7 @@ fn pattern(cells: &[Cell], band: fn(Cell) -> u8, dice: &mut Dice) -> Vec<Object>
 
 impl Sign {
     fn new(word: &'static str, cell: Cell, dice: &mut Dice) -> Self {
-        Self { word, cell, offset: dice.between(-2, 2) as i8, dark: dice.percent(30) }
+        Self { word, cell, offset: dice.between(-1, 1) as i8 }
     }
 }
 

@@ -103,16 +103,16 @@ const NARROW: [(QueryKind, usize); 8] = [
 /// Kinds of questions in the broad style, with weights.
 const BROAD: [(QueryKind, usize); 19] = [
     (QueryKind::In, 8),
-    (QueryKind::Along, 10),
-    (QueryKind::ColorOf, 16),
-    (QueryKind::ShapeOf, 10),
-    (QueryKind::CountShape, 10),
+    (QueryKind::Along, 8),
+    (QueryKind::ColorOf, 18),
+    (QueryKind::ShapeOf, 9),
+    (QueryKind::CountShape, 12),
     (QueryKind::CountColor, 7),
-    (QueryKind::Exists, 8),
-    (QueryKind::HasSize, 4),
+    (QueryKind::Exists, 9),
+    (QueryKind::HasSize, 5),
     (QueryKind::Next, 6),
     (QueryKind::Compare, 4),
-    (QueryKind::SignWord, 30),
+    (QueryKind::SignWord, 26),
     (QueryKind::Material, 1),
     (QueryKind::Home, 1),
     (QueryKind::MaterialOf, 4),
@@ -124,7 +124,8 @@ const BROAD: [(QueryKind, usize); 19] = [
 ];
 
 /// Kinds of questions about patterns, with weights.
-const PATTERN: [(QueryKind, usize); 2] = [(QueryKind::In, 85), (QueryKind::Exists, 15)];
+const PATTERN: [(QueryKind, usize); 4] =
+    [(QueryKind::In, 40), (QueryKind::ColorOf, 30), (QueryKind::ShapeOf, 15), (QueryKind::Exists, 15)];
 
 /// Kinds of harder questions, with weights.
 const COMPOSITE: [(QueryKind, usize); 6] = [
