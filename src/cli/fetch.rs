@@ -9,6 +9,7 @@ use digrap_bench::error::{Error, Result};
 use digrap_bench::hub::{Hub, Lock, Repository};
 use serde::Serialize;
 
+use super::fetch_miniature::{self, MiniatureArgs};
 use super::known::root_of;
 use super::machine;
 use super::progress::Stages;
@@ -37,6 +38,8 @@ pub struct FetchArgs {
     verify: Option<PathBuf>,
     #[command(flatten)]
     hub: HubArgs,
+    #[command(flatten)]
+    miniature: MiniatureArgs,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -76,6 +79,9 @@ struct KnownFile {
 
 /// Downloads what is named and prints where it is, or the JSON document.
 pub fn run(args: &FetchArgs, json: bool) -> Result<()> {
+    if let Some(output) = args.miniature.folder(&args.what)? {
+        return fetch_miniature::run(&args.miniature, output);
+    }
     let hub = machine::hub(&machine::folders()?, args.hub.offline)?;
     if let Some(file) = &args.verify {
         return verify(file, &hub, json);

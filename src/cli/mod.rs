@@ -10,6 +10,7 @@ use digrap_bench::error::{Error, Kind, Result};
 mod doctor;
 mod export;
 mod fetch;
+mod fetch_miniature;
 mod known;
 mod list;
 mod machine;

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! where the results are the answers of models that no table evaluates to the questions that
-//! `fetch-miniature --set miniature-adversarial-pool` writes.
+//! `fetch miniature --set miniature-adversarial-pool` writes.
 
 mod priors;
 mod shortcuts;
