@@ -105,12 +105,12 @@ pub(super) const ROWS: [DatasetRow; 10] = [
     DatasetRow {
         original: Some("miniature"),
         measures: &["flips"],
-        ..row("miniature-iv", [976, 837], "an object removed that the question is not about", |_| load("miniature-iv"))
+        ..row("miniature-iv", [976, 824], "an object removed that the question is not about", |_| load("miniature-iv"))
     },
     DatasetRow {
         original: Some("miniature"),
         measures: &["count-flips"],
-        ..row("miniature-cv", [586, 557], "one of the counted objects removed", |_| load("miniature-cv"))
+        ..row("miniature-cv", [571, 559], "one of the counted objects removed", |_| load("miniature-cv"))
     },
     DatasetRow {
         measures: &["consensus"],
@@ -131,7 +131,7 @@ pub(super) const ROWS: [DatasetRow; 10] = [
     DatasetRow {
         load_training: Some(|_| load("miniature-broad-training")),
         validation_share: 0.004,
-        ..row("miniature-broad", [1200, 400], "pictures and questions of every kind, for a base model", |_| {
+        ..row("miniature-broad", [1150, 400], "pictures and questions of every kind, for a base model", |_| {
             load("miniature-broad")
         })
     },
