@@ -58,7 +58,9 @@ pub fn program_at(home: &Path) -> Command {
 
 /// Makes `file` another name of an existing one, or a copy where that cannot be.
 pub fn link(existing: &Path, file: &Path) {
-    std::fs::hard_link(existing, file).or_else(|_| std::fs::copy(existing, file).map(drop)).unwrap();
+    // A fixture may itself be a link to a file that several share.
+    let existing = existing.canonicalize().unwrap();
+    std::fs::hard_link(&existing, file).or_else(|_| std::fs::copy(&existing, file).map(drop)).unwrap();
 }
 
 /// As small models run on the CPU.

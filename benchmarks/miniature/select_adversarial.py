@@ -2,7 +2,7 @@
 
     python benchmarks/miniature/select_adversarial.py --work DIR
 
-Needs Python alone and takes about a quarter of an hour on two cores. Each model has a size and a seed of its own, unlike those
+Needs Python alone and takes about ten minutes on two cores. Each model has a size and a seed of its own, unlike those
 of any model that is evaluated: it is trained from random weights on the broad mixture, then on the training part of the
 in-distribution set, and answers every question of the adversarial pool. `select-miniature` writes the questions that more
 than half of the models fail to `src/data/miniature/selection/miniature-adv.txt`. The models are not kept.
@@ -23,7 +23,7 @@ POOL = "miniature-adversarial-pool"
 IMAGE_NAME = "miniature_{image_id:012}.png"
 # Seed, vision layers, text layers and width of the feed-forward layers.
 MODELS = {"first": (101, 2, 2, 320), "second": (102, 3, 1, 256), "third": (103, 2, 3, 256)}
-BROAD_STEPS, OPEN_STEPS, NARROW_STEPS = 3000, 800, 1000
+BROAD_STEPS, OPEN_STEPS, NARROW_STEPS = 1600, 600, 500
 
 
 def call(options, *arguments):
