@@ -90,7 +90,8 @@
 //! - **The Hub's addresses, requests for lists and the layout of its cache come from hf-hub 0.5; files come through ureq.**
 //!   hf-hub 0.5 downloads files too, but checks neither size nor hash before a file counts as there, appends whole
 //!   answers to parts, and hides status and headers. With ureq, which it is built on, the rest is a page of code.
-//!   hf-hub 1.0 needs an asynchronous runtime, a second HTTP client and the Xet client.
+//!   hf-hub 1.0 needs an asynchronous runtime, a second HTTP client and the Xet client: 284 crates in place of 64, which
+//!   take 4.6 times as long to compile.
 //! - **One request tells everything about a revision**: commit, files, sizes and hashes. A file's hash is its name in the
 //!   cache, so that what is there is known without asking. Files below 16 MiB are hashed each time they are used, larger
 //!   ones when they come and by `fetch --verify`.
