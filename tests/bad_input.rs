@@ -932,7 +932,7 @@ fn a_gpu_that_is_not_there_is_never_replaced() {
 #[test]
 fn usage_errors_name_the_option() {
     let rows: [(&[&str], &str); 8] = [
-        (&["vqa", "--dataset=easy-vqa"], "--model <DIR>..."),
+        (&["vqa", "--dataset=easy-vqa"], "--model <MODEL>..."),
         (&["vqa", "--model=model"], "--dataset <NAME>..."),
         (&["vqa", "--model=model", "--dataset=easy-vqa", "--limit=0"], "'--limit <N>'"),
         (&["vqa", "--model=model", "--questions=questions.json"], "--images <DIR>"),
@@ -941,7 +941,7 @@ fn usage_errors_name_the_option() {
             &["vqa", "--model=model", "--suite=vqa", "--questions=questions.json", "--images=images"],
             "'--questions <FILE>'",
         ),
-        (&["vqa", "--zero-shot=model", "--dataset=easy-vqa"], "'--zero-shot <DIR>...'"),
+        (&["vqa", "--zero-shot=model", "--dataset=easy-vqa"], "'--zero-shot <MODEL>...'"),
         (&["score", "--questions=questions.json", "--annotations=annotations.json"], "--results <FILE>"),
     ];
     let mut set = Set::new();

@@ -136,6 +136,9 @@ fn wanted(args: &FetchArgs) -> Result<Vec<Wanted>> {
 }
 
 fn fetch_known(row: &'static DatasetRow, args: &FetchArgs, hub: &Hub) -> Result<Fetched> {
+    if row.files.is_empty() {
+        return Err(Error::input(format!("`{}` has no files to fetch", row.name)).hint(row.obtain));
+    }
     let root = root_of(row, args.root.as_deref())?;
     let is_chosen = |part: Part| match args.part {
         None => true,

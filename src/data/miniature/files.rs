@@ -38,7 +38,7 @@ impl Drawn {
         let whole = |name: &str, records: Vec<Value>| {
             json!({
                 "info": info, "data_type": "miniature", "data_subtype": self.set.name, "task_type": "Open-Ended",
-                "license": {"name": "that of digrap-bench"}, name: records,
+                "license": {"name": "MIT OR Apache-2.0"}, name: records,
             })
         };
         write_json(&folder.join(QUESTIONS), &whole("questions", asked.iter().map(question).collect()))?;

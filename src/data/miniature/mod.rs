@@ -146,11 +146,11 @@ const fn row(
     DatasetRow {
         name,
         about,
-        licence: "that of this program",
+        licence: "MIT OR Apache-2.0",
         metric: "official-2021",
         n: Some(n),
         images: Some(images),
-        obtain: "nothing is needed: the program makes it; `digrap-bench fetch miniature` writes it as files",
+        obtain: "nothing is needed: the program makes it; `digrap-bench fetch miniature --output DIR` writes it",
         files: &[],
         hub: &[],
         original: None,

@@ -212,6 +212,13 @@ struct Page {
     questions: Vec<Asked>,
 }
 
+impl Set {
+    /// Whether the set is shifted by which questions of a pool it has, and by nothing else.
+    pub fn selection_is_the_shift(&self) -> bool {
+        self.chosen.is_some() && self.shift == Shift::None
+    }
+}
+
 impl Drawn {
     /// Every question of the set, in the order of the pictures' keys or of its list.
     pub fn questions(&self) -> Vec<Asked> {
@@ -225,7 +232,7 @@ impl Drawn {
     /// the pool.
     fn chosen(&self, list: &'static str) -> Vec<Asked> {
         let entries = || list.lines().filter_map(entry);
-        if self.set.shift != Shift::None {
+        if !self.set.selection_is_the_shift() {
             return entries().filter_map(|(number, part)| self.question(number, part)).collect();
         }
         let random = Random::new(self.seed).name("miniature").number(VERSION).name(self.set.name);
