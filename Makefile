@@ -4,7 +4,7 @@ CARGO ?= cargo
 
 .PHONY: help demo test setup
 help:
-	@echo "make demo   evaluate the bundled PaliGemma on easy-VQA (9,673 questions)"
+	@echo "make demo   evaluate two small models on the ten sets of the miniature world"
 	@echo "make test   run all tests"
 	@echo "make setup  only install what is missing: OpenBLAS, ONNX Runtime, easy-VQA"
 
@@ -12,7 +12,8 @@ setup:
 	@setup/setup.sh
 
 demo: setup
-	$(CARGO) run --locked -- vqa --model fixtures/models/paligemma-easy-vqa --dataset easy-vqa
+	$(CARGO) run --locked -- vqa --suite miniature --model fixtures/models/miniature-ft \
+		--zero-shot fixtures/models/miniature-pt
 
 test: setup
 	$(CARGO) test --locked --no-fail-fast

@@ -80,7 +80,7 @@ struct KnownFile {
 /// Downloads what is named and prints where it is, or the JSON document.
 pub fn run(args: &FetchArgs, json: bool) -> Result<()> {
     if let Some(output) = args.miniature.folder(&args.what)? {
-        return fetch_miniature::run(&args.miniature, output);
+        return fetch_miniature::run(&args.miniature, output, json);
     }
     let hub = machine::hub(&machine::folders()?, args.hub.offline)?;
     if let Some(file) = &args.verify {

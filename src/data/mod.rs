@@ -297,7 +297,7 @@ pub enum Packing {
 
 /// Every known dataset.
 pub static DATASETS: &[DatasetRow] = &{
-    let [id, iv, cv, rephrasings, cp, ce, text, viz, ok, broad] = miniature::ROWS;
+    let [id, iv, cv, rephrasings, cp, ce, adv, text, viz, ok, broad] = miniature::ROWS;
     [
         vqa_sets::VQAV2,
         vqa_sets::VQAV2_TEST_DEV,
@@ -317,6 +317,7 @@ pub static DATASETS: &[DatasetRow] = &{
         rephrasings,
         cp,
         ce,
+        adv,
         text,
         viz,
         ok,

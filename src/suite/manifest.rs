@@ -28,6 +28,7 @@ pub struct KnownSuite {
 pub static SUITES: &[KnownSuite] = &[
     KnownSuite { name: "vqa", manifest: include_str!("../../benchmarks/suites/vqa.toml") },
     KnownSuite { name: "vqa-parity", manifest: include_str!("../../benchmarks/suites/vqa-parity.toml") },
+    KnownSuite { name: "miniature", manifest: include_str!("../../benchmarks/suites/miniature.toml") },
 ];
 
 /// How a dataset has shifted away from the one that models are trained on.

@@ -117,7 +117,7 @@ pub(super) fn measure(answered: &[Answered], position: usize, link: &Link, score
 /// What the dataset alone is enough for. Without its original, what needs that says so.
 pub fn measure_alone(planned: &PlannedDataset, answers: &[&str], scores: &[f64]) -> Result<Vec<Measurement>> {
     let original = planned.row.and_then(|row| row.original).unwrap_or("the original dataset");
-    let link = Link::Missing(format!("needs {original} in the same run"));
+    let link = Link::Missing(format!("needs the answers to {original}, which `vqa` has with both datasets in one run"));
     measure(&[Answered { planned, answers }], 0, &link, scores)
 }
 
@@ -318,6 +318,9 @@ mod tests {
         assert_figure(&measured[1], "accuracy new", 2, 50.0);
         let unpaired = planned("edited", &[(1, "a")], Some(row("edited", &["flips"])));
         let measured = measure_alone(&unpaired, &["a"], &[1.0]).unwrap();
-        assert_eq!(measured[0].missing.as_deref(), Some("needs whole in the same run"));
+        assert_eq!(
+            measured[0].missing.as_deref(),
+            Some("needs the answers to whole, which `vqa` has with both datasets in one run")
+        );
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! - Six questions in ten are clear: everybody gives the plain answer, surely.
 //! - Else every annotator answers alone: in 78 % the right answer, of these a quarter in another spelling where there is
-//!   one (number words, `grey`, `disc`); in 17 % a near miss (a similar colour, one more or less, the contrary); in 5 %
+//!   one (number words, `grey`, `box`); in 17 % a near miss (a similar colour, one more or less, the contrary); in 5 %
 //!   any answer of the same sort.
 //! - `answer_confidence` of a right answer is `yes` in 85 %, else `maybe`; of another one `maybe` in 60 %, `no` in 20 %,
 //!   `yes` in 20 %.

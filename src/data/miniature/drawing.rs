@@ -1,5 +1,5 @@
-//! Draws scenes, to the same bytes on every machine: coordinates are whole or half pixels, and what changes pixels
-//! afterwards is integer arithmetic.
+//! Draws scenes, to the same bytes on every machine: coordinates are sums and products of constants, which IEEE 754 rounds
+//! alike everywhere, and what changes pixels afterwards is integer arithmetic.
 
 use tiny_skia::{FillRule, Paint, Path, PathBuilder, Pixmap, Stroke, Transform};
 
@@ -193,7 +193,7 @@ fn blur(image: &mut RgbImage) {
     }
 }
 
-/// Puts a gray bar of a cell's width across the picture.
+/// Puts a gray bar of about a cell's width across the picture.
 fn cover(image: &mut RgbImage, random: Random) {
     let (lies, width) = (random.below(0, 2) == 0, 12 + random.below(1, 6) as u32);
     let start = random.below(2, (PIXELS - width) as usize + 1) as u32;

@@ -27,7 +27,7 @@ pub use sets::{Asked, Drawn, SETS, Set, VERSION};
 
 use super::image::RgbImage;
 use super::{Dataset, DatasetRow, Id, ImageSource, Question, Relations};
-use crate::error::{Result, find_row};
+use crate::error::{Error, Result, find_row};
 use crate::score::{AnswerId, References};
 
 /// The seed of the world that [`super::DATASETS`] hold.
@@ -37,9 +37,13 @@ impl Drawn {
     /// The set of this name in [`SETS`].
     ///
     /// # Errors
-    /// An unknown name; the hint lists all.
+    /// An unknown name; the hint lists all. A selected set for another seed than [`SEED`].
     pub fn find(name: &str, seed: u64, strength: f64) -> Result<Self> {
         let set = find_row(SETS, "set of the miniature world", name, |set| vec![set.name])?;
+        if set.is_selected() && seed != SEED {
+            return Err(Error::input(format!("the questions of `{name}` are selected for seed {SEED} alone"))
+                .hint("leave --seed out, or name the sets to write with --set"));
+        }
         Ok(Self { set, seed, strength })
     }
 
@@ -97,7 +101,7 @@ impl ImageSource for Drawn {
 }
 
 /// The rows of [`super::DATASETS`].
-pub(super) const ROWS: [DatasetRow; 10] = [
+pub(super) const ROWS: [DatasetRow; 11] = [
     DatasetRow {
         load_training: Some(|_| load("miniature-training")),
         ..row("miniature", [2400, 600], "a few kinds of plain questions about plain pictures", |_| load("miniature"))
@@ -118,8 +122,11 @@ pub(super) const ROWS: [DatasetRow; 10] = [
             load("miniature-rephrasings")
         })
     },
-    row("miniature-cp", [1000, 571], "other priors of answers to each type of question", |_| load("miniature-cp")),
-    row("miniature-ce", [1000, 603], "questions that only mislead those who take shortcuts", |_| load("miniature-ce")),
+    row("miniature-cp", [1000, 560], "other priors of answers to each type of question", |_| load("miniature-cp")),
+    row("miniature-ce", [1000, 592], "questions that only mislead those who take shortcuts", |_| load("miniature-ce")),
+    row("miniature-adv", [1000, 537], "harder questions, which most of three other models fail", |_| {
+        load("miniature-adv")
+    }),
     row("miniature-text", [700, 700], "signs whose words are to be read", |_| load("miniature-text")),
     DatasetRow {
         measures: &["unanswerability"],

@@ -252,7 +252,7 @@ fn next_to(scene: &Scene, side: Side, shape: Shape) -> Option<&Object> {
     scene.object_in(side.of(only(scene, &|object| object.shape == shape)?.cell)?)
 }
 
-/// What a cell shows, such as `large red circle`.
+/// What a cell shows, such as `large red square`.
 fn content(scene: &Scene, cell: Cell, with_size: bool) -> Option<String> {
     if let Some(Object { shape, color, size, .. }) = scene.object_in(cell) {
         let size = if with_size { size.word().to_owned() + " " } else { String::new() };
@@ -327,7 +327,7 @@ impl QueryKind {
                 }
             }
             Self::In => {
-                // Half of the cells asked for hold something.
+                // Seven in ten are picked among the cells that hold something.
                 let shown: Vec<Cell> = scene.objects.iter().map(|object| object.cell).collect();
                 let any = Cell { row: dice.below(GRID.into()) as u8, column: dice.below(GRID.into()) as u8 };
                 Query::In(if dice.percent(70) { dice.pick(&shown)? } else { any })

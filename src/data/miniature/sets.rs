@@ -30,8 +30,7 @@ pub struct Set {
     /// Questions about each picture before the shift.
     each: usize,
     shift: Shift,
-    /// The questions of a selected set, one a line: identifier and, where the set has parts, the name of its part. All
-    /// questions where there is none.
+    /// The identifiers of the questions of a selected set, one a line. All questions where there is none.
     chosen: Option<&'static str>,
 }
 
@@ -73,12 +72,16 @@ pub static SETS: &[Set] = &[
     set("miniature-broad-training", "broad", 60_000, 3, Shift::Broad),
     selected("miniature-cp", POOL, include_str!("selection/miniature-cp.txt")),
     selected("miniature-ce", POOL, include_str!("selection/miniature-ce.txt")),
+    selected("miniature-adv", ADVERSARIAL_POOL, include_str!("selection/miniature-adv.txt")),
     POOL,
-    set("miniature-adversarial-pool", "adversarial", 2000, 3, Shift::Composite),
+    ADVERSARIAL_POOL,
 ];
 
 /// Candidates for sets that are selected from questions like those in training.
 const POOL: Set = set("miniature-pool", "pool", 5000, 4, Shift::None);
+
+/// Candidates for the set that models select.
+const ADVERSARIAL_POOL: Set = set("miniature-adversarial-pool", "adversarial", 2000, 3, Shift::Composite);
 
 const fn selected(name: &'static str, pool: Set, chosen: &'static str) -> Set {
     Set { name, chosen: Some(chosen), ..pool }
@@ -215,7 +218,12 @@ struct Page {
 impl Set {
     /// Whether the set is shifted by which questions of a pool it has, and by nothing else.
     pub fn selection_is_the_shift(&self) -> bool {
-        self.chosen.is_some() && self.shift == Shift::None
+        self.is_selected() && self.shift == Shift::None
+    }
+
+    /// Whether the set has some questions of a pool, by a list.
+    pub fn is_selected(&self) -> bool {
+        self.chosen.is_some()
     }
 }
 
@@ -231,29 +239,28 @@ impl Drawn {
     /// The questions of a list. Where the list alone is the shift, a question that is not shifted is any other one of
     /// the pool.
     fn chosen(&self, list: &'static str) -> Vec<Asked> {
-        let entries = || list.lines().filter_map(entry);
+        let numbers = || list.lines().filter_map(|line| line.parse::<u32>().ok());
         if !self.set.selection_is_the_shift() {
-            return entries().filter_map(|(number, part)| self.question(number, part)).collect();
+            return numbers().filter_map(|number| self.question(number)).collect();
         }
         let random = Random::new(self.seed).name("miniature").number(VERSION).name(self.set.name);
         let is_kept = |number: u32| self.is_shifted(random.number(number.into()));
-        let kept: HashSet<u32> = entries().map(|(number, _)| number).filter(|number| is_kept(*number)).collect();
+        let kept: HashSet<u32> = numbers().filter(|number| is_kept(*number)).collect();
         let count = self.set.pictures as usize * self.set.each;
         let numbered = |at: u32| (1 + at / self.set.each as u32) * NUMBERS + at % self.set.each as u32;
-        let order = random.name("others").permutation(if kept.len() < entries().count() { count } else { 0 });
+        let order = random.name("others").permutation(if kept.len() < numbers().count() { count } else { 0 });
         let mut others = order.into_iter().map(numbered).filter(|number| !kept.contains(number));
-        let select = |(number, part)| {
+        let select = |number| {
             let number = if is_kept(number) { number } else { others.next()? };
-            self.question(number, part)
+            self.question(number)
         };
-        entries().filter_map(select).collect()
+        numbers().filter_map(select).collect()
     }
 
     /// The question of this number.
-    fn question(&self, number: u32, part: Option<&'static str>) -> Option<Asked> {
+    fn question(&self, number: u32) -> Option<Asked> {
         let (key, position) = (number / NUMBERS, (number % NUMBERS) as usize);
-        let question = self.questions_of(key).into_iter().nth(position)?;
-        Some(Asked { part, ..question })
+        self.questions_of(key).into_iter().nth(position)
     }
 
     /// The part of a question in a set that tells which ones can be answered.
@@ -504,12 +511,6 @@ impl Drawn {
         }
         questions
     }
-}
-
-/// Number and part in a line of a list.
-fn entry(line: &'static str) -> Option<(u32, Option<&'static str>)> {
-    let mut words = line.split_whitespace();
-    Some((words.next()?.parse().ok()?, words.next()))
 }
 
 /// Rephrasings of each question.

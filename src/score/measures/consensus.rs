@@ -18,7 +18,9 @@ pub(super) fn consensus(evidence: &Evidence) -> Result<Vec<Figure>> {
     for (question, group) in groups.of.iter().enumerate() {
         members.entry(*group).or_default().push(question);
     }
-    let complete: Vec<&Vec<usize>> = members.values().filter(|members| members.len() == MEMBERS).collect();
+    let originals = |members: &[usize]| members.iter().filter(|member| groups.original[**member]).count();
+    let is_complete = |members: &&Vec<usize>| members.len() == MEMBERS && originals(members) == 1;
+    let complete: Vec<&Vec<usize>> = members.values().filter(is_complete).collect();
     let clusters: Vec<u32> = complete.iter().map(|members| evidence.clusters[members[0]]).collect();
     let answered = |members: &&Vec<usize>| members.iter().filter(|member| evidence.scores[**member] > 0.0).count();
     let answered: Vec<usize> = complete.iter().map(answered).collect();

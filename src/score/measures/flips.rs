@@ -41,7 +41,7 @@ pub(super) fn count_flips(evidence: &Evidence) -> Result<Vec<Figure>> {
     let originals = evidence.originals()?;
     let pairs = pairs(evidence, &originals, |before, after| match integer(after) {
         None => Fit::NotAnInteger,
-        Some(after) if integer(before) == after.checked_add(1) => Fit::Consistent,
+        Some(after) if integer(before).is_some_and(|before| Some(before) == after.checked_add(1)) => Fit::Consistent,
         Some(_) => Fit::Flipped,
     });
     let no_integer = pairs.iter().map(|pair| pair.fit == Fit::NotAnInteger);

@@ -6,12 +6,10 @@
 //! ```text
 //! digrap-bench select-miniature miniature-cp > src/data/miniature/selection/miniature-cp.txt
 //! digrap-bench select-miniature miniature-ce > src/data/miniature/selection/miniature-ce.txt
-//! digrap-bench select-miniature miniature-adv --results A.json B.json C.json \
-//!     > src/data/miniature/selection/miniature-adv.txt
+//! python benchmarks/miniature/select_adversarial.py --work DIR
 //! ```
 //!
-//! where the results are the answers of models that no table evaluates to the questions that
-//! `fetch miniature --set miniature-adversarial-pool` writes.
+//! where the script trains three models that no table evaluates, and lets them answer the pool.
 
 mod priors;
 mod shortcuts;
