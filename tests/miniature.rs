@@ -326,7 +326,7 @@ fn every_original_has_three_rephrasings_in_words_that_training_lacks() {
     }
 }
 
-/// At strength 0 a set holds as many questions under the same keys, all in the narrow style about narrow pictures.
+/// At strength 0 a set holds as many questions, under the same keys, all in the narrow style about narrow pictures.
 #[test]
 fn without_strength_sets_are_the_questions_they_were_made_from() {
     let id: HashMap<Id, Asked> =

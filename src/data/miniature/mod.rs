@@ -3,6 +3,26 @@
 //!
 //! Every picture, question and answer follows from (world version, seed, set, key) alone, in any order and on any
 //! thread. Pictures are drawn when they are read; nothing but questions is kept in memory.
+//!
+//! | set | as | shift |
+//! |---|---|---|
+//! | `miniature` | VQAv2 | none: eight kinds of questions, two templates each, about three to seven objects on a plain background; answers have priors |
+//! | `miniature-iv` | IV-VQA | an object is removed that the question is not about |
+//! | `miniature-cv` | CV-VQA | one of the counted objects is removed, and the answers are one less |
+//! | `miniature-rephrasings` | VQA-Rephrasings | three rephrasings of each question, in words that training lacks |
+//! | `miniature-cp` | VQA-CP | other priors of answers to each type of question |
+//! | `miniature-ce` | VQA-CE | questions whose shortcuts mislead |
+//! | `miniature-adv` | AdVQA | compositional questions that most of some recorded models fail |
+//! | `miniature-text` | TextVQA | signs whose words are to be read |
+//! | `miniature-viz` | VizWiz | blur, darkness, noise and covered parts; questions without an answer |
+//! | `miniature-ok` | OK-VQA | facts that no picture shows: materials of shapes, homes of colours |
+//!
+//! A *strength* from 0 to 1 says which share of the keys is shifted. At strength 0 a set holds the questions that it was
+//! made from, under the same keys, so that what a shift costs is a paired difference.
+//!
+//! `miniature-broad` is what a base model learns from: every look, kind of question and wording, with signs, facts,
+//! damage and patterns. Its pictures and those to train on come from other branches of random numbers than all that is
+//! evaluated.
 
 mod annotators;
 mod dice;
