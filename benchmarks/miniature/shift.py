@@ -1,6 +1,6 @@
 """Measures what each shift of the miniature world costs a fine-tuned model; writes `reports/miniature_shift.md`.
 
-    python benchmarks/miniature/shift.py --program target/debug/digrap-bench --model fixtures/models/miniature-ft
+    python benchmarks/miniature/shift.py --model RUN --work DIR
 
 Needs Python alone. The program writes every set twice as official VQA files: at strength 1, as suites evaluate it, and at
 strength 0, the unshifted questions that it was made from. The model answers both, this script scores the answers by an
@@ -8,14 +8,16 @@ implementation of its own, and compares each set with its matched questions:
 
 - an object removed (`iv`, `cv`): the question about the edited picture with the same question about the original one;
 - rephrasings: each with its original;
-- answer priors (`cp`): with the in-distribution questions weighted so that their most frequent answers are distributed as
-  those of the set;
-- counterexamples and adversarial questions (`ce`, `adv`): with the candidates of the same pool that were not selected for;
+- answer priors (`cp`): with the in-distribution questions, and with these weighted so that their most frequent answers are
+  distributed as those of the set;
+- counterexamples (`ce`): with the questions of the same pool that were not selected; adversarial questions (`adv`): with
+  those of their pool that were not selected, and with plain questions about the same pictures;
 - far sets: with the in-distribution set.
 
-Differences are shifted minus matched, in percentage points, each with a 95 % interval that counts a picture as one draw. At
-strength 0 the interval has to hold zero. The script ends with an error if a command fails or an answer is missing; an effect
-that is absent is reported and is no error.
+Differences are shifted minus matched, in percentage points, each with a 95 % interval that counts a picture as one draw. A
+loss is an interval below zero; flips are compared with those of an unedited picture, of which there are none. At strength 0
+the interval has to hold zero. The script ends with an error if a command fails or an answer is missing; an effect that is
+absent is reported and is no error. RUN is a model that `train --dataset miniature --method vanilla` has made.
 """
 
 import argparse
@@ -31,6 +33,8 @@ IMAGE_NAME = "miniature_{image_id:012}.png"
 PLAIN = "miniature"
 NUMBERS = "zero one two three four five six seven eight nine ten".split()
 ARTICLES = {"a", "an", "the"}
+# The records of sets that were answered, by name and strength.
+KNOWN = {}
 NORMAL_QUANTILE = 1.959963984540054
 
 
@@ -85,14 +89,16 @@ def load(folder, results):
 
 def evaluate(options, name, strength):
     """The records of a set at a strength."""
-    folder = options.work / f"strength-{strength:g}" / name
-    answers = folder / "answers"
-    if not (answers / "custom.results.json").exists():
-        call(options, "fetch", "miniature", "--output", folder.parent, "--set", name, "--strength", strength)
+    if (name, strength) not in KNOWN:
+        folder = options.work / f"strength-{strength:g}" / name
+        if not folder.exists():
+            call(options, "fetch", "miniature", "--output", folder.parent, "--set", name, "--strength", strength)
         files = ("--questions", folder / "questions.json", "--annotations", folder / "annotations.json")
         images = ("--images", folder / "images", "--image-name", IMAGE_NAME)
-        call(options, "vqa", "--model", options.model, *files, *images, "--output", answers)
-    return load(folder, answers / "custom.results.json")
+        # The program keeps answers by the model's weights: what is there is read, and that of another model is not.
+        call(options, "vqa", "--model", options.model, *files, *images, "--output", folder / "answers")
+        KNOWN[name, strength] = load(folder, folder / "answers/custom.results.json")
+    return KNOWN[name, strength]
 
 
 def interval(terms):
@@ -153,37 +159,54 @@ def prior_weights(changed, matched):
     return [wanted[record.truth] / there[record.truth] for record in matched]
 
 
-def row(name, label, measured):
-    """One line of the report: the effect at strength 1 and at strength 0."""
+def row(name, label, measured, is_flips):
+    """One line of the report: the effect at strength 1 and at strength 0. Flips rise where accuracies fall."""
     cells = []
     for mean, half in measured:
         cells.append(f"{100 * mean:+.2f} ({100 * (mean - half):+.2f} to {100 * (mean + half):+.2f})")
     (mean, half), (control, control_half) = measured
-    lost = abs(mean) > half
-    still = abs(control) <= control_half + 1e-12
-    verdict = ("an effect" if lost else "no effect") + ("" if still else ", and one without the shift")
+    loss = mean if is_flips else -mean
+    verdict = "a loss" if loss > half else "a gain" if loss < -half else "none that shows"
+    if abs(control) > control_half + 1e-12:
+        verdict += ", but a difference without the shift as well"
     return f"| {name} | {label} | {cells[0]} | {cells[1]} | {verdict} |"
 
 
-def rows(options, known):
+def rows(options):
     plain = evaluate(options, PLAIN, 1)
     lines = []
 
-    def both(name, label, effect):
-        lines.append(row(name, label, [effect(evaluate(options, name, strength)) for strength in (1, 0)]))
+    def both(name, label, effect, is_flips=False):
+        measured = [effect(evaluate(options, name, strength)) for strength in (1, 0)]
+        lines.append(row(name, label, measured, is_flips))
 
-    both("miniature-iv", "answers that changed, of edited questions", lambda set_: flips(to_originals(set_, plain), same))
+    def unselected(name, pool, strength):
+        """The questions of a pool that neither form of a set holds."""
+        held = {record.id for one in (1, 0) for record in evaluate(options, name, one)}
+        return [record for record in evaluate(options, pool, strength) if record.id not in held]
+
+    both("miniature-iv", "answers that changed, of edited questions", lambda set_: flips(to_originals(set_, plain), same), True)
     both("miniature-iv", "accuracy against the original", lambda set_: paired(to_originals(set_, plain)))
-    both("miniature-cv", "answers not one fewer", lambda set_: flips(to_originals(set_, plain), one_fewer))
+    both("miniature-cv", "answers not one fewer", lambda set_: flips(to_originals(set_, plain), one_fewer), True)
     both("miniature-cv", "accuracy against the original", lambda set_: paired(to_originals(set_, plain)))
     both("miniature-rephrasings", "accuracy against the original", lambda set_: paired(to_rephrased(set_)))
-    if "miniature-cp" in known:
-        label = "accuracy against ID with its answers"
-        both("miniature-cp", label, lambda set_: unpaired(set_, plain, prior_weights(set_, plain)))
-    for name, pool in (("miniature-ce", "miniature-pool"), ("miniature-adv", "miniature-adversarial-pool")):
-        if name in known:
-            matched = evaluate(options, pool, 0)
-            both(name, "accuracy against its pool, unselected", lambda set_: unpaired(set_, matched))
+    both("miniature-cp", "accuracy against ID", lambda set_: unpaired(set_, plain))
+    label = "accuracy against ID with its answers"
+    both("miniature-cp", label, lambda set_: unpaired(set_, plain, prior_weights(set_, plain)))
+    rest = unselected("miniature-ce", "miniature-pool", 1)
+    both("miniature-ce", "accuracy against the rest of its pool", lambda set_: unpaired(set_, rest))
+    pool = "miniature-adversarial-pool"
+    chosen = evaluate(options, "miniature-adv", 1)
+    rest = {strength: unselected("miniature-adv", pool, strength) for strength in (1, 0)}
+    both(
+        "miniature-adv", "accuracy against the rest of its pool",
+        lambda set_: unpaired(set_, rest[1 if set_ is chosen else 0]),
+    )
+    matched = {record.id: record for record in evaluate(options, "miniature-adv", 0)}
+    both(
+        "miniature-adv", "accuracy against plain questions about the same pictures",
+        lambda set_: paired([(record, matched[record.id]) for record in set_]),
+    )
     for name in ("miniature-text", "miniature-viz", "miniature-ok"):
         both(name, "accuracy against ID", lambda set_: unpaired(set_, plain))
     return lines
@@ -193,13 +216,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--program", type=Path, default=REPOSITORY / "target/debug/digrap-bench")
     parser.add_argument("--model", type=Path, required=True, help="fine-tuned model folder")
-    parser.add_argument("--work", type=Path, required=True, help="folder for sets and answers; what is there is not repeated")
+    parser.add_argument("--work", type=Path, required=True, help="folder for sets and answers")
     parser.add_argument("--output", type=Path, default=REPOSITORY / "reports/miniature_shift.md")
     options = parser.parse_args()
     options.program, options.model, options.work = (path.resolve() for path in (options.program, options.model, options.work))
-    listed = subprocess.run([options.program, "list", "datasets", "--json"], capture_output=True, text=True, check=True)
-    known = {entry["name"] for entry in json.loads(listed.stdout)["datasets"]}
-    lines = rows(options, known)
+    lines = rows(options)
     text = "\n".join([
         "# What each shift of the miniature world costs",
         "",

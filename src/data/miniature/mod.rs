@@ -142,7 +142,7 @@ pub(super) const ROWS: [DatasetRow; 11] = [
             load("miniature-rephrasings")
         })
     },
-    row("miniature-cp", [1000, 560], "other priors of answers to each type of question", |_| load("miniature-cp")),
+    row("miniature-cp", [1000, 541], "other priors of answers to each type of question", |_| load("miniature-cp")),
     row("miniature-ce", [1000, 592], "questions that only mislead those who take shortcuts", |_| load("miniature-ce")),
     row("miniature-adv", [1000, 537], "harder questions, which most of three other models fail", |_| {
         load("miniature-adv")
