@@ -8,8 +8,10 @@ use digrap_bench::data::miniature::{
     Asked, Cell, Color, Damage, Drawn, GRID, PIXELS, Query, SEED, SETS, Scene, Shape, Size, UNANSWERABLE, files,
 };
 use digrap_bench::data::{DATASETS, Dataset, Id, ImageSource, find_dataset, vqa_json};
-use digrap_bench::score::{find_metric, score};
+use digrap_bench::score::{find_metric, score, summarise};
 use sha2::{Digest, Sha256};
+
+use crate::support::{fixture, program_at};
 
 fn drawn(name: &str) -> Drawn {
     Drawn::find(name, SEED, 1.0).unwrap()
@@ -519,4 +521,45 @@ fn the_part_to_train_on_is_another_one() {
     let row = find_dataset("miniature").unwrap();
     let training = row.load_training.unwrap()(std::path::Path::new("")).unwrap();
     assert_eq!((training.questions.len(), training.name.as_str()), (20_000, "miniature-training"));
+}
+
+/// The accuracy of a fixture on `miniature`, with its interval.
+fn evaluated(model: &str) -> (f64, [f64; 2]) {
+    let home = tempfile::tempdir().unwrap();
+    let arguments = ["--dataset", "miniature", "--json", "--model"];
+    let output = program_at(home.path()).arg("vqa").args(arguments).arg(fixture(model)).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let run: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let evaluation = &run["evaluations"][0];
+    (evaluation["accuracy"].as_f64().unwrap(), serde_json::from_value(evaluation["interval"].clone()).unwrap())
+}
+
+/// The most frequent answer in training to the same words, else to the same type of question.
+fn from_words_alone() -> (f64, [f64; 2]) {
+    let mut answers: HashMap<String, BTreeMap<String, usize>> = HashMap::new();
+    for question in drawn("miniature-training").questions() {
+        for words in [&question.text, question.question_type()] {
+            *answers.entry(words.to_owned()).or_default().entry(question.common_answer().to_owned()).or_default() += 1;
+        }
+    }
+    let most = |words: &str| Some(answers.get(words)?.iter().max_by_key(|(_, count)| **count)?.0.clone());
+    let set = drawn("miniature");
+    let predict = |question: &Asked| most(&question.text).or_else(|| most(question.question_type())).unwrap();
+    let predicted: Vec<String> = set.questions().iter().map(predict).collect();
+    let (dataset, metric) = (set.dataset().unwrap(), find_metric("official-2021").unwrap());
+    let references = dataset.references.as_ref().unwrap();
+    let scores = score(metric, Default::default(), &predicted, references).unwrap();
+    let summary = summarise(metric, &scores, references, &dataset.clusters()).unwrap();
+    (summary.accuracy.unwrap(), summary.interval.unwrap())
+}
+
+/// The base model sees, and the narrow training set has more to teach: at least ten points each, intervals apart; words
+/// alone stay at least 15 points below the fine-tuned model.
+#[test]
+fn the_base_model_stands_between_words_alone_and_the_fine_tuned_model() {
+    let words = from_words_alone();
+    let (base, tuned) = (evaluated("models/miniature-pt"), evaluated("models/miniature-ft"));
+    assert!(base.0 - words.0 >= 10.0 && base.1[0] > words.1[1], "{base:?} {words:?}");
+    assert!(tuned.0 - base.0 >= 10.0 && tuned.1[0] > base.1[1], "{tuned:?} {base:?}");
+    assert!(tuned.0 - words.0 >= 15.0, "{tuned:?} {words:?}");
 }
