@@ -462,7 +462,10 @@ fn the_plain_answer_is_nearly_always_right() {
     assert!((0.98..1.0).contains(&mean), "{mean}");
 }
 
-fn references(dataset: &Dataset, question: usize) -> (Vec<(String, Option<String>)>, Option<&str>, Option<&str>) {
+/// Texts and confidences of the answers to a question; its types.
+type Answered<'a> = (Vec<(String, Option<String>)>, Option<&'a str>, Option<&'a str>);
+
+fn references(dataset: &Dataset, question: usize) -> Answered<'_> {
     let references = dataset.references.as_ref().unwrap();
     let answers = references
         .answers(question)
