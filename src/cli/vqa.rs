@@ -135,15 +135,20 @@ pub fn run(args: &VqaArgs, json: bool) -> Result<()> {
         evaluations: &evaluations,
     };
     let overview = run.suite.as_ref().map_or_else(String::new, |suite| overview(suite, &run.overrides));
-    let table = overview + &table(&plan, &evaluations);
+    let table = table(&plan, &evaluations);
     if let Some(output) = &plan.output {
         let document = serde_json::to_string_pretty(&run)
             .map_err(|cause| Error::internal("cannot write the run as JSON").caused_by(cause))?;
         write_whole(&output.join("run.json"), &(document + "\n"))?;
-        write_whole(&output.join("table.md"), &table)?;
+        write_whole(&output.join("table.md"), &(overview.clone() + &table))?;
         source::write_locks(output, &locks)?;
     }
-    if json { super::print_json(&run) } else { super::print(&table) }
+    if json {
+        return super::print_json(&run);
+    }
+    // A terminal shows the end, where the averages belong.
+    let gap = if overview.is_empty() { "" } else { "\n" };
+    super::print(&(table + gap + overview.trim_end_matches('\n') + gap))
 }
 
 fn plan(args: &VqaArgs, suite: Option<&Suite>, folders: &Folders) -> Result<(Plan, Vec<Lock>)> {
