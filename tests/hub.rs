@@ -527,6 +527,9 @@ const CASES: &[Case] = &[
         command.env("HF_TOKEN", TOKEN);
         server.fail("/revision/", 1, Fault::Status(403, &[]));
     }),
+    ("a refusal without a token", &["fetch", "model", "org/tiny"], |server, _, _| {
+        server.fail("/revision/", 1, Fault::Status(403, &[]));
+    }),
     ("unknown repository", &["fetch", "model", "org/tyni"], NOTHING),
     ("private repository of somebody else", &["fetch", "model", "org/private@v2"], |_, _, command| {
         command.env("HF_TOKEN", STRANGER);
@@ -730,6 +733,27 @@ fn offline_no_socket_is_opened() {
     let mut command = program(home, &server);
     command.args(&vqa).env("HF_HUB_OFFLINE", "1");
     succeeded(without_sockets(command));
+    // What is not here is told without a connection as well.
+    let missing: [(&[&str], &str); 2] = [
+        (&["fetch", "ok-vqa", "--from-hub"], "error: offline, and `lmms-lab/OK-VQA` is not in the cache `"),
+        (&["fetch", "advqa"], "error: offline, and `"),
+    ];
+    for (arguments, expected) in missing {
+        let started = |offline: &[&str]| {
+            let mut command = program(home, &server);
+            command.args(arguments).args(offline);
+            without_sockets(command)
+        };
+        let refused = started(&["--offline"]);
+        let errors = text(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(2), "{arguments:?}: {errors}");
+        assert!(
+            errors.starts_with(expected)
+                && errors.contains("without --offline") | errors.contains("leave out --offline"),
+            "{errors}"
+        );
+        assert_eq!(started(&[]).status.signal(), Some(libc::SIGSYS), "{arguments:?}");
+    }
     assert_eq!(server.requests().len(), 0);
 }
 
@@ -905,6 +929,113 @@ fn the_copy_of_a_dataset_on_the_hub_is_linked_into_its_folder() {
     assert_eq!(row.presence(&root).unwrap().missing, []);
     assert!(!(row.load)(&root).unwrap().questions.is_empty());
     succeeded(fetch());
+    // Offline the copy has to be whole in the cache.
+    let offline = || {
+        let mut command = program(home.path(), &server);
+        command.args(["fetch", "ok-vqa", "--from-hub", "--part=evaluation", "--root=ok-vqa", "--offline"]);
+        command.output().unwrap()
+    };
+    server.requests();
+    succeeded(offline());
+    let mut shards = names_below(&root.join("lmms-lab--OK-VQA"));
+    shards.retain(|path| path.contains("val2014-"));
+    let names = shards.iter().map(|path| path.rsplit('/').next().unwrap()).collect::<Vec<_>>();
+    assert_eq!(names.len(), 2);
+    fs::remove_file(&shards[1]).unwrap();
+    let expected = format!(
+        "error: offline, and `{}` of `lmms-lab/OK-VQA` is not in the cache of the Hub\nhint: where there is a network, the \
+         same command gets it without --offline and HF_HUB_OFFLINE\n",
+        names[1]
+    );
+    assert_eq!((text(&offline().stderr), server.requests().len()), (&*expected, 0));
+    fs::remove_file(&shards[0]).unwrap();
+    let errors = offline().stderr;
+    assert!(
+        text(&errors).starts_with("error: offline, and no file that is wanted of `lmms-lab/OK-VQA` is in the cache")
+    );
+}
+
+/// Whoever unpacks by hand may stop halfway.
+#[test]
+fn a_folder_with_too_few_images_is_not_taken_for_whole() {
+    let (server, home) = (HubServer::start(&[]), tempfile::tempdir().unwrap());
+    let row = find_dataset("ok-vqa").unwrap();
+    let root = home.path().join("data");
+    for file in row.files.iter().filter(|file| file.part != Part::Training) {
+        let path = root.join(file.path);
+        fs::create_dir_all(if path.extension().is_none() { &path } else { path.parent().unwrap() }).unwrap();
+        if path.extension().is_some() {
+            fs::write(&path, "{}").unwrap();
+        }
+    }
+    fs::write(root.join("val2014/COCO_val2014_000000000042.jpg"), "").unwrap();
+    let mut command = program(home.path(), &server);
+    command.args(["fetch", "ok-vqa", "--part=evaluation", "--root=data", "--offline"]);
+    let output = command.output().unwrap();
+    let errors = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{errors}");
+    assert!(text(&output.stdout).contains("  incomplete  data/val2014\n"), "{}", text(&output.stdout));
+    assert!(
+        errors.ends_with("has less images than belong there\nhint: remove or complete `data/val2014`\n"),
+        "{errors}"
+    );
+}
+
+#[test]
+fn processes_that_fetch_the_same_archive_share_the_work() {
+    let (server, home) = (HubServer::start(&[]), tempfile::tempdir().unwrap());
+    let root = home.path().join("data");
+    let bytes = weights(300_000);
+    server.put("/x.zip", zipped(&[("v2/val.json", &bytes), ("v2/train.json", b"[2]")]));
+    server.put("/plain.json", bytes.clone());
+    let url = |name: &str| Some(format!("{}/{name}", server.endpoint()));
+    let files = [
+        source("val.json", url("x.zip"), Packing::Zip),
+        source("train.json", url("x.zip"), Packing::Zip),
+        source("plain.json", url("plain.json"), Packing::Plain),
+    ];
+    let fetched = std::thread::scope(|scope| {
+        let fetch = || fetch(&files, &root, &hub_at(&server, home.path()), &mut |_| ()).unwrap();
+        let started: Vec<_> = (0..6).map(|_| scope.spawn(fetch)).collect();
+        started
+            .into_iter()
+            .flat_map(|thread| thread.join().unwrap())
+            .filter(|state| *state == FileState::Fetched)
+            .count()
+    });
+    assert_eq!((server.count("/x.zip"), server.count("/plain.json"), fetched), (1, 1, 3));
+    let expected = ["plain.json", "train.json", "val.json"].map(|name| root.join(name).to_str().unwrap().to_owned());
+    assert_eq!(names_below(&root), expected);
+    assert!(fs::read(root.join("val.json")).unwrap() == bytes && fs::read(root.join("plain.json")).unwrap() == bytes);
+}
+
+#[test]
+fn an_archive_with_two_files_for_one_place_is_refused() {
+    let (server, home) = (HubServer::start(&[]), tempfile::tempdir().unwrap());
+    let root = home.path().join("data");
+    let entries: &[(&str, &[u8])] = &[("v1/val.json", b"[1]"), ("v2/val.json", b"[2]")];
+    for (name, packing, bytes) in
+        [("/x.zip", Packing::Zip, zipped(entries)), ("/x.tar.gz", Packing::TarGz, tarred(entries))]
+    {
+        server.put(name, bytes);
+        let files = [source("val.json", Some(server.endpoint() + name), packing)];
+        let error = fetch(&files, &root, &hub_at(&server, home.path()), &mut |_| ()).unwrap_err();
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert_eq!(cause, "the archive has two files for one place, the second is `v2/val.json`");
+        assert_eq!(error.next_step(), Some("unpack it by hand"));
+        assert!(!root.join("val.json").exists() && root.join(name.replace('/', ".")).is_file());
+    }
+}
+
+/// Who has a model in a folder needs no Hub.
+#[test]
+fn odd_settings_of_the_hub_do_not_matter_to_a_model_in_a_folder() {
+    let (server, home) = (HubServer::start(&[]), tempfile::tempdir().unwrap());
+    let model = fixture("models/paligemma-tiny-a");
+    let mut command = program(home.path(), &server);
+    command.env("HF_TOKEN", "no token").env("HF_ENDPOINT", "hub.example");
+    succeeded(command.args(["export", "--output=exported", "--model"]).arg(&model).output().unwrap());
+    assert!(home.path().join("exported").exists());
 }
 
 #[test]

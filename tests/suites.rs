@@ -304,7 +304,8 @@ fn datasets_that_are_missing_are_listed_before_anything_runs() {
     let told = said(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{told}");
     let first = "error: 8 of the 10 datasets of the suite `vqa` are not in `data`: iv-vqa, cv-vqa, vqa-rephrasings, \
-                 vqa-cp-v2, vqa-ce, textvqa, vizwiz, ok-vqa\nhint: get each one:\n  iv-vqa: ";
+                 vqa-cp-v2, vqa-ce, textvqa, vizwiz, ok-vqa\nhint: get each one (`fetch NAME --part evaluation` \
+                 leaves out what is for training alone):\n  iv-vqa: ";
     assert!(told.starts_with(first), "{told}");
     assert_eq!(told.lines().count(), 10, "{told}");
 }

@@ -163,7 +163,14 @@ fn fetch_known(row: &'static DatasetRow, args: &FetchArgs, hub: &Hub) -> Result<
         // In a folder of the user's own are all files of the dataset.
         let all = root.parent().filter(|_| args.root.is_none());
         let states = fetching::fetch(&files, Folders { own: &root, all }, hub, &mut show)?;
-        states.into_iter().map(|(path, state)| KnownFile { path, state: name_of(state) }).collect()
+        // Who has unpacked an archive by hand may have stopped halfway.
+        let lacking = row.presence(&root)?.missing;
+        let is_incomplete = |path: &Path| lacking.iter().any(|(lacking, _)| lacking == path);
+        let named = |(path, state): (PathBuf, FileState)| match state {
+            FileState::Present | FileState::Fetched if is_incomplete(&path) => KnownFile { path, state: INCOMPLETE },
+            _ => KnownFile { path, state: name_of(state) },
+        };
+        states.into_iter().map(named).collect()
     };
     stages.finish();
     Ok(Fetched::Known { dataset: row.name, folder: root, files, repositories })
@@ -193,6 +200,9 @@ fn still_missing(row: &DatasetRow, root: &Path, is_chosen: &dyn Fn(Part) -> bool
     Ok(evaluation.chain(training).map(|path| KnownFile { path, state: name_of(FileState::ByHand) }).collect())
 }
 
+/// The state of a folder that has less images than belong there.
+const INCOMPLETE: &str = "incomplete";
+
 fn name_of(state: FileState) -> &'static str {
     match state {
         FileState::Present => "present",
@@ -221,6 +231,11 @@ fn described(report: &Fetched) -> String {
 /// What has to be got by hand makes the command fail, with how to get it.
 fn complete(wanted: &Wanted, report: &Fetched) -> Result<()> {
     let (Wanted::Known(row), Fetched::Known { files, .. }) = (wanted, report) else { return Ok(()) };
+    if let Some(file) = files.iter().find(|file| file.state == INCOMPLETE) {
+        let path = file.path.display();
+        return Err(Error::incomplete(format!("`{path}` of `{}` has less images than belong there", row.name))
+            .hint(format!("remove or complete `{path}`")));
+    }
     match files.iter().filter(|file| file.state == "missing").count() {
         0 => Ok(()),
         missing => Err(Error::incomplete(format!("{missing} files or folders of `{}` are not there yet", row.name))

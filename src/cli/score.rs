@@ -18,7 +18,7 @@ pub struct ScoreArgs {
     /// A known dataset, in place of `--questions` and `--annotations`
     #[arg(long, value_name = "NAME", conflicts_with_all = ["questions", "annotations"])]
     dataset: Option<String>,
-    /// Folder of the known dataset [default: where `make setup` puts it]
+    /// Folder of the known dataset [default: that of the user's data]
     #[arg(long, value_name = "DIR", requires = "dataset")]
     root: Option<PathBuf>,
     /// Question file in the official VQA format

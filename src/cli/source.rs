@@ -32,6 +32,15 @@ pub struct Sources {
     pub locks: Vec<Lock>,
 }
 
+impl Sources {
+    /// Lists what is used of a repository, once.
+    fn add(&mut self, lock: Lock) {
+        if !self.locks.contains(&lock) {
+            self.locks.push(lock);
+        }
+    }
+}
+
 /// The content of [`LOCK_FILE`].
 #[derive(Debug, Serialize, Deserialize)]
 pub struct LockFile {
@@ -41,15 +50,23 @@ pub struct LockFile {
 
 /// The models that these are; those on the Hub are fetched.
 pub fn models(given: &[PathBuf], args: &HubArgs, folders: &Folders) -> Result<Sources> {
-    let hub = machine::hub(folders, args.offline)?;
+    let mut hub = None;
+    let mut fetch = |repository: &Repository| {
+        // Models in folders need no Hub, and no settings that it can be reached by.
+        let hub = match &hub {
+            Some(hub) => hub,
+            None => hub.insert(machine::hub(folders, args.offline)?),
+        };
+        fetch(hub, repository)
+    };
     let mut sources = Sources { models: Vec::new(), locks: Vec::new() };
     for given in given {
         let mut model = match on_hub(given) {
             Some(repository) => {
-                let snapshot = fetch(&hub, &repository).map_err(|error| {
+                let snapshot = fetch(&repository).map_err(|error| {
                     error.within(format!("`{}` is no folder here, and cannot be had from the Hub", given.display()))
                 })?;
-                sources.locks.push(snapshot.lock);
+                sources.add(snapshot.lock);
                 ModelSource { name: name_of(&repository), folder: snapshot.folder, base: None }
             }
             None => ModelSource::folder(given),
@@ -57,8 +74,8 @@ pub fn models(given: &[PathBuf], args: &HubArgs, folders: &Folders) -> Result<So
         if let Some(base) = missing_base(&model.folder).and_then(|name| on_hub(Path::new(&name))) {
             let within =
                 |error: Error| error.within(format!("the base model `{base}` of `{}` is not here", given.display()));
-            let snapshot = fetch(&hub, &base).map_err(within)?;
-            sources.locks.push(snapshot.lock);
+            let snapshot = fetch(&base).map_err(within)?;
+            sources.add(snapshot.lock);
             model.base = Some(snapshot.folder);
         }
         sources.models.push(model);

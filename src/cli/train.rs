@@ -39,8 +39,8 @@ pub struct TrainArgs {
     /// A suite, a known one or a TOML file: the training part of its set in distribution, with its prompt for training
     #[arg(long, value_name = "NAME|FILE", group = "known")]
     suite: Option<String>,
-    /// Folder of the known dataset, or the one that has a folder for each dataset of the suite [default: where
-    /// `make setup` puts it]
+    /// Folder of the known dataset, or the one that has a folder for each dataset of the suite [default: that
+    /// of the user's data]
     #[arg(long, value_name = "DIR", requires = "known")]
     root: Option<PathBuf>,
     /// Question file in the official VQA format, for a set of your own

@@ -38,8 +38,8 @@ pub struct VqaArgs {
     /// A known dataset; several are evaluated in turn
     #[arg(long, value_name = "NAME", num_args = 1.., group = "known", required_unless_present_any = ["suite", "questions"])]
     dataset: Vec<String>,
-    /// Folder of the known dataset, or the one that has a folder for each dataset of the suite [default: where
-    /// `make setup` puts it]
+    /// Folder of the known dataset, or the one that has a folder for each dataset of the suite [default: that
+    /// of the user's data]
     #[arg(long, value_name = "DIR", requires = "known")]
     root: Option<PathBuf>,
     /// Question file in the official VQA format, for a set of your own

@@ -2,6 +2,7 @@
 //!
 //! What is there is left alone. A file or folder appears whole; a broken download goes on.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
@@ -80,15 +81,12 @@ pub fn fetch(
             (Some(path), _) => (path, FileState::Present),
             (None, None) => (folders.place(file), FileState::ByHand),
             (None, Some(url)) => {
-                let mut absent = Vec::new();
-                for other in files.iter().filter(|other| other.url == file.url) {
-                    if find(folders.own, other)?.is_none() {
-                        absent.push(folders.place(other));
-                    }
+                let same: Vec<&SourceFile> = files.iter().copied().filter(|other| other.url == file.url).collect();
+                let state = fetch_one(url, &same, folders, hub, on_event)?;
+                if state == FileState::Fetched {
+                    fetched.push(file.url);
                 }
-                fetch_one(url, file.packing, &absent, hub, on_event)?;
-                fetched.push(file.url);
-                (folders.place(file), FileState::Fetched)
+                (folders.place(file), state)
             }
         });
     }
@@ -103,6 +101,7 @@ pub fn fetch_copy(copy: &HubCopy, root: &Path, hub: &Hub, on_event: &mut dyn FnM
     let repository: Repository = copy.repository.parse()?;
     let is_wanted = |path: &str| numbers(path.rsplit('/').next().unwrap_or(path), copy.split).is_some();
     let snapshot = hub.files(&repository.dataset(), &is_wanted, &mut |event| on_event(FetchEvent::Download(event)))?;
+    check_whole(copy, &snapshot.lock, hub)?;
     let link = root.join(copy.repository.replace('/', "--"));
     let make = || {
         fs::create_dir_all(root)?;
@@ -117,29 +116,88 @@ pub fn fetch_copy(copy: &HubCopy, root: &Path, hub: &Hub, on_event: &mut dyn FnM
     Ok(snapshot.lock)
 }
 
-/// Downloads what is at an address, and brings from it what belongs at these paths.
+/// Refuses a copy of which files are missing, as their numbers tell.
+fn check_whole(copy: &HubCopy, lock: &Lock, hub: &Hub) -> Result<()> {
+    let number = |path: &str| numbers(path.rsplit('/').next().unwrap_or(path), copy.split);
+    let found: BTreeSet<(usize, usize)> = lock.files.iter().filter_map(|file| number(&file.path)).collect();
+    let counts: BTreeSet<usize> = found.iter().map(|(_, count)| *count).collect();
+    let mut expected = counts.into_iter().flat_map(|count| (0..count).map(move |number| (number, count)));
+    let Some((number, count)) = expected.find(|file| !found.contains(file)) else { return Ok(()) };
+    let (repository, name) = (copy.repository, format!("{}-{number:05}-of-{count:05}.parquet", copy.split));
+    Err(match hub.is_offline() {
+        true => Error::input(format!("offline, and `{name}` of `{repository}` is not in the cache of the Hub"))
+            .hint(hub::SAME_ONLINE),
+        false => Error::input(format!("the dataset `{repository}` has no `{name}`")).hint("leave --from-hub out"),
+    })
+}
+
+/// Downloads what is at an address, and brings from it those of the files that come from there and are not here. They
+/// are present instead if another process has brought them meanwhile.
 fn fetch_one(
     url: &str,
-    packing: Packing,
-    absent: &[PathBuf],
+    files: &[&SourceFile],
+    folders: Folders,
     hub: &Hub,
     on_event: &mut dyn FnMut(FetchEvent),
-) -> Result<()> {
-    let Some(first) = absent.first() else { return Ok(()) };
-    let mut on_download = |event: hub::Event| on_event(FetchEvent::Download(event));
-    if packing == Packing::Plain {
-        return hub.download(url, first, &mut on_download);
-    }
+) -> Result<FileState> {
+    let Some(first) = absent(files, folders)?.into_iter().next() else { return Ok(FileState::Present) };
     let name = url.split(['?', '#']).next().and_then(|address| address.rsplit('/').next()).unwrap_or("archive");
     let archive = first.with_file_name(format!(".{name}"));
-    if !archive.is_file() {
-        hub.download(url, &archive, &mut on_download)?;
+    let packing = files.iter().map(|file| file.packing).find(|packing| *packing != Packing::Plain);
+    let download = if packing.is_some() { &archive } else { &first };
+    if !download.is_file() {
+        hub.check_online(download)?;
     }
+    let turn = first.with_file_name(format!(".{name}.lock"));
+    let held = hub.take_turn(&turn, name, &mut |event| on_event(FetchEvent::Download(event)))?;
+    let mut bring = || {
+        let absent = absent(files, folders)?;
+        if absent.is_empty() {
+            return Ok(FileState::Present);
+        }
+        if !download.is_file() {
+            hub.download(url, download, &mut |event| on_event(FetchEvent::Download(event)))?;
+        }
+        if let Some(packing) = packing {
+            unpack(Archive { url, name, path: &archive, packing }, &absent, on_event)?;
+        }
+        Ok(FileState::Fetched)
+    };
+    let state = bring();
+    // Where it cannot be removed, the next process takes it as it is.
+    let _ = fs::remove_file(&turn);
+    drop(held);
+    state
+}
+
+/// Where those of the files belong that are not here.
+fn absent(files: &[&SourceFile], folders: Folders) -> Result<Vec<PathBuf>> {
+    let mut absent = Vec::new();
+    for file in files {
+        if find(folders.own, file)?.is_none() {
+            absent.push(folders.place(file));
+        }
+    }
+    Ok(absent)
+}
+
+/// An archive that has come.
+struct Archive<'a> {
+    url: &'a str,
+    /// Its name there.
+    name: &'a str,
+    path: &'a Path,
+    packing: Packing,
+}
+
+/// Brings from an archive what belongs at these paths, and removes it.
+fn unpack(archive: Archive, absent: &[PathBuf], on_event: &mut dyn FnMut(FetchEvent)) -> Result<()> {
+    let Archive { url, name, path: archive, packing } = archive;
     let targets: Vec<Target> = absent.iter().map(|path| Target::new(path)).collect();
     let mut on_bytes = |done, total| on_event(FetchEvent::Unpacked { archive: name, done, total });
     let unpacked = targets.iter().try_for_each(Target::clear).and_then(|()| match packing {
-        Packing::Zip => unpack_zip(&archive, &targets, &mut on_bytes),
-        _ => unpack_tar(&archive, &targets, &mut on_bytes),
+        Packing::Zip => unpack_zip(archive, &targets, &mut on_bytes),
+        _ => unpack_tar(archive, &targets, &mut on_bytes),
     });
     let shown = archive.display();
     unpacked.map_err(|cause| {
@@ -147,8 +205,10 @@ fn fetch_one(
             matches!(cause.kind(), ErrorKind::InvalidData | ErrorKind::InvalidInput | ErrorKind::UnexpectedEof);
         let hint = if damaged {
             // Where it cannot be removed, it is found damaged again.
-            let _ = fs::remove_file(&archive);
+            let _ = fs::remove_file(archive);
             "the archive was removed; run the same command again"
+        } else if cause.kind() == ErrorKind::AlreadyExists {
+            "unpack it by hand"
         } else {
             "run the same command again when that is mended"
         };
@@ -160,7 +220,7 @@ fn fetch_one(
     }
     let placed = targets.iter().try_for_each(|target| fs::rename(&target.hidden, &target.path));
     placed
-        .and_then(|()| fs::remove_file(&archive))
+        .and_then(|()| fs::remove_file(archive))
         .map_err(|cause| Error::input(format!("cannot move what `{shown}` holds to its place")).caused_by(cause))
 }
 
@@ -211,7 +271,14 @@ fn unpack_entry(entry: &str, bytes: &mut dyn Read, targets: &[Target]) -> io::Re
     for target in targets {
         if let Some(path) = target.place(entry)? {
             path.parent().map_or(Ok(()), fs::create_dir_all)?;
-            io::copy(bytes, &mut File::create(path)?)?;
+            let mut file = File::create_new(path).map_err(|cause| match cause.kind() {
+                ErrorKind::AlreadyExists => {
+                    let what = format!("the archive has two files for one place, the second is `{entry}`");
+                    io::Error::new(ErrorKind::AlreadyExists, what)
+                }
+                _ => cause,
+            })?;
+            io::copy(bytes, &mut file)?;
             return Ok(());
         }
     }

@@ -365,7 +365,7 @@ pub(super) const VQA_CP_V2: DatasetRow = DatasetRow {
     metric: "official-2021",
     n: Some(219_928),
     images: None,
-    obtain: "`digrap-bench fetch vqa-cp-v2`",
+    obtain: "`digrap-bench fetch vqa-cp-v2`, or download the files of computing.ece.vt.edu/~aish/vqacp",
     files: &[
         CP_TEST_QUESTIONS,
         CP_TEST_ANNOTATIONS,
@@ -402,7 +402,7 @@ pub(super) const VQA_CE: DatasetRow = DatasetRow {
     metric: "official-2021",
     n: Some(63_298),
     images: None,
-    obtain: "`digrap-bench fetch vqa-ce`; VQAv2's files can be in the folder of vqav2",
+    obtain: "`digrap-bench fetch vqa-ce`, or download the files of github.com/cdancette/detect-shortcuts/releases; VQAv2's files can be in the folder of vqav2",
     files: &[CE_COUNTEREXAMPLES, CE_HARD, VQAV2_VAL_QUESTIONS, VQAV2_VAL_ANNOTATIONS, coco_val(Part::Evaluation)],
     hub: &[],
     original: Some("vqav2"),

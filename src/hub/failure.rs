@@ -72,8 +72,10 @@ impl Wanted<'_> {
                     }
                     false => "check the spelling; for a private repository, set HF_TOKEN",
                 }),
-            (403, _) => Error::input(format!("the token may not read `{id}`"))
+            (403, _) if *has_token => Error::input(format!("the token may not read `{id}`"))
                 .hint(format!("give it access at {endpoint}/settings/tokens")),
+            (403, _) => Error::input(format!("{}: the server refuses (403)", self.cannot_get()))
+                .hint("something on the way may refuse it: look at HTTPS_PROXY and HF_ENDPOINT"),
             (429, _) => Error::input(format!("{}: the Hub has had too many requests from here", self.cannot_get()))
                 .hint(format!(
                     "run the same command again {}{}",

@@ -17,6 +17,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::{self, File, TryLockError};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use hf_hub::api::sync::{Api, ApiBuilder};
@@ -44,6 +45,8 @@ const USER_AGENT: &str = concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VE
 const LIST_LIMIT: u64 = 256 << 20;
 /// Files of less bytes are checked each time they are used.
 const SMALL: u64 = 16 << 20;
+/// What to do about files of a dataset that are missing offline.
+pub const SAME_ONLINE: &str = "where there is a network, the same command gets it without --offline and HF_HUB_OFFLINE";
 
 /// The secret that tells the Hub who asks. It is never part of a message.
 #[derive(Clone)]
@@ -127,6 +130,9 @@ pub struct Hub {
     api: Api,
     agent: Agent,
 }
+
+/// Which files of a dataset are wanted, by their paths; all, where none is stated.
+type Selection<'a> = Option<&'a dyn Fn(&str) -> bool>;
 
 /// A repository at one commit, on disk.
 #[derive(Debug)]
@@ -232,20 +238,20 @@ impl Hub {
     /// in the cache; no space; bytes that are not those of the Hub's list.
     pub fn snapshot(&self, repository: &Repository, on_event: &mut dyn FnMut(Event)) -> Result<Snapshot> {
         if self.offline {
-            return self.cached(repository);
+            return self.cached(repository, None);
         }
         if repository.is_pinned()
             && let Some(folder) = self.snapshot_folder(repository)
             && is_whole_model(repository, &folder)
-            && let Ok(lock) = self.lock_of(repository, &folder)
+            && let Ok(lock) = self.lock_of(repository, &folder, None)
         {
             return Ok(Snapshot { folder, lock });
         }
-        self.fetch(repository, self.listing(repository, on_event)?, on_event)
+        self.fetch(repository, self.listing(repository, on_event)?, None, on_event)
     }
 
     /// The files of a repository that are wanted, at the commit that the revision is now, fetched as far as they are not
-    /// there.
+    /// there; offline those that are there, at least one.
     ///
     /// # Errors
     /// As [`Hub::snapshot`]; also no such file.
@@ -256,24 +262,28 @@ impl Hub {
         on_event: &mut dyn FnMut(Event),
     ) -> Result<Snapshot> {
         if self.offline {
-            return self.cached(repository);
+            return self.cached(repository, Some(is_wanted));
         }
         let mut listing = self.listing(repository, on_event)?;
         listing.siblings.retain(|file| is_wanted(&file.rfilename));
         if listing.siblings.is_empty() {
             return Err(Error::input(format!("the {} `{repository}` has no file that is wanted", repository.kind))
-                .hint("choose another revision"));
+                .hint("leave --from-hub out"));
         }
-        self.fetch(repository, listing, on_event)
+        self.fetch(repository, listing, Some(is_wanted), on_event)
     }
 
     /// What the cache has, without a request.
-    fn cached(&self, repository: &Repository) -> Result<Snapshot> {
+    fn cached(&self, repository: &Repository, selection: Selection) -> Result<Snapshot> {
         let missing = |what: String| {
-            Error::input(format!("offline, and {what} in the cache `{}`", self.folder.display())).hint(format!(
-                "`digrap-bench fetch {} {repository}` gets it where there is a network; then leave out --offline and HF_HUB_OFFLINE",
-                repository.kind
-            ))
+            let how = match selection {
+                None => format!(
+                    "`digrap-bench fetch {} {repository}` gets it where there is a network; then leave out --offline and HF_HUB_OFFLINE",
+                    repository.kind
+                ),
+                Some(_) => SAME_ONLINE.to_owned(),
+            };
+            Error::input(format!("offline, and {what} in the cache `{}`", self.folder.display())).hint(how)
         };
         let Some(folder) = self.snapshot_folder(repository) else {
             return Err(missing(format!("`{repository}` is not")));
@@ -283,7 +293,11 @@ impl Hub {
         {
             return Err(missing(format!("`{file}` of `{repository}` is not")));
         }
-        Ok(Snapshot { lock: self.lock_of(repository, &folder)?, folder })
+        let lock = self.lock_of(repository, &folder, selection)?;
+        match lock.files.as_slice() {
+            [] if selection.is_some() => Err(missing(format!("no file that is wanted of `{repository}` is"))),
+            _ => Ok(Snapshot { lock, folder }),
+        }
     }
 
     /// The folder of the commit that the revision is, or was last, where the cache has one.
@@ -307,7 +321,7 @@ impl Hub {
     }
 
     /// What is in the folder of a commit. Small files are checked against their names in the cache.
-    fn lock_of(&self, repository: &Repository, folder: &Path) -> Result<Lock> {
+    fn lock_of(&self, repository: &Repository, folder: &Path, selection: Selection) -> Result<Lock> {
         let unreadable =
             |path: &Path, cause| Error::input(format!("cannot read `{}`", path.display())).caused_by(cause);
         let all = files_below(folder).map_err(|cause| unreadable(folder, cause))?;
@@ -318,7 +332,9 @@ impl Hub {
         };
         let files = match repository.kind {
             RepositoryKind::Model => files_of_model(&all, index.as_ref()),
-            RepositoryKind::Dataset => all.into_iter().collect(),
+            RepositoryKind::Dataset => {
+                all.into_iter().filter(|path| selection.is_none_or(|is_wanted| is_wanted(path))).collect()
+            }
         };
         let locked = |path: &str| {
             let file = folder.join(path);
@@ -341,7 +357,13 @@ impl Hub {
             .hint(format!("`digrap-bench fetch {} {repository}` fetches it again, without --offline", repository.kind))
     }
 
-    fn fetch(&self, repository: &Repository, listing: Listing, on_event: &mut dyn FnMut(Event)) -> Result<Snapshot> {
+    fn fetch(
+        &self,
+        repository: &Repository,
+        listing: Listing,
+        selection: Selection,
+        on_event: &mut dyn FnMut(Event),
+    ) -> Result<Snapshot> {
         let commit = listing.sha.clone();
         let entries = listing.entries()?;
         let pinned = repository.at(&commit);
@@ -371,7 +393,7 @@ impl Hub {
         if !repository.is_pinned() && self.known_commit(repository).as_ref() != Some(&commit) {
             cache.create_ref(&commit).map_err(|cause| self.unwritable(&self.folder, cause))?;
         }
-        Ok(Snapshot { lock: self.lock_of(repository, &folder)?, folder })
+        Ok(Snapshot { lock: self.lock_of(repository, &folder, selection)?, folder })
     }
 
     fn unwritable(&self, path: &Path, cause: io::Error) -> Error {
@@ -474,19 +496,16 @@ impl Hub {
     fn lock_blob(&self, pinned: &Repository, entry: &Entry, on_event: &mut dyn FnMut(Event)) -> io::Result<File> {
         let name = format!("{}.lock", entry.fingerprint.text());
         let path = self.folder.join(".locks").join(repo(pinned).folder_name()).join(name);
-        create_parent(&path)?;
-        let file = File::options().write(true).create(true).truncate(false).open(&path)?;
-        match file.try_lock() {
-            Err(TryLockError::WouldBlock) => {
-                on_event(Event::Waiting { reason: &format!("another process fetches `{}`", entry.path), seconds: 0 });
-                file.lock()?;
-            }
-            // Some network file systems have no locks; the hash finds what two writers have spoilt.
-            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {}
-            Err(TryLockError::Error(error)) => return Err(error),
-            Ok(()) => {}
-        }
-        Ok(file)
+        lock_file(&path, &entry.path, on_event)
+    }
+
+    /// Waits until no other process downloads a file to this place, or to one with the same name of a lock: `turn` is that
+    /// file. Who has it removes it when its work is done.
+    ///
+    /// # Errors
+    /// A folder that cannot be written.
+    pub fn take_turn(&self, turn: &Path, name: &str, on_event: &mut dyn FnMut(Event)) -> Result<File> {
+        lock_file(turn, name, on_event).map_err(|cause| not_placed(turn, cause))
     }
 
     /// Reads every byte of the files that the lock lists. A file with other bytes is removed from the cache.
@@ -534,18 +553,26 @@ impl Hub {
     /// # Errors
     /// Input error that says what to do.
     pub fn download(&self, url: &str, target: &Path, on_event: &mut dyn FnMut(Event)) -> Result<()> {
-        if self.offline {
-            return Err(Error::input(format!("offline, and `{}` is not here", target.display()))
-                .hint("leave out --offline and HF_HUB_OFFLINE where there is a network"));
-        }
+        self.check_online(target)?;
         let name = target.file_name().unwrap_or_default().to_string_lossy();
         let [part, version] = ["part", "version"].map(|end| target.with_file_name(format!(".{name}.{end}")));
-        let unwritable = |path: &Path, cause| failure::unwritable(path, cause, "give another folder with --root");
-        create_parent(target).map_err(|cause| unwritable(target, cause))?;
+        create_parent(target).map_err(|cause| not_placed(target, cause))?;
         let source = Source { url, token: None, size: None, version: Some(&version) };
         receive(&self.agent, &source, &part, &name, on_event)
-            .map_err(|failure| failure::not_downloaded(url, failure, &unwritable))?;
-        fs::rename(&part, target).and_then(|()| fs::remove_file(&version)).map_err(|cause| unwritable(target, cause))
+            .map_err(|failure| failure::not_downloaded(url, failure, &not_placed))?;
+        fs::rename(&part, target).and_then(|()| fs::remove_file(&version)).map_err(|cause| not_placed(target, cause))
+    }
+
+    /// Refuses offline to go on without this file.
+    ///
+    /// # Errors
+    /// No connection may be opened.
+    pub fn check_online(&self, file: &Path) -> Result<()> {
+        match self.offline {
+            true => Err(Error::input(format!("offline, and `{}` is not here", file.display()))
+                .hint("leave out --offline and HF_HUB_OFFLINE where there is a network")),
+            false => Ok(()),
+        }
     }
 }
 
@@ -555,6 +582,34 @@ fn repo(repository: &Repository) -> Repo {
         RepositoryKind::Dataset => RepoType::Dataset,
     };
     Repo::with_revision(repository.id.clone(), kind, repository.revision().to_owned())
+}
+
+/// Waits until no other process has locked this file, which is made if it is not there.
+fn lock_file(path: &Path, name: &str, on_event: &mut dyn FnMut(Event)) -> io::Result<File> {
+    create_parent(path)?;
+    loop {
+        let file = File::options().write(true).create(true).truncate(false).open(path)?;
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => {
+                on_event(Event::Waiting { reason: &format!("another process fetches `{name}`"), seconds: 0 });
+                file.lock()?;
+            }
+            // Some network file systems have no locks; hash or length finds what two writers have spoilt.
+            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => return Ok(file),
+            Err(TryLockError::Error(error)) => return Err(error),
+            Ok(()) => {}
+        }
+        // Whoever had it may have removed it, and a third process may have made another.
+        let held = file.metadata()?;
+        if fs::metadata(path).is_ok_and(|found| (found.dev(), found.ino()) == (held.dev(), held.ino())) {
+            return Ok(file);
+        }
+    }
+}
+
+/// The message for what cannot be written to the folder of a dataset.
+fn not_placed(path: &Path, cause: io::Error) -> Error {
+    failure::unwritable(path, cause, "give another folder with --root")
 }
 
 fn create_parent(path: &Path) -> io::Result<()> {

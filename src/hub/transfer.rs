@@ -256,12 +256,19 @@ fn receive_rest(
         have += count as u64;
         on_bytes(have, total);
     }
-    match source.size.or(total) {
-        Some(total) if have != total => {
-            let what = format!("the answer ended after {have} of {total} bytes");
+    let total = source.size.or(total);
+    if let Some(total) = total.filter(|total| *total != have) {
+        let what = format!("the answer ended after {have} of {total} bytes");
+        return Err(Failure::Contradiction { what, may_pass: true });
+    }
+    // Where files cannot be locked, another process may write to this one.
+    match file.metadata().map_err(disk)?.len() {
+        length if length == have => Ok(()),
+        length => {
+            file.set_len(0).map_err(disk)?;
+            let what = format!("the file has {length} bytes when {have} have come");
             Err(Failure::Contradiction { what, may_pass: true })
         }
-        _ => Ok(()),
     }
 }
 

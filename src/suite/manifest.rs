@@ -140,7 +140,10 @@ impl Suite {
         let count = format!("{} of the {} datasets", lacking.len(), self.datasets.len());
         let what =
             format!("{count} of the suite `{}` are not in `{}`: {}", self.name, base.display(), lacking.join(", "));
-        Err(Error::input(what).hint(format!("get each one:\n  {}", advice.join("\n  "))))
+        Err(Error::input(what).hint(format!(
+            "get each one (`fetch NAME --part evaluation` leaves out what is for training alone):\n  {}",
+            advice.join("\n  ")
+        )))
     }
 }
 
