@@ -963,7 +963,7 @@ fn a_folder_with_too_few_images_is_not_taken_for_whole() {
     let root = home.path().join("data");
     for file in row.files.iter().filter(|file| file.part != Part::Training) {
         let path = root.join(file.path);
-        fs::create_dir_all(if path.extension().is_none() { &path } else { path.parent().unwrap() }).unwrap();
+        fs::create_dir_all(if path.extension().is_none() { path.as_path() } else { path.parent().unwrap() }).unwrap();
         if path.extension().is_some() {
             fs::write(&path, "{}").unwrap();
         }
