@@ -173,7 +173,7 @@ fn a_suite_extends_another() {
     let known = load(&[("own.toml", "extends = \"vqa\"\n[[group]]\nname = \"one\"\nmembers = [\"advqa\"]")]).unwrap();
     assert_eq!((known.datasets.len(), known.groups.len()), (10, 1));
     let told = load(&[("own.toml", "\nextends = \"vqa2\"")]).unwrap_err();
-    let expected = "`own.toml`, line 2: unknown suite `vqa2`; did you mean `vqa`? known: vqa, vqa-parity; \
+    let expected = "`own.toml`, line 2: unknown suite `vqa2`; did you mean `vqa`? known: vqa, vqa-parity, miniature; \
                     or give a file that ends in .toml";
     assert_eq!(told, expected);
     let told = load(&[("own.toml", "extends = \"other.toml\"")]).unwrap_err();

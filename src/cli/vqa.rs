@@ -38,8 +38,8 @@ pub struct VqaArgs {
     /// A known dataset; several are evaluated in turn
     #[arg(long, value_name = "NAME", num_args = 1.., group = "known", required_unless_present_any = ["suite", "questions"])]
     dataset: Vec<String>,
-    /// Folder of the known dataset, or the one that has a folder for each dataset of the suite [default: that
-    /// of the user's data]
+    /// Folder of the known dataset, or the one that has a folder for each of several or of the suite [default: that of
+    /// the user's data]
     #[arg(long, value_name = "DIR", requires = "known")]
     root: Option<PathBuf>,
     /// Question file in the official VQA format, for a set of your own
@@ -209,7 +209,9 @@ fn datasets(args: &VqaArgs, suite: Option<&Suite>) -> Result<Vec<PlannedDataset>
         return known::suite(suite, root, metric);
     }
     let Some(questions) = &args.questions else {
-        return args.dataset.iter().map(|name| known::dataset(name, root, metric)).collect();
+        let several = args.dataset.len() > 1;
+        let root_of = |name: &str| root.map(|root| if several { root.join(name) } else { root.to_owned() });
+        return args.dataset.iter().map(|name| known::dataset(name, root_of(name).as_deref(), metric)).collect();
     };
     let files = vqa_json::Files {
         questions,

@@ -111,6 +111,9 @@ pub struct Relations {
     /// Each question of the original dataset, by `question_id`, and the part it belongs to, where this dataset is one of
     /// its parts (VQA-CE).
     pub parts_of_originals: Vec<(Id, u32)>,
+    /// Whether questions that share an image may be told to have one each, since the files do not say (the Hub's copy of
+    /// OK-VQA).
+    pub images_uncertain: bool,
 }
 
 impl Relations {
@@ -123,6 +126,7 @@ impl Relations {
             parts: chosen(&self.parts, positions),
             part_names: self.part_names.clone(),
             parts_of_originals: self.parts_of_originals.clone(),
+            images_uncertain: self.images_uncertain,
         }
     }
 }
@@ -154,18 +158,21 @@ impl Dataset {
         self.questions.iter().map(|question| number_of(&question.image_id)).collect()
     }
 
-    /// How much it is of what the row of this name in [`DATASETS`] expects; none where that is as much.
+    /// How much it is of what the row of this name in [`DATASETS`] expects; none where that is as much. Images are left
+    /// out where their number is uncertain.
     pub fn portion(&self) -> Option<Portion> {
         let row = DATASETS.iter().find(|row| row.name == self.name)?;
         let images: HashSet<&Id> = self.questions.iter().map(|question| &question.image_id).collect();
+        let certain = !self.relations.images_uncertain;
         let portion = Portion {
             questions: self.questions.len(),
             of_questions: row.n,
-            images: images.len(),
-            of_images: row.images,
+            images: certain.then_some(images.len()),
+            of_images: row.images.filter(|_| certain),
         };
         let differs = |loaded, expected: Option<usize>| expected.is_some_and(|expected| expected != loaded);
-        let told = differs(portion.questions, row.n) || differs(portion.images, row.images);
+        let told =
+            differs(portion.questions, row.n) || portion.images.is_some_and(|images| differs(images, row.images));
         told.then_some(portion)
     }
 
@@ -207,8 +214,8 @@ pub struct Portion {
     pub questions: usize,
     /// Their number in the whole dataset, where it is certain.
     pub of_questions: Option<usize>,
-    /// Number of distinct images.
-    pub images: usize,
+    /// Number of distinct images, where the files tell it.
+    pub images: Option<usize>,
     /// Their number in the whole dataset, where it is certain.
     pub of_images: Option<usize>,
 }

@@ -21,7 +21,7 @@ use parquet::file::serialized_reader::SerializedFileReader;
 use parquet::schema::types::{ColumnDescPtr, SchemaDescriptor};
 
 use super::presence::{entries, folders_in};
-use super::{Id, Question};
+use super::{Id, Question, vqa_json};
 use crate::error::{Error, Result};
 use crate::score::{AnswerId, Builder, References};
 
@@ -140,6 +140,8 @@ pub(super) struct Content {
     pub files: Vec<Shard>,
     /// The first row that has each image; none of any, where the files hold no images.
     pub places: HashMap<Id, Place>,
+    /// Whether all rows tell their image, so that it is known which questions share one.
+    pub images_told: bool,
 }
 
 /// A file that holds images.
@@ -161,9 +163,15 @@ pub(super) struct Place {
 /// Reads the questions of a split.
 ///
 /// # Errors
-/// Missing or damaged files, with column; columns that are missing or of another type.
+/// Missing or damaged files, with column; columns that are missing or of another type; rows with the same key.
 pub(super) fn read(split: &Split) -> Result<Content> {
-    let mut content = Content { questions: Vec::new(), references: None, files: Vec::new(), places: HashMap::new() };
+    let mut content = Content {
+        questions: Vec::new(),
+        references: None,
+        files: Vec::new(),
+        places: HashMap::new(),
+        images_told: true,
+    };
     let mut builder = References::builder();
     let mut answered = 0;
     for path in split.whole()? {
@@ -179,7 +187,8 @@ pub(super) fn read(split: &Split) -> Result<Content> {
             while let Some(read) = rows.next().map_err(failed)? {
                 for question in 0..read.len() {
                     answered += usize::from(read.answers(question, &mut builder).map_err(failed)?);
-                    let question = read.question(question).map_err(failed)?;
+                    let (question, own_image) = read.question(question).map_err(failed)?;
+                    content.images_told &= !own_image;
                     if columns.image.is_some() {
                         content.places.entry(question.image_id.clone()).or_insert(Place { file, row });
                     }
@@ -201,6 +210,8 @@ pub(super) fn read(split: &Split) -> Result<Content> {
             format!("only {answered} of {count} questions of the split `{}` in `{folder}` have answers", split.name);
         return Err(Error::input(message));
     }
+    let keys = content.questions.iter().map(|question| (&question.question_id, &question.image_id));
+    vqa_json::check_unique(&split.folder, keys)?;
     content.questions.shrink_to_fit();
     content.references = (answered > 0).then(|| builder.finish());
     Ok(content)
@@ -461,17 +472,19 @@ impl ReadRows {
         self.question_id.ends.len()
     }
 
-    /// A question of a row. One without an image's identifier or name has an image of its own.
-    fn question(&self, row: usize) -> Result<Question> {
+    /// A question of a row, and whether it has an image of its own, for want of an image's identifier or name.
+    fn question(&self, row: usize) -> Result<(Question, bool)> {
         let null = |column: &str| Error::input(format!("its column `{column}` has a row without a value"));
         let question_id = number_of(self.question_id.id(row)?.ok_or_else(|| null("question_id"))?);
         let text = self.question.text(self.question.only(row))?.ok_or_else(|| null("question"))?;
         let told = |column: &Option<Column>| column.as_ref().map_or(Ok(None), |column| column.id(row));
         let image_id = match told(&self.image_id)? {
-            Some(image_id) => image_id,
-            None => told(&self.image_path)?.unwrap_or_else(|| question_id.clone()),
+            Some(image_id) => Some(image_id),
+            None => told(&self.image_path)?,
         };
-        Ok(Question { question_id, image_id, text: text.into() })
+        let own_image = image_id.is_none();
+        let image_id = image_id.unwrap_or_else(|| question_id.clone());
+        Ok((Question { question_id, image_id, text: text.into() }, own_image))
     }
 
     /// Adds the human answers of a row, if it has any.

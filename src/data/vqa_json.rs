@@ -367,7 +367,7 @@ impl<'de> Visitor<'de> for Answer<'_> {
     }
 }
 
-fn check_unique<'a>(path: &Path, keys: impl ExactSizeIterator<Item = (&'a Id, &'a Id)>) -> Result<()> {
+pub(super) fn check_unique<'a>(path: &Path, keys: impl ExactSizeIterator<Item = (&'a Id, &'a Id)>) -> Result<()> {
     let mut seen = HashSet::with_capacity(keys.len());
     let mut first = None;
     let mut count = 0;

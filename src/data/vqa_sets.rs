@@ -625,9 +625,7 @@ fn load(layout: &Layout, root: &Path) -> Result<Dataset> {
         return dataset(layout, root, content, names);
     }
     if let Some(combined) = combined(root)?.filter(|_| layout.combined) {
-        let content = vqa_json::read(&combined, None)?;
-        let names = content.names.clone();
-        return dataset(layout, root, content, names);
+        return load_combined(layout, root, &combined);
     }
     if let Some(name) = layout.split {
         for place in places(root, layout.questions) {
@@ -639,27 +637,36 @@ fn load(layout: &Layout, root: &Path) -> Result<Dataset> {
     Err(lacking(layout, root, layout.questions))
 }
 
+/// A combined list, which names its images.
+fn load_combined(layout: &Layout, root: &Path, combined: &Path) -> Result<Dataset> {
+    let content = vqa_json::read(combined, None)?;
+    let names = content.names.clone();
+    dataset(layout, root, content, names)
+}
+
 /// A dataset whose images are files.
 fn dataset(layout: &Layout, root: &Path, content: Content, names: Names) -> Result<Dataset> {
     let images = Arc::new(ImageFolder::among(image_roots(layout, root)?, names));
     let Content { questions, references, relations, .. } = content;
     let mut dataset = Dataset { name: layout.dataset.to_owned(), questions, references, relations, images };
-    relate(layout.relation, &mut dataset);
+    relate(layout.relation, &mut dataset)?;
     Ok(dataset)
 }
 
 /// A dataset in parquet files, with the images inside or, where they hold texts alone, in files.
 fn of_shards(layout: &Layout, root: &Path, split: &Split) -> Result<Dataset> {
-    let shards::Content { questions, references, files, places } = shards::read(split)?;
+    let shards::Content { questions, references, files, places, images_told } = shards::read(split)?;
     let images: Arc<dyn ImageSource> = if places.is_empty() {
         let names = Names::Pattern(layout.image_name.parse()?);
         Arc::new(ImageFolder::among(image_roots(layout, root)?, names))
     } else {
         Arc::new(ShardImages::new(files, places)?)
     };
-    let relations = Relations::default();
+    // Where a dataset has as many images as questions, none is shared.
+    let one_each = DATASETS.iter().any(|row| row.name == layout.dataset && row.n == row.images);
+    let relations = Relations { images_uncertain: !images_told && !one_each, ..Relations::default() };
     let mut dataset = Dataset { name: layout.dataset.to_owned(), questions, references, relations, images };
-    relate(layout.relation, &mut dataset);
+    relate(layout.relation, &mut dataset)?;
     Ok(dataset)
 }
 
@@ -703,13 +710,20 @@ fn image_roots(layout: &Layout, root: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// Adds what is known of all questions of a dataset to what records say.
-fn relate(relation: Relation, dataset: &mut Dataset) {
-    let Dataset { questions, references, relations, .. } = dataset;
+///
+/// # Errors
+/// Images with the numbers of originals where all should be edited, whose names are texts.
+fn relate(relation: Relation, dataset: &mut Dataset) -> Result<()> {
+    let Dataset { name, questions, references, relations, .. } = dataset;
     if relation == Relation::SameId {
+        if let Some(original) = questions.iter().find(|question| matches!(question.image_id, Id::Number(_))) {
+            let message = format!("`{name}` has the image {}, which is no edited one", original.image_id);
+            return Err(Error::input(message).hint("the file is VQAv2's: give the folder of the dataset itself"));
+        }
         relations.originals = questions.iter().map(|question| Some(question.question_id.clone())).collect();
     }
     if !relations.parts.is_empty() {
-        return;
+        return Ok(());
     }
     let parts: Option<Vec<&str>> = match (relation, references) {
         (Relation::ImageFolder, _) => questions.iter().map(folder_of_image).collect(),
@@ -725,6 +739,7 @@ fn relate(relation: Relation, dataset: &mut Dataset) {
             relations.part_names.push(part.into());
         }
     }
+    Ok(())
 }
 
 fn answerable(answer_type: &str) -> &'static str {
@@ -750,7 +765,7 @@ const HARD: u32 = 2;
 fn load_counterexamples(root: &Path) -> Result<Dataset> {
     let Some(counterexamples) = find(root, &CE_COUNTEREXAMPLES)? else {
         return match combined(root)? {
-            Some(_) => load(&Layout { dataset: "vqa-ce", ..VQAV2_VAL }, root),
+            Some(combined) => load_combined(&CE_WHOLE, root, &combined),
             None => Err(lacking(&CE_WHOLE, root, &CE_COUNTEREXAMPLES)),
         };
     };

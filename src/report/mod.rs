@@ -107,7 +107,8 @@ pub fn portion(dataset: &str, portion: Portion) -> String {
         None => format!("{} {what}", grouped(count)),
     };
     let questions = part(portion.questions, portion.of_questions, "questions");
-    format!("{dataset}: {questions}, {}.\n", part(portion.images, portion.of_images, "images"))
+    let images = portion.images.map(|count| format!(", {}", part(count, portion.of_images, "images")));
+    format!("{dataset}: {questions}{}.\n", images.unwrap_or_default())
 }
 
 /// A number with a comma before every third digit from the end.
@@ -327,8 +328,10 @@ easy-vqa: flips needs vqav2 in the same run.
 
     #[test]
     fn a_portion_is_told_with_what_it_is_of() {
-        let one = Portion { questions: 500, of_questions: Some(214_354), images: 87, of_images: None };
+        let one = Portion { questions: 500, of_questions: Some(214_354), images: Some(87), of_images: None };
         assert_eq!(portion("vqav2", one), "vqav2: 500 of 214,354 questions, 87 images.\n");
+        let uncertain = Portion { images: None, ..one };
+        assert_eq!(portion("vqav2", uncertain), "vqav2: 500 of 214,354 questions.\n");
         assert_eq!([0, 12, 999, 1000, 1_234_567].map(grouped), ["0", "12", "999", "1,000", "1,234,567"]);
     }
 
