@@ -32,13 +32,13 @@ pub struct Measure {
 /// What a measure needs beside the answers, scores and references of the questions it is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Needs {
-    /// [`Evidence::parts`].
+    /// The `parts` of [`Evidence`].
     Parts,
-    /// [`Evidence::parts`] of the questions of the original dataset, and the answers to these in place of its own.
+    /// The `parts` of [`Evidence`] of the questions of the original dataset, and the answers to these in place of its own.
     PartsOfOriginals,
-    /// [`Evidence::groups`].
+    /// The `groups` of [`Evidence`].
     Groups,
-    /// [`Evidence::originals`].
+    /// The `originals` of [`Evidence`].
     Originals,
 }
 
