@@ -652,12 +652,12 @@ const DAMAGES: &[Damage] = &[
     (
         "vqa-ce",
         |copy| fs::remove_file(copy.path("vqa-ce/hard.json")).unwrap(),
-        "vqa-ce has no `hard.json` below `vqa-ce` (hint: `digrap-bench fetch vqa-ce`; VQAv2's files can be in the folder of vqav2)",
+        "vqa-ce has no `hard.json` below `vqa-ce` (hint: `digrap-bench fetch vqa-ce`, or download the files of github.com/cdancette/detect-shortcuts/releases; VQAv2's files can be in the folder of vqav2)",
     ),
     (
         "vqa-ce",
         |copy| fs::remove_file(copy.path("vqav2").join(QUESTIONS)).unwrap(),
-        "vqa-ce has no `v2_OpenEnded_mscoco_val2014_questions.json`, neither below `vqa-ce` nor below `coco` nor below `vqav2` (hint: `digrap-bench fetch vqa-ce`; VQAv2's files can be in the folder of vqav2)",
+        "vqa-ce has no `v2_OpenEnded_mscoco_val2014_questions.json`, neither below `vqa-ce` nor below `coco` nor below `vqav2` (hint: `digrap-bench fetch vqa-ce`, or download the files of github.com/cdancette/detect-shortcuts/releases; VQAv2's files can be in the folder of vqav2)",
     ),
     (
         "vqa-ce",
