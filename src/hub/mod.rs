@@ -695,7 +695,9 @@ fn check(part: &Path, entry: &Entry, on_event: &mut dyn FnMut(Event)) -> io::Res
     let mut done = 0;
     let mut on_bytes = |count| {
         done += count;
-        on_event(Event::Checked { file: &entry.path, done, total: entry.size });
+        if entry.size >= SMALL {
+            on_event(Event::Checked { file: &entry.path, done, total: entry.size });
+        }
     };
     let found = entry.fingerprint.same_of(part, &mut on_bytes)?;
     Ok(if found == entry.fingerprint { Ok(()) } else { Err(found.text().to_owned()) })
