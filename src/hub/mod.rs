@@ -712,16 +712,18 @@ fn link(cache: &CacheRepo, folder: &Path, entry: &Entry) -> std::result::Result<
     }
     let up = "../".repeat(entry.path.split('/').count() + 1);
     let target = format!("{up}blobs/{}", entry.fingerprint.text());
+    // The link replaces another one in one step, since other processes may be making the same.
     let make = || {
         create_parent(&pointer)?;
-        match fs::remove_file(&pointer) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        match std::os::unix::fs::symlink(target, &pointer) {
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => fs::copy(&blob, &pointer).map(drop),
-            other => other,
-        }
+        let place = pointer.parent().unwrap_or(folder);
+        let made =
+            tempfile::Builder::new().prefix(".link").make_in(place, |path| {
+                match std::os::unix::fs::symlink(&target, path) {
+                    Err(error) if error.kind() == io::ErrorKind::PermissionDenied => fs::copy(&blob, path).map(drop),
+                    other => other,
+                }
+            })?;
+        made.into_temp_path().persist(&pointer).map_err(|error| error.error)
     };
     make().map_err(|cause| (pointer.clone(), cause))
 }
