@@ -149,17 +149,32 @@ pub(super) fn common_folder(file: &SourceFile) -> Option<&'static str> {
 /// # Errors
 /// A folder that cannot be read, or two that are equally deep.
 pub(super) fn find_below(root: &Path, path: &str) -> Result<Option<PathBuf>> {
-    let mut level = vec![root.to_owned()];
-    let mut seen = HashSet::new();
-    for _ in 0..DEEPEST {
+    level_by_level(root, DEEPEST, |level| {
         let mut found = level.iter().map(|folder| folder.join(path)).filter(|path| path.exists());
         match (found.next(), found.next()) {
             (Some(first), Some(second)) => {
                 let message = format!("`{}` and `{}` are both there", first.display(), second.display());
-                return Err(Error::input(message).hint("leave one of them below the folder of the dataset"));
+                Err(Error::input(message).hint("leave one of them below the folder of the dataset"))
             }
-            (Some(only), None) => return Ok(Some(only)),
-            (None, _) => {}
+            (only, _) => Ok(only),
+        }
+    })
+}
+
+/// Looks in the folders of each level, `root` first, down to a depth, until `look` has found something.
+///
+/// # Errors
+/// A folder that cannot be read, or the first error of `look`.
+pub(super) fn level_by_level<T>(
+    root: &Path,
+    deepest: usize,
+    mut look: impl FnMut(&[PathBuf]) -> Result<Option<T>>,
+) -> Result<Option<T>> {
+    let mut level = vec![root.to_owned()];
+    let mut seen = HashSet::new();
+    for _ in 0..deepest {
+        if let Some(found) = look(&level)? {
+            return Ok(Some(found));
         }
         let mut next = Vec::new();
         for folder in level.iter().filter(|folder| folder.is_dir()) {
@@ -174,7 +189,7 @@ pub(super) fn find_below(root: &Path, path: &str) -> Result<Option<PathBuf>> {
     Ok(None)
 }
 
-pub(super) fn folders_in(folder: &Path) -> Result<Vec<PathBuf>> {
+fn folders_in(folder: &Path) -> Result<Vec<PathBuf>> {
     let is_folder = |entry: &fs::DirEntry| match entry.file_type() {
         Ok(kind) if kind.is_symlink() => entry.path().is_dir(),
         Ok(kind) => kind.is_dir(),

@@ -20,7 +20,7 @@ use parquet::file::reader::{ChunkReader, FileReader, Length, RowGroupReader};
 use parquet::file::serialized_reader::SerializedFileReader;
 use parquet::schema::types::{ColumnDescPtr, SchemaDescriptor};
 
-use super::presence::{entries, folders_in};
+use super::presence::{entries, level_by_level};
 use super::{Id, Question, vqa_json};
 use crate::error::{Error, Result};
 use crate::score::{AnswerId, Builder, References};
@@ -45,19 +45,10 @@ impl Split {
     /// # Errors
     /// Files of two copies, or a folder that cannot be read.
     pub(super) fn find(root: &Path, name: &'static str) -> Result<Option<Self>> {
-        let mut level = vec![root.to_owned()];
-        for _ in 0..DEEPEST {
-            let mut next = Vec::new();
-            for folder in level.iter().filter(|folder| folder.is_dir()) {
-                if let Some(split) = Self::within(folder, name)? {
-                    return Ok(Some(split));
-                }
-                next.extend(folders_in(folder)?);
-            }
-            next.sort();
-            level = next;
-        }
-        Ok(None)
+        level_by_level(root, DEEPEST, |level| {
+            let within = |folder: &PathBuf| Self::within(folder, name).transpose();
+            level.iter().filter(|folder| folder.is_dir()).find_map(within).transpose()
+        })
     }
 
     fn within(folder: &Path, name: &'static str) -> Result<Option<Self>> {
