@@ -17,7 +17,7 @@ use safetensors::SafeTensors;
 use serde_json::Value;
 
 use crate::model_gradients::{Recorded, batch};
-use crate::support::{fixture, fixture_json, runtime, session_options};
+use crate::support::{fixture, fixture_json, loading, runtime, session_options};
 
 fn base(model: &str) -> Checkpoint {
     Checkpoint::open(&fixture(&format!("models/{model}"))).unwrap()
@@ -32,7 +32,7 @@ fn load(folder: &Path, dtype: DType) -> Model {
     let (checkpoint, scratch) = (Checkpoint::open(folder).unwrap(), tempfile::tempdir().unwrap());
     let mut ignore = |_| ();
     let placement = Placement::new(&checkpoint.weights, dtype, scratch.path(), &mut ignore).unwrap();
-    Model::load(&checkpoint, placement, &Trained::default(), &runtime(), &session_options(), 1).unwrap().remove(0)
+    Model::load(&checkpoint, placement, &Trained::default(), &runtime(), &loading(session_options(), 1)).unwrap().remove(0)
 }
 
 fn session(path: &Path) -> Session {

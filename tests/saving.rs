@@ -15,7 +15,7 @@ use digrap_bench::model::{Checkpoint, Model, Request};
 use digrap_bench::tensor::{DType, Tensor};
 use serde_json::Value;
 
-use crate::support::{fixture, fixture_json, runtime, session_options};
+use crate::support::{fixture, fixture_json, loading, runtime, session_options};
 
 fn model_folder(model: &str) -> PathBuf {
     fixture(&format!("models/{model}"))

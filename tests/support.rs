@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use digrap_bench::runtime::library::{Library, SearchPath, load, locate};
+use digrap_bench::model::Loading;
 use digrap_bench::runtime::{Device, Runtime, SessionOptions, Sharing};
 
 /// A file or folder below `fixtures/`.
@@ -66,6 +67,11 @@ pub fn link(existing: &Path, file: &Path) {
 /// As small models run on the CPU.
 pub fn session_options() -> SessionOptions {
     SessionOptions { device: Device::Cpu, sharing: Sharing::Replicas }
+}
+
+/// Replicas that answer and have no features.
+pub fn loading(session: SessionOptions, replicas: usize) -> Loading {
+    Loading { session, replicas, features: None }
 }
 
 /// As the threads of one session share its operators.

@@ -76,7 +76,7 @@ impl Model {
         let count = decoding.strategy.candidates(self.end_tokens.len());
         let names = CacheNames::new(self.layers);
         let width = requests.iter().map(|request| request.tokens.len()).max().unwrap_or(0);
-        let mut step = self.run_prefill(features, requests, width, count, &names, first_logits)?;
+        let mut step = self.run_prefill(features, requests, count, &names, first_logits)?;
         let first_logits = step.first_logits.take();
         let mut running: Vec<Running> = (0..requests.len())
             .map(|row| Running { request: row, search: Search::new(decoding, &self.end_tokens), rows: row..row + 1 })
@@ -97,21 +97,12 @@ impl Model {
         &mut self,
         features: &DeviceTensor,
         requests: &[Request],
-        width: usize,
         count: usize,
         names: &CacheNames,
         first_logits: bool,
     ) -> Result<Step> {
-        let (mut ids, mut positions) = (Vec::new(), Vec::new());
-        for request in requests {
-            let padding = width - request.tokens.len();
-            ids.extend(std::iter::repeat_n(0, padding));
-            ids.extend(request.tokens.iter().map(|token| i64::from(*token)));
-            positions.extend(text_positions(self.image_tokens, padding, request.tokens.len()));
-        }
+        let (ids, positions) = self.prompt_inputs(requests.iter().map(|request| request.tokens.as_slice()))?;
         let rows = requests.iter().map(|request| request.image as i64).collect::<Vec<_>>();
-        let shape = [requests.len(), width];
-        let (ids, positions) = (self.int_tensor(shape, ids)?, self.int_tensor(shape, positions)?);
         let (rows, top_k) = (self.int_vector(rows)?, self.int_vector(vec![count as i64])?);
         let inputs = vec![
             ("image_features", features),
@@ -145,11 +136,28 @@ impl Model {
         step_of(outputs, names.layers, false)
     }
 
-    fn int_vector(&self, values: Vec<i64>) -> Result<DeviceTensor> {
+    /// `input_ids` and `positions` of prompts, i64 `[prompts, longest]`, padded at the front.
+    pub(super) fn prompt_inputs<'a>(
+        &self,
+        prompts: impl Iterator<Item = &'a [u32]> + Clone,
+    ) -> Result<(DeviceTensor, DeviceTensor)> {
+        let width = prompts.clone().map(<[u32]>::len).max().unwrap_or(0);
+        let (mut ids, mut positions, mut count) = (Vec::new(), Vec::new(), 0);
+        for tokens in prompts {
+            let padding = width - tokens.len();
+            ids.extend(std::iter::repeat_n(0, padding));
+            ids.extend(tokens.iter().map(|token| i64::from(*token)));
+            positions.extend(text_positions(self.image_tokens, padding, tokens.len()));
+            count += 1;
+        }
+        Ok((self.int_tensor([count, width], ids)?, self.int_tensor([count, width], positions)?))
+    }
+
+    pub(super) fn int_vector(&self, values: Vec<i64>) -> Result<DeviceTensor> {
         self.runtime.tensor(Tensor::vector(values))
     }
 
-    fn int_tensor(&self, shape: [usize; 2], values: Vec<i64>) -> Result<DeviceTensor> {
+    pub(super) fn int_tensor(&self, shape: [usize; 2], values: Vec<i64>) -> Result<DeviceTensor> {
         self.runtime.tensor(Tensor::new(shape, values)?)
     }
 

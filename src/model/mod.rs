@@ -6,6 +6,7 @@
 pub mod adapter;
 pub mod decoding;
 pub mod export;
+pub mod features;
 mod generation;
 pub mod initialisation;
 pub mod interpolation;
@@ -35,6 +36,7 @@ use crate::runtime::{DeviceTensor, Runtime, Session, SessionOptions};
 use crate::tensor::{DType, Tensor};
 use adapter::{Adapter, LinearLayer};
 use decoding::Decoding;
+use features::{FeatureGraphs, FeatureLayers, FeatureSessions};
 use initialisation::InitialTensor;
 use text::{PromptForm, TextLimits, TextProcessor};
 use training::{Trained, TrainingGraph};
@@ -56,6 +58,8 @@ pub struct Family {
     pub model_types: &'static [&'static str],
     /// Emits the graphs that answer, for a checkpoint.
     blueprint: fn(&Checkpoint, &mut Placement, &Trained) -> Result<Blueprint>,
+    /// Emits the graphs of its features.
+    features: fn(&Checkpoint, &mut Placement, &Trained, FeatureLayers) -> Result<FeatureGraphs>,
     /// Emits the graph of the loss.
     training: fn(&Checkpoint, &mut Placement, &Trained) -> Result<TrainingGraph>,
     /// The layers that adapters can change.
@@ -282,6 +286,17 @@ pub struct Blueprint {
 /// The values of the tensors that a model's graphs take as inputs, by name.
 pub type TrainedValues = Arc<HashMap<String, Arc<DeviceTensor>>>;
 
+/// How a model is loaded.
+#[derive(Debug, Clone)]
+pub struct Loading {
+    /// How its graphs run.
+    pub session: SessionOptions,
+    /// Replicas, each of which can answer on a thread of its own.
+    pub replicas: usize,
+    /// The hidden states that features are taken from, if any are.
+    pub features: Option<FeatureLayers>,
+}
+
 /// A model ready to answer questions about images.
 pub struct Model {
     runtime: Runtime,
@@ -289,6 +304,7 @@ pub struct Model {
     vision: Session,
     prefill: Session,
     decode: Session,
+    features: Option<FeatureSessions>,
     text: Arc<TextProcessor>,
     images: Arc<ImageProcessor>,
     end_tokens: Vec<u32>,
@@ -297,25 +313,26 @@ pub struct Model {
 }
 
 impl Model {
-    /// Emits the graphs of a checkpoint over weights placed for a compute dtype and prepares them on a device, `count`
-    /// times over: each replica can answer on a thread of its own. What `trained` names has to be supplied by
-    /// [`Model::set_trained`] before the first call; where it names no adapter, that of the checkpoint is put on.
+    /// Emits the graphs of a checkpoint over weights placed for a compute dtype and prepares them on a device, as often
+    /// as there are to be replicas. What `trained` names has to be supplied by [`Model::set_trained`] before the first
+    /// call; where it names no adapter, that of the checkpoint is put on.
     ///
     /// # Errors
     ///
-    /// Input error naming the file and the tensor or key that do not fit, or the device that is not there.
+    /// Input error naming the file and the tensor or key that do not fit, the layer or the device that is not there.
     pub fn load(
         checkpoint: &Checkpoint,
         mut placement: Placement,
         trained: &Trained,
         runtime: &Runtime,
-        options: &SessionOptions,
-        count: usize,
+        loading: &Loading,
     ) -> Result<Vec<Self>> {
         let (trained, values) = with_adapter(checkpoint, trained, runtime)?;
         let blueprint = (checkpoint.family.blueprint)(checkpoint, &mut placement, &trained)?;
+        let emit = |layers| (checkpoint.family.features)(checkpoint, &mut placement, &trained, layers);
+        let features = loading.features.map(emit).transpose()?;
         let (folder, converted) = placement.finish()?;
-        let session = |graph: &Graph| Session::new(runtime, graph, &folder, options);
+        let session = |graph: &Graph| Session::new(runtime, graph, &folder, &loading.session);
         let images = Arc::new(ImageProcessor::read(checkpoint.image_folder())?);
         let limits = TextLimits {
             vocabulary: blueprint.vocabulary,
@@ -332,6 +349,7 @@ impl Model {
                 vision: session(&blueprint.vision)?,
                 prefill: session(&blueprint.prefill)?,
                 decode: session(&blueprint.decode)?,
+                features: features.as_ref().map(|graphs| FeatureSessions::new(graphs, session)).transpose()?,
                 text: Arc::clone(&text),
                 images: Arc::clone(&images),
                 end_tokens: end_tokens.clone(),
@@ -339,7 +357,7 @@ impl Model {
                 image_tokens: blueprint.image_tokens,
             })
         };
-        let replicas = (0..count).map(replica).collect();
+        let replicas = (0..loading.replicas).map(replica).collect();
         // The sessions have mapped the converted weights; removing the name now means that a kill leaves nothing.
         drop(converted);
         replicas

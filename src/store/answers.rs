@@ -37,7 +37,7 @@ pub struct AnswerSettings {
 
 /// Number of an [`AnswerSettings`] within one store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct SettingsId(i64);
+pub struct SettingsId(pub(super) i64);
 
 /// One raw answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,20 +70,7 @@ impl Store {
     pub fn settings(&mut self, settings: &AnswerSettings) -> Result<SettingsId> {
         let json = serde_json::to_string(settings)
             .map_err(|cause| Error::internal("cannot write answer settings as JSON").caused_by(cause))?;
-        self.record_settings(&json).map_err(|cause| self.failure("write to", cause))
-    }
-
-    fn record_settings(&self, json: &str) -> rusqlite::Result<SettingsId> {
-        // Waits for its turn only when there is something to write.
-        let find = || -> rusqlite::Result<Option<SettingsId>> {
-            let mut select = self.connection.prepare_cached("SELECT id FROM settings WHERE json = ?1")?;
-            select.query_row([json], |row| row.get(0).map(SettingsId)).optional()
-        };
-        if let Some(id) = find()? {
-            return Ok(id);
-        }
-        self.connection.execute("INSERT OR IGNORE INTO settings (json) VALUES (?1)", [json])?;
-        find()?.ok_or(rusqlite::Error::QueryReturnedNoRows)
+        self.number_of("settings", &json).map(SettingsId)
     }
 
     /// Records a batch of answers: all of them or, on an error, none. An answer to the same question about
@@ -99,10 +86,7 @@ impl Store {
         // Immediate: a transaction that starts as a reader cannot wait for its turn to write.
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         {
-            let mut name = transaction.prepare_cached("INSERT OR IGNORE INTO dataset (name) VALUES (?1)")?;
-            name.execute([dataset])?;
-            let mut number = transaction.prepare_cached("SELECT id FROM dataset WHERE name = ?1")?;
-            let dataset: i64 = number.query_row([dataset], |row| row.get(0))?;
+            let dataset = super::dataset_number(&transaction, dataset)?;
             let mut insert = transaction.prepare_cached(INSERT)?;
             for answer in answers {
                 let StoredAnswer { question_id, image_id, content, answer } = answer;

@@ -1,6 +1,6 @@
 //! Training curves: numbers by run, series and step.
 
-use rusqlite::{OptionalExtension, TransactionBehavior, params};
+use rusqlite::{TransactionBehavior, params};
 
 use super::Store;
 use crate::error::Result;
@@ -28,19 +28,7 @@ impl Store {
     /// # Errors
     /// The store cannot be written.
     pub fn training_run(&mut self, json: &str) -> Result<TrainingRunId> {
-        self.record_run(json).map_err(|cause| self.failure("write to", cause))
-    }
-
-    fn record_run(&self, json: &str) -> rusqlite::Result<TrainingRunId> {
-        let find = || -> rusqlite::Result<Option<TrainingRunId>> {
-            let mut select = self.connection.prepare_cached("SELECT id FROM training_run WHERE json = ?1")?;
-            select.query_row([json], |row| row.get(0).map(TrainingRunId)).optional()
-        };
-        if let Some(id) = find()? {
-            return Ok(id);
-        }
-        self.connection.execute("INSERT OR IGNORE INTO training_run (json) VALUES (?1)", [json])?;
-        find()?.ok_or(rusqlite::Error::QueryReturnedNoRows)
+        self.number_of("training_run", json).map(TrainingRunId)
     }
 
     /// Records points of a run, all of them or, on an error, none; a point of the same series and step is replaced.

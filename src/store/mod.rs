@@ -9,6 +9,8 @@
 mod answers;
 mod curves;
 mod digests;
+mod distances;
+mod models;
 mod schema;
 
 use std::fs;
@@ -16,11 +18,15 @@ use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 
 use crate::error::{Error, Result};
 pub use answers::{AnswerSettings, SettingsId, StoredAnswer};
 pub use curves::{CurvePoint, TrainingRunId};
+pub use distances::{
+    DistanceSettings, DistanceSettingsId, Distances, FeatureSettings, ReferenceSettings, StoredDistances,
+};
+pub use models::StoredModel;
 
 /// How long a process waits for its turn; a turn is one batch, which takes milliseconds.
 const BUSY_LIMIT: Duration = Duration::from_secs(60);
@@ -75,9 +81,32 @@ impl Store {
         &self.path
     }
 
+    /// The number of a JSON text in a table of texts, which is given to it on the first call. Waits for its turn only when
+    /// there is something to write.
+    fn number_of(&self, table: &str, json: &str) -> Result<i64> {
+        let find = || -> rusqlite::Result<Option<i64>> {
+            let mut select = self.connection.prepare_cached(&format!("SELECT id FROM {table} WHERE json = ?1"))?;
+            select.query_row([json], |row| row.get(0)).optional()
+        };
+        let record = || {
+            if let Some(id) = find()? {
+                return Ok(id);
+            }
+            self.connection.execute(&format!("INSERT OR IGNORE INTO {table} (json) VALUES (?1)"), [json])?;
+            find()?.ok_or(rusqlite::Error::QueryReturnedNoRows)
+        };
+        record().map_err(|cause| self.failure("write to", cause))
+    }
+
     fn failure(&self, verb: &str, cause: rusqlite::Error) -> Error {
         failure(&self.path, verb, cause)
     }
+}
+
+/// The number of a dataset, which is given to it on the first call.
+fn dataset_number(connection: &Connection, name: &str) -> rusqlite::Result<i64> {
+    connection.prepare_cached("INSERT OR IGNORE INTO dataset (name) VALUES (?1)")?.execute([name])?;
+    connection.prepare_cached("SELECT id FROM dataset WHERE name = ?1")?.query_row([name], |row| row.get(0))
 }
 
 fn create_folder(path: &Path) -> Result<()> {

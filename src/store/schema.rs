@@ -13,7 +13,7 @@ const APPLICATION_ID: i32 = 0x4467_426e;
 ///
 /// Settings and data set names are kept once and answers refer to them by number, so that an answer costs
 /// little more than its text. The primary keys are the order on disk.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     "
     CREATE TABLE settings (
         id INTEGER PRIMARY KEY,
@@ -51,6 +51,32 @@ const MIGRATIONS: [&str; 2] = [
         value REAL NOT NULL,
         PRIMARY KEY (run, series, step)
     ) STRICT, WITHOUT ROWID;
+",
+    "
+    CREATE TABLE distance_settings (
+        id INTEGER PRIMARY KEY,
+        json TEXT NOT NULL UNIQUE
+    ) STRICT;
+    CREATE TABLE distance (
+        settings INTEGER NOT NULL REFERENCES distance_settings,
+        dataset INTEGER NOT NULL REFERENCES dataset,
+        question_id TEXT NOT NULL,
+        image_id TEXT NOT NULL,
+        content INTEGER NOT NULL,
+        vision REAL NOT NULL,
+        question REAL NOT NULL,
+        joint REAL NOT NULL,
+        answer REAL,
+        PRIMARY KEY (settings, dataset, question_id, image_id)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE model (
+        id INTEGER PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        zero_shot INTEGER NOT NULL,
+        selected_on_reported INTEGER NOT NULL,
+        answers INTEGER REFERENCES settings,
+        distances INTEGER REFERENCES distance_settings
+    ) STRICT;
 ",
 ];
 

@@ -15,7 +15,7 @@ use crate::model::decoding::Decoding;
 use crate::model::text::Prompt;
 use crate::model::training::Trained;
 use crate::model::weights::Placement;
-use crate::model::{Checkpoint, Model, hex};
+use crate::model::{Checkpoint, Loading, Model, hex};
 use crate::runtime::{Device, Runtime, SessionOptions, Sharing};
 use crate::score::{Measurement, Metric, ScoreOptions, Summary, score, summarise};
 use crate::store::{AnswerSettings, SettingsId, Store};
@@ -238,7 +238,8 @@ impl LoadedModel {
         let mut on_converted = |done| tell(Event::Converted { done, total });
         let placement = Placement::new(&checkpoint.weights, execution.dtype, &plan.scratch, &mut on_converted)?;
         let session = SessionOptions { device: plan.device, sharing: execution.sharing };
-        let replicas = Model::load(checkpoint, placement, &Trained::default(), runtime, &session, execution.replicas)?;
+        let loading = Loading { session, replicas: execution.replicas, features: None };
+        let replicas = Model::load(checkpoint, placement, &Trained::default(), runtime, &loading)?;
         let model = replicas.first().ok_or_else(|| Error::internal("no replica of the model was made"))?;
         model.check_decoding(&plan.decoding)?;
         let mut done = 0;

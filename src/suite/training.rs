@@ -22,7 +22,7 @@ use crate::model::initialisation::initialise;
 use crate::model::interpolation::{Space, interpolate};
 use crate::model::training::{Parameters, Trained};
 use crate::model::weights::Placement;
-use crate::model::{Checkpoint, Model, TrainedValues, saving};
+use crate::model::{Checkpoint, Loading, Model, TrainedValues, saving};
 use crate::runtime::{DeviceTensor, Runtime, SessionOptions, Sharing};
 use crate::score::{ScoreOptions, score, summarise};
 use crate::store::{CurvePoint, Store};
@@ -454,8 +454,9 @@ fn replicas(plan: &TrainingPlan, checkpoint: &Checkpoint, trained: &Trained, run
     let mut ignore = |_| ();
     let placement = Placement::new(&checkpoint.weights, plan.dtype, &plan.scratch, &mut ignore)?;
     let execution = Execution::chosen(plan.device, plan.dtype, plan.threads, checkpoint);
-    let options = SessionOptions { device: plan.device, sharing: execution.sharing };
-    Model::load(checkpoint, placement, trained, runtime, &options, execution.replicas)
+    let session = SessionOptions { device: plan.device, sharing: execution.sharing };
+    let loading = Loading { session, replicas: execution.replicas, features: None };
+    Model::load(checkpoint, placement, trained, runtime, &loading)
 }
 
 /// Accuracy in percent on the validation questions.

@@ -7,6 +7,7 @@ use super::Emitter;
 use super::config::Decoder;
 use super::vision::gelu;
 use crate::error::Result;
+use crate::model::features::Layer;
 use crate::graph::{Attribute, Dim, Graph, IGNORED_LABEL, Type, Value};
 use crate::tensor::{DType, Tensor};
 
@@ -102,6 +103,85 @@ pub(super) fn decode(config: &Decoder, mut emitter: Emitter) -> Result<Graph> {
     emitter.finish(&[cache, next].concat())
 }
 
+/// What a graph of [`features`] is given.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Given {
+    Image,
+    Text,
+    ImageAndText,
+}
+
+/// The graph of a mean over tokens of the hidden state after `layer`, with the inputs and the output that
+/// [`crate::model::features::FeatureGraphs`] tells. Image and text have equal weight where both are given.
+pub(super) fn features(
+    config: &Decoder,
+    image_tokens: usize,
+    (given, layer): (Given, Layer),
+    mut emitter: Emitter,
+) -> Result<Graph> {
+    let (x, positions, weights) = given_tokens(&mut emitter, config, image_tokens, given)?;
+    let rotary = rotary(&mut emitter, config, positions)?;
+    let mask = prefix_mask(&mut emitter, positions)?;
+    let (depth, normed) = layer.depth(config.layers)?;
+    let config = Decoder { layers: depth, ..config.clone() };
+    let run = Run { config: &config, past: None, rotary, masks: vec![mask; depth], read: Read::All };
+    let hidden = match normed {
+        true => layers(&mut emitter, &run, x)?.0,
+        false => stack(&mut emitter, &run, x)?.0,
+    };
+    let hidden = emitter.cast(hidden, DType::F32)?;
+    let weights = emitter.unsqueeze(weights, &[1])?;
+    let mean = emitter.matmul(weights, hidden)?;
+    let mean = emitter.reshape(mean, &[0, config.hidden as i64])?;
+    emitter.finish(&[("features".to_owned(), mean)])
+}
+
+/// What enters the first layer, its positions, and how much each token counts in the mean, f32 `[rows, tokens]`.
+fn given_tokens(
+    emitter: &mut Emitter,
+    config: &Decoder,
+    image_tokens: usize,
+    given: Given,
+) -> Result<(Value, Value, Value)> {
+    let image = Type::new(emitter.dtype(), [Dim::from("images"), image_tokens.into(), config.hidden.into()]);
+    let text = Type::new(DType::I64, [Dim::from("batch"), Dim::from("text")]);
+    if given == Given::Image {
+        let x = emitter.input("image_features", image)?;
+        let positions = Type::new(DType::I64, [Dim::from("images"), image_tokens.into()]);
+        let positions = emitter.input("positions", positions)?;
+        return Ok((x, positions, shares(emitter, positions)?));
+    }
+    let image = match given {
+        Given::ImageAndText => {
+            let features = emitter.input("image_features", image)?;
+            let rows = emitter.input("image_rows", Type::new(DType::I64, [Dim::from("batch")]))?;
+            Some(emitter.gather(features, rows, 0)?)
+        }
+        _ => None,
+    };
+    let input_ids = emitter.input("input_ids", text.clone())?;
+    let text_positions = emitter.input("positions", text)?;
+    let x = embed(emitter, config, input_ids)?;
+    let weights = shares(emitter, text_positions)?;
+    let Some(image) = image else { return Ok((x, text_positions, weights)) };
+    let x = emitter.concat(&[image, x], 1)?;
+    let positions = with_image_positions(emitter, text_positions, image_tokens)?;
+    let image_weights = emitter.slice(positions, 1, 0, image_tokens as i64)?;
+    let image_weights = shares(emitter, image_weights)?;
+    let weights = emitter.concat(&[image_weights, weights], 1)?;
+    Ok((x, positions, emitter.scale(weights, 0.5)?))
+}
+
+/// One divided by the number of tokens in the row for each token that has a position, 0 for padding, f32 `[rows, tokens]`.
+fn shares(emitter: &mut Emitter, positions: Value) -> Result<Value> {
+    let one = emitter.scalar(1i64)?;
+    let real = emitter.op("GreaterOrEqual", &[positions, one], &[])?;
+    let real = emitter.cast(real, DType::F32)?;
+    let axes = emitter.ints(&[-1])?;
+    let count = emitter.op("ReduceSum", &[real, axes], &[])?;
+    emitter.op("Div", &[real, count], &[])
+}
+
 /// The features of each row's image, `[batch, size]`: a product with a matrix that has a single 1 in each row, whose
 /// gradient is a product too. That of picking rows adds them up one number after the other.
 fn rows_of_images(emitter: &mut Emitter, features: Value, rows: Value, size: usize) -> Result<Value> {
@@ -141,6 +221,7 @@ struct Run<'a> {
 #[derive(Clone, Copy)]
 enum Read {
     LastToken,
+    All,
     /// Those in the columns, i64 `[columns]`.
     Columns(Value),
 }
@@ -150,6 +231,7 @@ impl Read {
     fn of(self, emitter: &mut Emitter, x: Value) -> Result<Value> {
         match self {
             Self::LastToken => emitter.slice(x, 1, -1, i64::MAX),
+            Self::All => Ok(x),
             Self::Columns(columns) => emitter.gather(x, columns, 1),
         }
     }
@@ -159,6 +241,12 @@ type Outputs = Vec<(String, Value)>;
 
 /// All layers and the last norm; returns the hidden states that are read, `[batch, read, hidden]`, and the cache.
 fn layers(emitter: &mut Emitter, run: &Run, x: Value) -> Result<(Value, Outputs)> {
+    let (x, cache) = stack(emitter, run, x)?;
+    Ok((rms_norm(emitter, run.config, "text.norm", x)?, cache))
+}
+
+/// All layers; returns as [`layers`], before the last norm.
+fn stack(emitter: &mut Emitter, run: &Run, x: Value) -> Result<(Value, Outputs)> {
     let mut x = x;
     let mut outputs = Vec::with_capacity(2 * run.config.layers);
     for layer in 0..run.config.layers {
@@ -168,7 +256,7 @@ fn layers(emitter: &mut Emitter, run: &Run, x: Value) -> Result<(Value, Outputs)
         outputs.push((format!("present_key_{layer}"), key));
         outputs.push((format!("present_value_{layer}"), value));
     }
-    Ok((rms_norm(emitter, run.config, "text.norm", x)?, outputs))
+    Ok((x, outputs))
 }
 
 /// Name of a layer, and scope of its nodes.

@@ -13,6 +13,7 @@ use std::ops::{Deref, DerefMut};
 
 use crate::error::{Error, Result};
 use crate::graph::{Builder, Dim, Graph, Type, Value};
+use crate::model::features::{FeatureGraphs, FeatureLayers};
 use crate::model::training::{Lora, Mask, MaskedRows, Trained, TrainedTensor, TrainingGraph};
 use crate::model::weights::Placement;
 use crate::model::{Blueprint, Checkpoint, Family, PromptForm};
@@ -27,6 +28,7 @@ pub(super) const FAMILY: Family = Family {
     about: "PaliGemma and PaliGemma 2 (SigLIP image tower, Gemma or Gemma 2 text decoder)",
     model_types: &["paligemma"],
     blueprint,
+    features,
     training,
     linear_layers: names::linear_layers,
     current_module: names::current_module,
@@ -74,6 +76,25 @@ fn blueprint(checkpoint: &Checkpoint, placement: &mut Placement, trained: &Train
             after: "\n",
             numbered_tokens: &[("loc", 1024, 4), ("seg", 128, 3)],
         },
+    })
+}
+
+fn features(
+    checkpoint: &Checkpoint,
+    placement: &mut Placement,
+    trained: &Trained,
+    layers: FeatureLayers,
+) -> Result<FeatureGraphs> {
+    let Parts { text, image_tokens, .. } = parts(checkpoint)?;
+    let names = Names::of(placement.weights());
+    let mut graph = |name, given, layer| {
+        let emitter = Emitter::new(name, placement, &names, trained);
+        decoder::features(&text, image_tokens, (given, layer), emitter)
+    };
+    Ok(FeatureGraphs {
+        vision: graph("vision_features", decoder::Given::Image, layers.vision)?,
+        question: graph("question_features", decoder::Given::Text, layers.language)?,
+        joint: graph("joint_features", decoder::Given::ImageAndText, layers.language)?,
     })
 }
 
