@@ -32,7 +32,9 @@ fn load(folder: &Path, dtype: DType) -> Model {
     let (checkpoint, scratch) = (Checkpoint::open(folder).unwrap(), tempfile::tempdir().unwrap());
     let mut ignore = |_| ();
     let placement = Placement::new(&checkpoint.weights, dtype, scratch.path(), &mut ignore).unwrap();
-    Model::load(&checkpoint, placement, &Trained::default(), &runtime(), &loading(session_options(), 1)).unwrap().remove(0)
+    Model::load(&checkpoint, placement, &Trained::default(), &runtime(), &loading(session_options(), 1))
+        .unwrap()
+        .remove(0)
 }
 
 fn session(path: &Path) -> Session {

@@ -60,7 +60,8 @@ fn model(name: &str, dtype: DType, session: SessionOptions) -> Model {
     let scratch = tempfile::tempdir().unwrap();
     let mut ignore = |_| ();
     let placement = Placement::new(&checkpoint.weights, dtype, scratch.path(), &mut ignore).unwrap();
-    let model = Model::load(&checkpoint, placement, &Trained::default(), &runtime(), &loading(session, 1)).unwrap().remove(0);
+    let model =
+        Model::load(&checkpoint, placement, &Trained::default(), &runtime(), &loading(session, 1)).unwrap().remove(0);
     assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0, "converted weights are left behind");
     model
 }
@@ -223,7 +224,8 @@ fn a_snapshot_of_the_hub_cache_loads() {
     let checkpoint = Checkpoint::open(&snapshot).unwrap();
     let mut ignore = |_| ();
     let placement = Placement::new(&checkpoint.weights, DType::F32, cache.path(), &mut ignore).unwrap();
-    let replicas = Model::load(&checkpoint, placement, &Trained::default(), &runtime(), &loading(session_options(), 2)).unwrap();
+    let replicas =
+        Model::load(&checkpoint, placement, &Trained::default(), &runtime(), &loading(session_options(), 2)).unwrap();
     assert_eq!(replicas.len(), 2);
 }
 

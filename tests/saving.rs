@@ -101,7 +101,9 @@ fn load(checkpoint: &Checkpoint) -> Model {
     let scratch = tempfile::tempdir().unwrap();
     let mut ignore = |_| ();
     let placement = Placement::new(&checkpoint.weights, DType::F32, scratch.path(), &mut ignore).unwrap();
-    Model::load(checkpoint, placement, &Trained::default(), &runtime(), &session_options(), 1).unwrap().remove(0)
+    Model::load(checkpoint, placement, &Trained::default(), &runtime(), &loading(session_options(), 1))
+        .unwrap()
+        .remove(0)
 }
 
 /// The greedy answers of PEFT's adapted model, by the adapter beside the weights and merged into them.

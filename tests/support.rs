@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use digrap_bench::runtime::library::{Library, SearchPath, load, locate};
 use digrap_bench::model::Loading;
+use digrap_bench::runtime::library::{Library, SearchPath, load, locate};
 use digrap_bench::runtime::{Device, Runtime, SessionOptions, Sharing};
 
 /// A file or folder below `fixtures/`.

@@ -31,10 +31,10 @@ impl Layer {
         match self {
             Self::Last => Ok((layers, true)),
             Self::Hidden(depth) if depth <= layers => Ok((depth, depth == layers)),
-            Self::Hidden(depth) => Err(Error::input(format!(
-                "there is no hidden state {depth}: the text decoder has {layers} layers"
-            ))
-            .hint(format!("give a number from 0 to {layers}, or `last`"))),
+            Self::Hidden(depth) => {
+                Err(Error::input(format!("there is no hidden state {depth}: the text decoder has {layers} layers"))
+                    .hint(format!("give a number from 0 to {layers}, or `last`")))
+            }
         }
     }
 }
@@ -88,11 +88,12 @@ pub(super) struct FeatureSessions {
 }
 
 impl FeatureSessions {
-    pub(super) fn new(
-        graphs: &FeatureGraphs,
-        session: impl Fn(&Graph) -> Result<Session>,
-    ) -> Result<Self> {
-        Ok(Self { vision: session(&graphs.vision)?, question: session(&graphs.question)?, joint: session(&graphs.joint)? })
+    pub(super) fn new(graphs: &FeatureGraphs, session: impl Fn(&Graph) -> Result<Session>) -> Result<Self> {
+        Ok(Self {
+            vision: session(&graphs.vision)?,
+            question: session(&graphs.question)?,
+            joint: session(&graphs.joint)?,
+        })
     }
 }
 

@@ -7,8 +7,8 @@ use super::Emitter;
 use super::config::Decoder;
 use super::vision::gelu;
 use crate::error::Result;
-use crate::model::features::Layer;
 use crate::graph::{Attribute, Dim, Graph, IGNORED_LABEL, Type, Value};
+use crate::model::features::Layer;
 use crate::tensor::{DType, Tensor};
 
 /// The graph of the prompt, in which every token sees every other one.
