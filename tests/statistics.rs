@@ -97,7 +97,8 @@ struct Resampled {
     error: [f64; 2],
 }
 
-/// Ours have as many replicates as NumPy's, so that the difference has an error of sqrt(2) times as much. Five of these.
+/// Ours have as many replicates as NumPy's, so that the difference has an error of sqrt(2) times as much. Five of
+/// these.
 fn assert_within_monte_carlo_error(ours: Option<[f64; 2]>, theirs: &Resampled, what: &str) {
     let ours = ours.unwrap();
     for end in [0, 1] {
@@ -246,15 +247,15 @@ fn coverage(truth: f64, interval: impl Fn(&World, &[u32]) -> Option<[f64; 2]>) -
     counts.map(|count| count / 200.0)
 }
 
-/// Of 200 intervals at 95 %, 190 hold the truth, give or take 3; those of few clusters a few less. Intervals that take the
-/// pairs of a cluster to be independent are too narrow.
+/// Of 200 intervals at 95 %, 190 hold the truth, give or take 3; those of few clusters a few less. Intervals that take
+/// the pairs of a cluster to be independent are too narrow.
 fn assert_covers([clustered, alone]: [f64; 2], what: &str) {
     assert!((0.89..=0.985).contains(&clustered), "{what}: {clustered}");
     assert!(alone < 0.80, "{what}: {alone} without clusters");
 }
 
-/// The true values for normal pairs are those of Kendall 1970, "Rank Correlation Methods"; the area is the probability of
-/// an octant.
+/// The true values for normal pairs are those of Kendall 1970, "Rank Correlation Methods"; the area is the probability
+/// of an octant.
 #[test]
 fn intervals_hold_the_truth_as_often_as_they_say() {
     let resampling = Resampling { replicates: 300, seed: 5 };
@@ -347,7 +348,8 @@ fn the_papers_correlations_are_a_page() {
         "| FTP          | 0.36 / 0.09 / 0.07 |  0.36 / 0.25 / 0.24 |   0.83 / 1.00 / 1.00 |              0.79 / 0.71 / 0.59 |",
     ];
     expected.iter().for_each(|line| assert!(text.lines().any(|other| other == *line), "{line}\n{text}"));
-    // Two tables of seven methods for each of three shifts in full, one in short, and the one beside the reported numbers.
+    // Two tables of seven methods for each of three shifts in full, one in short, and the one beside the reported
+    // numbers.
     assert_eq!(text.lines().filter(|line| line.starts_with("| DiGraP ")).count(), 3 * 3 + 1);
 }
 

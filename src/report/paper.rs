@@ -28,8 +28,8 @@ pub struct ReportedRow<'a> {
 /// So many sets, from the first on, have tables of their own.
 const IN_FULL: usize = 2;
 
-/// The page, in Markdown: for each shift a table of every set, in the order of the rows, and what the text reports beside
-/// what was computed over the first set. Coefficients have two decimals.
+/// The page, in Markdown: for each shift a table of every set, in the order of the rows, and what the text reports
+/// beside what was computed over the first set. Coefficients have two decimals.
 pub fn paper_correlations(rows: &[CorrelationRow], reported: &[ReportedRow]) -> String {
     let (shifts, sets) = (distinct(rows, |row| row.shift), distinct(rows, |row| row.set));
     let section = |shift: &&str| {

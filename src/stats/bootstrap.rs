@@ -1,8 +1,8 @@
 //! The cluster bootstrap: whole clusters are drawn with replacement, so that what depends within them stays together.
 //!
 //! Davison and Hinkley 1997, "Bootstrap Methods and their Application", section 3.8; Field and Welsh 2007,
-//! "Bootstrapping clustered data" (there: the randomised cluster bootstrap). A statistic is told how often each cluster was
-//! drawn, so that it can be computed from sums per cluster.
+//! "Bootstrapping clustered data" (there: the randomised cluster bootstrap). A statistic is told how often each cluster
+//! was drawn, so that it can be computed from sums per cluster.
 
 use crate::random::Random;
 
@@ -39,8 +39,8 @@ fn drawn(draws: Random, clusters: usize) -> Vec<u32> {
     times
 }
 
-/// The percentile interval: the quantiles of 0.025 and 0.975, linear between neighbours (type 7 of Hyndman and Fan 1996,
-/// "Sample Quantiles in Statistical Packages", as in NumPy). There is at least one value.
+/// The percentile interval: the quantiles of 0.025 and 0.975, linear between neighbours (type 7 of Hyndman and Fan
+/// 1996, "Sample Quantiles in Statistical Packages", as in NumPy). There is at least one value.
 pub(super) fn percentile_interval(sorted: &[f64]) -> [f64; 2] {
     [0.025, 0.975].map(|share| {
         let position = share * (sorted.len() - 1) as f64;
@@ -50,7 +50,8 @@ pub(super) fn percentile_interval(sorted: &[f64]) -> [f64; 2] {
 }
 
 /// How often a statistic would be this far from 0 if it were 0 on the whole: the level at which the percentile interval
-/// ends at 0. It counts the sample itself as one more replicate and so is never 0 (Davison and Hinkley 1997, section 4.2).
+/// ends at 0. It counts the sample itself as one more replicate and so is never 0 (Davison and Hinkley 1997, section
+/// 4.2).
 pub(super) fn percentile_p_value(sorted: &[f64]) -> f64 {
     let not_above = sorted.partition_point(|&value| value <= 0.0);
     let not_below = sorted.len() - sorted.partition_point(|&value| value < 0.0);

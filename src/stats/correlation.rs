@@ -33,8 +33,8 @@ pub struct Correlation {
     pub coefficient: f64,
     /// Two-sided p-value of no correlation.
     pub p_value: f64,
-    /// 95 % interval, symmetric on the scale of Fisher's z; none for a coefficient of -1 or 1, whose z is infinite, and for
-    /// too few pairs: three, and four for Kendall's.
+    /// 95 % interval, symmetric on the scale of Fisher's z; none for a coefficient of -1 or 1, whose z is infinite, and
+    /// for too few pairs: three, and four for Kendall's.
     pub interval: Option<[f64; 2]>,
     /// Number of pairs.
     pub n: usize,
@@ -57,9 +57,10 @@ impl Coefficient {
     /// The coefficient with an interval that allows for dependence within clusters, from whole clusters drawn with
     /// replacement.
     ///
-    /// `clusters` names the cluster of each pair. Every replicate's coefficient is that of the drawn pairs; ranks are those
-    /// among them, since the ranks of the whole sample would leave out how the ranks themselves vary. A replicate takes
-    /// time in the number of clusters for Pearson's coefficient, of pairs for Spearman's, and Kendall's sorts the pairs.
+    /// `clusters` names the cluster of each pair. Every replicate's coefficient is that of the drawn pairs; ranks are
+    /// those among them, since the ranks of the whole sample would leave out how the ranks themselves vary. A replicate
+    /// takes time in the number of clusters for Pearson's coefficient, of pairs for Spearman's, and Kendall's sorts the
+    /// pairs.
     ///
     /// None where there is no coefficient (see [`pearson`]), and for slices of different lengths.
     pub fn clustered(
@@ -105,12 +106,12 @@ pub fn spearman(first: &[f64], second: &[f64]) -> Option<Correlation> {
     Some(Correlation { coefficient, p_value: correlation_p_value(coefficient, n)?, interval, n })
 }
 
-/// Kendall's tau-b, in the time of sorting (Knight 1966, "A Computer Method for Calculating Kendall's Tau with Ungrouped
-/// Data").
+/// Kendall's tau-b, in the time of sorting (Knight 1966, "A Computer Method for Calculating Kendall's Tau with
+/// Ungrouped Data").
 ///
-/// Without ties, the p-value is exact for up to 33 pairs, and for more of them if at most one pair of pairs is discordant, or
-/// concordant; otherwise it is that of a normal distribution whose variance allows for ties (Kendall 1970, "Rank Correlation
-/// Methods"), as in SciPy's `kendalltau`. The standard error of Fisher's z is sqrt(0.437 / (n - 4))
+/// Without ties, the p-value is exact for up to 33 pairs, and for more of them if at most one pair of pairs is
+/// discordant, or concordant; otherwise it is that of a normal distribution whose variance allows for ties (Kendall
+/// 1970, "Rank Correlation Methods"), as in SciPy's `kendalltau`. The variance of Fisher's z is 0.437 / (n - 4)
 /// (Fieller, Hartley and Pearson 1957, "Tests for rank correlation coefficients I"). None where [`pearson`] has none.
 pub fn kendall(first: &[f64], second: &[f64]) -> Option<Correlation> {
     let n = comparable(first, second)?;
@@ -297,7 +298,8 @@ impl Concordance {
     }
 }
 
-/// Sorts levels, and sums over the pairs that change places the product of their sizes: a merge sort. `spare` is as long.
+/// Sorts levels, and sums over the pairs that change places the product of their sizes: a merge sort. `spare` is as
+/// long.
 fn exchanges(groups: &mut [(u32, u64)], spare: &mut [(u32, u64)]) -> u64 {
     let (half, count) = (groups.len() / 2, groups.len());
     if half == 0 {

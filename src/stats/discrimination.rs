@@ -7,10 +7,11 @@ use super::tail::NORMAL;
 /// The area under the ROC curve of a score.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Discrimination {
-    /// Probability that a positive sample has the higher score of a pair with a negative one, where a tie counts half: 0.5
-    /// for a score that says nothing.
+    /// Probability that a positive sample has the higher score of a pair with a negative one, where a tie counts half:
+    /// 0.5 for a score that says nothing.
     pub area: f64,
-    /// Cluster-robust standard error; none with fewer than two clusters of either outcome, and where the score never errs.
+    /// Cluster-robust standard error; none with fewer than two clusters of either outcome, and where the score never
+    /// errs.
     pub standard_error: Option<f64>,
     /// 95 % interval, within 0 and 1; none where there is no standard error.
     pub interval: Option<[f64; 2]>,
@@ -22,14 +23,14 @@ pub struct Discrimination {
     pub clusters: usize,
 }
 
-/// Area under the ROC curve of `scores` for the true among `outcomes`, with an interval that allows for dependence within
-/// clusters.
+/// Area under the ROC curve of `scores` for the true among `outcomes`, with an interval that allows for dependence
+/// within clusters.
 ///
-/// The area is the Mann-Whitney statistic, from mid-ranks. Its variance is that of Obuchowski 1997, "Nonparametric Analysis
-/// of Clustered ROC Curve Data": the components of DeLong, DeLong and Clarke-Pearson 1988 are summed within each cluster,
-/// where positive and negative samples may stand together. With one sample a cluster it is DeLong's. The interval is normal
-/// for the logit of the area, which keeps it within 0 and 1 (Pepe 2003, "The Statistical Evaluation of Medical Tests for
-/// Classification and Prediction"). Time is that of sorting.
+/// The area is the Mann-Whitney statistic, from mid-ranks. Its variance is that of Obuchowski 1997, "Nonparametric
+/// Analysis of Clustered ROC Curve Data": the components of DeLong, DeLong and Clarke-Pearson 1988 are summed within
+/// each cluster, where positive and negative samples may stand together. With one sample a cluster it is DeLong's. The
+/// interval is normal for the logit of the area, which keeps it within 0 and 1 (Pepe 2003, "The Statistical Evaluation
+/// of Medical Tests for Classification and Prediction"). Time is that of sorting.
 ///
 /// None without positives or negatives, for slices of different lengths, and where a score is not finite.
 pub fn discrimination(scores: &[f64], outcomes: &[bool], clusters: &[u32]) -> Option<Discrimination> {

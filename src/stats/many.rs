@@ -2,8 +2,8 @@
 //!
 //! An adjusted p-value is the smallest level at which the method rejects that hypothesis.
 
-/// P-values adjusted by Holm's method, in the order given; rejecting those below a level keeps the probability of any false
-/// rejection below that level, however the tests depend on each other.
+/// P-values adjusted by Holm's method, in the order given; rejecting those below a level keeps the probability of any
+/// false rejection below that level, however the tests depend on each other.
 ///
 /// Holm 1979, "A Simple Sequentially Rejective Multiple Test Procedure". None where a number is not within 0 to 1.
 pub fn holm(p_values: &[f64]) -> Option<Vec<f64>> {
@@ -17,8 +17,9 @@ pub fn holm(p_values: &[f64]) -> Option<Vec<f64>> {
     Some(adjusted)
 }
 
-/// P-values adjusted by the method of Benjamini and Hochberg, in the order given; rejecting those below a level keeps the
-/// expected share of false rejections among all below that level, for tests that are independent or depend positively.
+/// P-values adjusted by the method of Benjamini and Hochberg, in the order given; rejecting those below a level keeps
+/// the expected share of false rejections among all below that level, for tests that are independent or depend
+/// positively.
 ///
 /// Benjamini and Hochberg 1995, "Controlling the False Discovery Rate". None where a number is not within 0 to 1.
 pub fn benjamini_hochberg(p_values: &[f64]) -> Option<Vec<f64>> {

@@ -20,9 +20,9 @@ pub struct PairedDifference {
 
 /// Mean of `current` less that of `baseline`, with an interval and a p-value that allow for dependence within clusters.
 ///
-/// Position by position the slices hold both values and the cluster of a sample. Clusters are drawn with replacement, and
-/// a replicate is the mean over all samples in the drawn ones. The p-value is the level at which the percentile interval
-/// ends at 0. None without samples, for slices of different lengths, and where a value is not finite.
+/// Position by position the slices hold both values and the cluster of a sample. Clusters are drawn with replacement,
+/// and a replicate is the mean over all samples in the drawn ones. The p-value is the level at which the percentile
+/// interval ends at 0. None without samples, for slices of different lengths, and where a value is not finite.
 pub fn paired_difference(
     baseline: &[f64],
     current: &[f64],
@@ -70,9 +70,9 @@ pub struct Disagreement {
 /// Whether two runs are right equally often, judged by the samples on which only one of them is.
 ///
 /// McNemar 1947, "Note on the sampling error of the difference between correlated proportions or percentages"; the
-/// correction, (|b - c| - 1)^2 / (b + c), is that of Edwards 1948 and never goes past 0. Both p-values take the samples to
-/// be independent: where several share an image, [`paired_difference`] is the sounder test. None for slices of different
-/// lengths.
+/// correction, (|b - c| - 1)^2 / (b + c), is that of Edwards 1948 and never goes past 0. Both p-values take the samples
+/// to be independent: where several share an image, [`paired_difference`] is the sounder test. None for slices of
+/// different lengths.
 pub fn mcnemar(baseline: &[bool], current: &[bool]) -> Option<Disagreement> {
     if baseline.len() != current.len() {
         return None;

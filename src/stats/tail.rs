@@ -14,7 +14,8 @@ pub(super) fn normal_p_value(z: f64) -> f64 {
     erfc(z.abs() / SQRT_2)
 }
 
-/// How often Pearson's coefficient of `n` pairs of independent normal numbers, n > 2, reaches the size of `coefficient`.
+/// How often Pearson's coefficient of `n` pairs of independent normal numbers, n > 2, reaches the size of
+/// `coefficient`.
 ///
 /// Student's t with n - 2 degrees of freedom of `coefficient * sqrt((n - 2) / (1 - coefficient^2))`, written as the
 /// incomplete beta function that it is.

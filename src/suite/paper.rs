@@ -26,8 +26,8 @@ pub struct PaperCorrelation {
     pub set: &'static PaperSet,
     /// Row of accuracies in Table 3.
     pub method: String,
-    /// Accuracy with the *negative* distance, coefficient by coefficient of [`COEFFICIENTS`]: positive where accuracy falls
-    /// as the shift grows.
+    /// Accuracy with the *negative* distance, coefficient by coefficient of [`COEFFICIENTS`]: positive where accuracy
+    /// falls as the shift grows.
     #[serde(serialize_with = "by_name")]
     pub coefficients: Vec<Option<Correlation>>,
 }
