@@ -8,8 +8,8 @@
 //! | level | room | owns |
 //! |---|---|---|
 //! | 0 | [`error`] | the one error type |
+//! | 0 | [`random`] | seeded random numbers, by position |
 //! | 1 | [`tensor`] | host tensors: dtype, shape, bytes |
-//! | 1 | [`random`] | seeded random numbers, by position |
 //! | 1 | [`stats`] | intervals, correlations, paired tests (the only room that names statrs) |
 //! | 2 | [`graph`] | ONNX as a value: typed builder, shape rules, protobuf (the only room that names prost); runs nothing |
 //! | 2 | [`score`] | answer normalisers and metrics: strings and numbers in, numbers out |
