@@ -8,9 +8,9 @@
 //! | level | room | owns |
 //! |---|---|---|
 //! | 0 | [`error`] | the one error type |
+//! | 0 | [`random`] | seeded random numbers, by position |
 //! | 1 | [`tensor`] | host tensors: dtype, shape, bytes |
-//! | 1 | [`random`] | seeded random numbers, by position |
-//! | 1 | [`stats`] | intervals (the only room that names statrs) |
+//! | 1 | [`stats`] | intervals, correlations, paired tests (the only room that names statrs) |
 //! | 2 | [`graph`] | ONNX as a value: typed builder, shape rules, protobuf (the only room that names prost); runs nothing |
 //! | 2 | [`score`] | answer normalisers and metrics: strings and numbers in, numbers out |
 //! | 2 | [`hub`] | models and datasets of the Hub as verified local files (the only room that names hf-hub and ureq) |
@@ -108,6 +108,9 @@
 //! - **Flips compare answers as they are**, but for white space around them, as the notebooks of IV-VQA and CV-VQA do: their
 //!   human answers all agree, where the official metric normalises nothing either. Their intervals are clustered by the
 //!   image before the edit, since edits of one image stand and fall together.
+//! - **Intervals of correlations over samples come from drawing whole images**, with the ranks of every draw recomputed:
+//!   the ranks of the whole sample leave out how ranks vary, and the draws' own ones follow in linear time from the order of
+//!   the whole. The area under a ROC curve has a formula for clusters and needs no draws.
 
 pub mod data;
 pub mod error;

@@ -25,6 +25,7 @@ mod resume;
 mod saving;
 mod score;
 mod sessions;
+mod statistics;
 mod store;
 mod suites;
 mod support;

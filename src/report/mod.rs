@@ -2,9 +2,11 @@
 
 mod markdown;
 mod overview;
+mod paper;
 
 use self::markdown::{Head, interval, markdown, percent, unknown};
 pub use self::overview::{SuiteColumn, SuiteRow, overview};
+pub use self::paper::{CorrelationRow, ReportedRow, paper_correlations};
 use crate::data::Portion;
 use crate::score::{Figure, Group, Measurement, Summary};
 

@@ -10,6 +10,7 @@ mod evaluation;
 mod manifest;
 mod measuring;
 mod overview;
+mod paper;
 mod plan;
 mod sampling;
 mod schedule;
@@ -23,6 +24,7 @@ pub use evaluation::{Evaluation, ModelSource, Plan, PlannedDataset, PlannedModel
 pub use manifest::{Group, KnownSuite, SHIFTS, SUITES, Shift, Suite, SuiteDataset};
 pub use measuring::measure_alone;
 pub use overview::{Column, Overview, OverviewRow};
+pub use paper::{PAPER_SETS, PaperCorrelation, PaperCorrelations, PaperSet, ReportedCorrelation, paper_correlations};
 pub use plan::{Length, TrainingPlan, Validation};
 pub use sampling::Sampling;
 pub use training::{TrainingEvent, TrainingReport, train_model};

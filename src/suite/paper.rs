@@ -1,0 +1,162 @@
+//! The paper's own correlations: how accuracy goes with shift over the datasets of its Table 3.
+//!
+//! The paper is "Directional Gradient Projection for Robust Fine-Tuning of Foundation Models" (ICLR 2025).
+
+use serde::{Deserialize, Serialize, Serializer};
+
+use crate::error::{Error, Result};
+use crate::stats::{COEFFICIENTS, Correlation};
+
+/// What Table 3 gives, beside what the text reports.
+#[derive(Debug, Clone, Serialize)]
+pub struct PaperCorrelations {
+    /// Shift by shift, set by set, method by method.
+    pub correlations: Vec<PaperCorrelation>,
+    /// What the text reports; no method has both, with any coefficient and over any set.
+    pub reported: Vec<ReportedCorrelation>,
+}
+
+/// How the accuracy of a method goes with a shift over a set of datasets.
+#[derive(Debug, Clone, Serialize)]
+pub struct PaperCorrelation {
+    /// Row of distances in Table 3.
+    pub shift: String,
+    /// Columns of Table 3; its name in records.
+    #[serde(serialize_with = "set_name")]
+    pub set: &'static PaperSet,
+    /// Row of accuracies in Table 3.
+    pub method: String,
+    /// Accuracy with the *negative* distance, coefficient by coefficient of [`COEFFICIENTS`]: positive where accuracy
+    /// falls as the shift grows.
+    #[serde(serialize_with = "by_name")]
+    pub coefficients: Vec<Option<Correlation>>,
+}
+
+/// A correlation that the paper's text reports.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct ReportedCorrelation {
+    /// Row of distances in Table 3.
+    pub shift: &'static str,
+    /// To the digits of the text.
+    pub coefficient: f64,
+}
+
+/// Datasets of Table 3 that a correlation is taken over.
+#[derive(Debug)]
+pub struct PaperSet {
+    /// Name in records.
+    pub name: &'static str,
+    /// Name in tables.
+    pub label: &'static str,
+    holds: fn(&Column) -> bool,
+}
+
+/// Every set.
+pub static PAPER_SETS: &[PaperSet] = &[
+    PaperSet { name: "all", label: "ten datasets", holds: |column| column.raw() },
+    PaperSet { name: "ood", label: "nine OOD", holds: |column| column.raw() && column.domain != ID },
+    PaperSet { name: "near", label: "six near OOD", holds: |column| column.raw() && column.domain == NEAR },
+    PaperSet { name: "id-near", label: "ID and six near OOD", holds: |column| column.raw() && column.domain != FAR },
+    PaperSet { name: "id-far", label: "ID and three far OOD", holds: |column| column.raw() && column.domain != NEAR },
+    PaperSet { name: "all-averages", label: "ten datasets and three averages", holds: |_| true },
+];
+
+static REPORTED: &[ReportedCorrelation] = &[
+    ReportedCorrelation { shift: "Vision Shift", coefficient: 0.83 },
+    ReportedCorrelation { shift: "Joint Shift", coefficient: 0.80 },
+];
+
+const ID: &str = "ID";
+const NEAR: &str = "Near OOD";
+const FAR: &str = "Far OOD";
+
+/// Every correlation between a row of accuracies and a row of distances of Table 3.
+///
+/// # Errors
+/// A defect of the tables that are part of this program.
+pub fn paper_correlations() -> Result<PaperCorrelations> {
+    let table = table_3()?;
+    let mut correlations = Vec::new();
+    for shift in table.rows_of("shift_score") {
+        for set in PAPER_SETS {
+            let distances = table.cells(shift, set)?;
+            let nearness: Vec<f64> = distances.iter().map(|distance| -distance).collect();
+            for method in table.rows_of("method") {
+                let accuracies = table.cells(method, set)?;
+                let coefficients = COEFFICIENTS.iter().map(|row| (row.correlate)(&nearness, &accuracies)).collect();
+                let (shift, method) = (shift.name.clone(), method.name.clone());
+                correlations.push(PaperCorrelation { shift, set, method, coefficients });
+            }
+        }
+    }
+    Ok(PaperCorrelations { correlations, reported: REPORTED.to_vec() })
+}
+
+fn set_name<S: Serializer>(set: &PaperSet, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(set.name)
+}
+
+/// The correlations as a map from the names of coefficients.
+fn by_name<S: Serializer>(coefficients: &[Option<Correlation>], serializer: S) -> Result<S::Ok, S::Error> {
+    let value = |correlation: &Option<Correlation>| {
+        let Correlation { coefficient, p_value, interval, n } = (*correlation)?;
+        Some(serde_json::json!({"coefficient": coefficient, "p_value": p_value, "interval": interval, "n": n}))
+    };
+    serializer.collect_map(COEFFICIENTS.iter().map(|row| row.name).zip(coefficients.iter().map(value)))
+}
+
+#[derive(Deserialize)]
+struct Paper {
+    tables: Vec<Table>,
+}
+
+#[derive(Deserialize)]
+struct Table {
+    number: String,
+    columns: Vec<Column>,
+    rows: Vec<Row>,
+}
+
+#[derive(Deserialize)]
+struct Column {
+    #[serde(default)]
+    domain: String,
+    kind: String,
+}
+
+#[derive(Deserialize)]
+struct Row {
+    name: String,
+    kind: String,
+    printed: Vec<String>,
+}
+
+fn table_3() -> Result<Table> {
+    let broken = || Error::internal("cannot read Table 3 of the paper");
+    let paper = serde_json::from_str(include_str!("../../benchmarks/paper/tables.json"));
+    let paper: Paper = paper.map_err(|error| broken().caused_by(error))?;
+    paper.tables.into_iter().find(|table| table.number == "3").ok_or_else(broken)
+}
+
+impl Table {
+    fn rows_of(&self, kind: &str) -> impl Iterator<Item = &Row> {
+        self.rows.iter().filter(move |row| row.kind == kind)
+    }
+
+    /// The printed numbers of a row in the columns of a set.
+    fn cells(&self, row: &Row, set: &PaperSet) -> Result<Vec<f64>> {
+        let chosen = self.columns.iter().zip(&row.printed).filter(|(column, _)| (set.holds)(column));
+        let number = |(_, printed): (&Column, &String)| {
+            let message = || format!("row `{}` of Table 3 has `{printed}` for a number", row.name);
+            printed.parse().map_err(|error: std::num::ParseFloatError| Error::internal(message()).caused_by(error))
+        };
+        chosen.map(number).collect()
+    }
+}
+
+impl Column {
+    /// Whether it is a dataset's own and no average.
+    fn raw(&self) -> bool {
+        self.kind == "raw"
+    }
+}
