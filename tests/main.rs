@@ -7,6 +7,7 @@ mod cli;
 mod datasets;
 mod evaluation;
 mod export;
+mod figures;
 mod foreign;
 mod formats;
 mod hub;
