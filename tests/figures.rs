@@ -189,6 +189,67 @@ fn sensitivity() -> Figure {
     }
 }
 
+/// More points than have room for labels side by side.
+fn crowd() -> Figure {
+    let random = Random::new(11);
+    let spots = |branch: u64| {
+        let place = |at: u64| {
+            (random.number(branch).normal(at) * 6.0 + 40.0, random.number(branch).normal(90 + at) * 9.0 + 60.0)
+        };
+        let spot = |at: u64| Spot {
+            x: place(at).0,
+            y: place(at).1,
+            label: format!("dataset-{}{at}", ["a", "b"][branch as usize]),
+        };
+        Mark::Points { name: ["vision", "language"][branch as usize].into(), points: (0..11).map(spot).collect() }
+    };
+    Figure {
+        title: "Twenty-two points that have labels, under a title that is long enough to need two lines, as some do"
+            .into(),
+        description: "Two clouds.".into(),
+        series: Series::Categories,
+        columns: 1,
+        panels: vec![Panel::Chart(Chart {
+            title: String::new(),
+            x: Axis::linear("shift (standard deviations)"),
+            y: Axis::linear("accuracy (%)"),
+            marks: vec![spots(0), spots(1), Mark::Note("n = 22\nr = 0.01".into())],
+        })],
+    }
+}
+
+/// Unlike panels beside each other.
+fn mixture() -> Figure {
+    let random = Random::new(12);
+    let accuracy = |at: u64| 30.0 + 60.0 * random.uniform(at);
+    let line = |name: &str, from: u64| {
+        let point =
+            |at: u64| (at as f64, accuracy(at + from), Some([accuracy(at + from) - 4.0, accuracy(at + from) + 3.0]));
+        Mark::Line { name: name.into(), points: estimates((0..10).map(point)) }
+    };
+    let chart = Chart {
+        title: "By dataset".into(),
+        x: Axis::categories("", names(&OUT)),
+        y: Axis::linear("accuracy (%)").between(0.0, 100.0),
+        marks: vec![line("vanilla FT", 0), line("DiGraP", 100)],
+    };
+    let values = (0..60).map(|at| Some(accuracy(at)).filter(|_| at != 31)).collect();
+    let rows =
+        names(&["vanilla FT", "linear probe", "WiSE-FT", "FTP", "SPD", "a method whose name is long beyond reason"]);
+    let columns = names(&OUT);
+    let label = "accuracy (%)".into();
+    let title = "By method".into();
+    let heatmap = Heatmap { title, rows, columns, values, shade: Shade::Sequential, range: None, decimals: 1, label };
+    let empty = Chart { marks: vec![], title: "Not measured".into(), ..chart.clone() };
+    Figure {
+        title: "Accuracy".into(),
+        description: "Accuracy by dataset and by method.".into(),
+        series: Series::Categories,
+        columns: 2,
+        panels: vec![Panel::Chart(chart), Panel::Heatmap(heatmap), Panel::Chart(empty)],
+    }
+}
+
 fn figures() -> Vec<(&'static str, Figure)> {
     vec![
         ("a", strength_over_steps()),
@@ -197,6 +258,8 @@ fn figures() -> Vec<(&'static str, Figure)> {
         ("d", distances()),
         ("e", shift_and_accuracy()),
         ("f", sensitivity()),
+        ("g", crowd()),
+        ("h", mixture()),
     ]
 }
 
@@ -375,6 +438,67 @@ fn marks_are_where_their_values_say_on_both_canvases() {
         assert_ne!(pixel(wanted_x + 9.0, wanted_y - 9.0), [0x00, 0x72, 0xb2]);
     }
     assert_eq!(image.get_pixel(2, 2).0, [255; 3]);
+}
+
+/// The colour of a class such as `f0072b2` or `s1f2328-e6edf3`: that of light pages, or of dark ones.
+fn colour(element: &Element, property: char, dark: bool) -> Option<[u8; 3]> {
+    let classes = element.attributes.get("class")?.split(' ');
+    let mut values = classes.filter_map(|class| class.strip_prefix(property)).filter(|class| class.len() >= 6);
+    let (light, other) = values.next().map(|class| class.split_once('-').unwrap_or((class, class)))?;
+    let code = u32::from_str_radix(if dark { other } else { light }, 16).ok()?;
+    Some([(code >> 16) as u8, (code >> 8) as u8, code as u8])
+}
+
+/// Contrast ratio of WCAG 2.2.
+fn contrast(one: [u8; 3], other: [u8; 3]) -> f64 {
+    let luminance = |channels: [u8; 3]| {
+        let linear = channels.map(|channel| {
+            let value = f64::from(channel) / 255.0;
+            if value <= 0.04045 { value / 12.92 } else { ((value + 0.055) / 1.055).powf(2.4) }
+        });
+        0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] + 0.05
+    };
+    let (one, other) = (luminance(one), luminance(other));
+    one.max(other) / one.min(other)
+}
+
+#[test]
+fn cells_have_the_colours_of_their_values_and_letters_that_are_read() {
+    let mut figure = correlations();
+    figure.panels.truncate(1);
+    let heatmap = heatmap_of(&mut figure);
+    heatmap.values[..3].copy_from_slice(&[Some(-1.0), Some(0.0), Some(1.0)]);
+    let elements = elements(&figure.svg().unwrap());
+    let cells = elements.windows(3).filter(|three| three[1].name == "title" && three[0].name == "path");
+    let cells: Vec<&[Element]> = cells.collect();
+    assert_eq!(cells.len(), 80);
+    let fill = |cell: usize| colour(&cells[cell][0], 'f', false).unwrap();
+    assert_eq!([fill(0), fill(1), fill(2)], [[0x08, 0x40, 0x6f], [0xf5, 0xf5, 0xf3], [0x7a, 0x2f, 0x02]]);
+    for cell in cells {
+        if cell[1].text.ends_with("no value") {
+            continue;
+        }
+        assert!(cell[1].text.ends_with(&cell[2].text), "{cell:?}");
+        for dark in [false, true] {
+            let [ground, letters] = [0, 2].map(|part| colour(&cell[part], 'f', dark).unwrap());
+            assert!(contrast(ground, letters) >= 4.5, "{cell:?}");
+        }
+    }
+}
+
+#[test]
+fn series_differ_in_more_than_their_colours() {
+    let elements = elements(&strength_over_steps().svg().unwrap());
+    let wide = |element: &&Element| element.attributes.get("stroke-width").is_some_and(|width| width == "1.8");
+    let lines: Vec<&Element> = elements.iter().filter(wide).collect();
+    // Two signs in the legend, then two lines.
+    let dashes: Vec<Option<&String>> = lines.iter().map(|line| line.attributes.get("stroke-dasharray")).collect();
+    assert_eq!(dashes.len(), 4);
+    assert!(dashes[0].is_none() && dashes[1].is_some() && dashes[..2] == dashes[2..], "{dashes:?}");
+    let colours: Vec<_> = lines.iter().map(|line| colour(line, 's', false)).collect();
+    assert_eq!(colours, [[0x00, 0x72, 0xb2], [0xd5, 0x5e, 0x00], [0x00, 0x72, 0xb2], [0xd5, 0x5e, 0x00]].map(Some));
+    let circles = elements.iter().filter(|element| element.name == "circle").count();
+    assert_eq!(circles, 1 + 8, "only the first series has circles");
 }
 
 #[test]

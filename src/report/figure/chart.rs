@@ -54,6 +54,9 @@ impl Chart {
 
     /// Height of what stands below the x axis, without its label.
     pub(super) fn below(&self, sheet: &Sheet, width: f64) -> f64 {
+        if !self.has_data() {
+            return TICK_GAP;
+        }
         let (_, ticks, slanted) = self.horizontal(sheet.font, width);
         let widest = ticks.iter().map(|tick| sheet.font.width(&tick.label, TICK)).fold(0.0, f64::max);
         TICK_GAP + if slanted { widest * TURNED + LINE / 2.0 } else { LINE - 3.0 }

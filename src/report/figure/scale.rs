@@ -36,7 +36,7 @@ const ROOM: f64 = 0.04;
 /// What an axis shows of these values; none where there are none.
 pub(super) fn range(axis: &Axis, values: impl Iterator<Item = f64>) -> Option<[f64; 2]> {
     if let Scale::Categories(names) = &axis.scale {
-        return (!names.is_empty()).then_some([-0.5, names.len() as f64 - 0.5]);
+        return (!names.is_empty()).then(|| axis.range.unwrap_or([-0.5, names.len() as f64 - 0.5]));
     }
     let [low, high] = ends(values)?;
     Some(axis.range.unwrap_or_else(|| match axis.scale {
@@ -66,7 +66,8 @@ fn with_room([low, high]: [f64; 2]) -> [f64; 2] {
 pub(super) fn ticks(axis: &Axis, range: [f64; 2], most: usize, whole: bool) -> Vec<Tick> {
     match &axis.scale {
         Scale::Categories(names) => {
-            (0..).zip(names).map(|(at, name)| Tick { value: f64::from(at), label: name.clone() }).collect()
+            let ticks = (0..).zip(names).map(|(at, name)| Tick { value: f64::from(at), label: name.clone() });
+            ticks.filter(|tick| (range[0]..=range[1]).contains(&tick.value)).collect()
         }
         Scale::Logarithmic => logarithmic(range, most),
         Scale::Linear => linear(range, most, whole),
@@ -75,7 +76,7 @@ pub(super) fn ticks(axis: &Axis, range: [f64; 2], most: usize, whole: bool) -> V
 
 /// Multiples of 1, 2 or 5 times a power of ten.
 pub(super) fn linear([low, high]: [f64; 2], most: usize, whole: bool) -> Vec<Tick> {
-    let start = ((high - low) / (most + 1) as f64).log10().floor() as i32;
+    let start = ((high - low) / (most + 1) as f64).log10().floor().max(-300.0) as i32;
     let steps = (start..start + 4).flat_map(|power| [1, 2, 5].map(|factor| (factor, power)));
     let fitting = steps.filter(|&(_, power)| !whole || power >= 0).find_map(|(factor, power)| {
         let size = times_ten_to(f64::from(factor), power);
@@ -188,7 +189,7 @@ mod tests {
 
     #[test]
     fn ticks_are_few_enough_and_within_the_range() {
-        for (low, width) in [(0.0, 1.0), (-3.7, 0.013), (99.0, 12_345.0), (-1e-9, 3e-9), (5e8, 1e3)] {
+        for (low, width) in [(0.0, 1.0), (-3.7, 0.013), (99.0, 12_345.0), (-1e-9, 3e-9), (5e8, 1e3), (0.0, 1e300)] {
             for most in 1..12 {
                 let found = linear([low, low + width], most, false);
                 assert!(found.len() <= most, "{low} {width} {most}: {found:?}");
@@ -230,7 +231,9 @@ mod tests {
         assert_eq!(of(Axis::linear(""), &[f64::NAN]), None);
         let [low, high] = of(Axis::logarithmic(""), &[0.01, 1.0]).unwrap();
         assert!(low > 0.008 && low < 0.01 && high > 1.0 && high < 1.3, "{low} {high}");
-        assert_eq!(of(Axis::categories("", vec!["a".into(), "b".into()]), &[]), Some([-0.5, 1.5]));
+        let categories = Axis::categories("", ["a", "b", "c"].map(str::to_owned).to_vec());
+        assert_eq!(of(categories.clone(), &[]), Some([-0.5, 2.5]));
+        assert_eq!(labels(ticks(&categories, [0.5, 2.5], 9, false)), ["b", "c"]);
     }
 
     #[test]

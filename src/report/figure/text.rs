@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 const FONT: &[u8] = include_bytes!("font/figures.ttf");
 
 /// Width of bold letters relative to others.
-pub(super) const BOLD: f64 = 1.08;
+pub(super) const BOLD: f64 = 1.12;
 
 /// Height of capital letters, and depth of what hangs below the baseline, relative to the size.
 pub(super) const CAPITAL: f64 = 0.73;
