@@ -65,7 +65,9 @@ pub(super) fn simplified(points: &[Point], tolerance: f64) -> Vec<Point> {
     let mut kept = vec![false; points.len()];
     let mut open = vec![(0, points.len().saturating_sub(1))];
     while let Some((first, last)) = open.pop() {
-        [first, last].iter().filter_map(|&end| Some(*kept.get_mut(end)? = true)).for_each(drop);
+        for end in [first, last] {
+            kept.get_mut(end).into_iter().for_each(|kept| *kept = true);
+        }
         let between = points.iter().enumerate().take(last).skip(first + 1);
         let distances = between.map(|(at, &point)| (at, distance(point, [points[first], points[last]])));
         if let Some((at, far)) = distances.max_by(|one, other| one.1.total_cmp(&other.1))
@@ -108,7 +110,8 @@ mod tests {
         let cut = area(&[[-5.0, -5.0], [15.0, -5.0], [15.0, 15.0], [-5.0, 15.0]], &SQUARE);
         let (mut cut, mut corners) = (cut, SQUARE.corners());
         let order = |one: &Point, other: &Point| one.partial_cmp(other).unwrap();
-        (cut.sort_by(order), corners.sort_by(order));
+        cut.sort_by(order);
+        corners.sort_by(order);
         assert_eq!(cut, corners);
         assert_eq!(area(&[[20.0, 20.0], [30.0, 20.0], [30.0, 30.0]], &SQUARE), [[0.0; 2]; 0]);
     }

@@ -16,7 +16,7 @@ const TITLE: f64 = 16.0;
 const PANEL_TITLE: f64 = 13.0;
 
 /// Height of a text that is turned by 45 degrees, relative to its width.
-pub(super) const TURNED: f64 = 0.7072;
+pub(super) const TURNED: f64 = std::f64::consts::FRAC_1_SQRT_2;
 
 const MARGIN: f64 = 18.0;
 /// Between panels.
@@ -66,7 +66,7 @@ fn axis(panel: &Panel, direction: usize) -> Option<&Axis> {
 fn shared_label(panels: &[Panel], direction: usize) -> Option<&str> {
     let label = |panel| axis(panel, direction).map(|axis| axis.label.as_str());
     let first = label(panels.first()?)?;
-    (panels.len() > 1 && panels.iter().all(|panel| label(panel) == Some(first))).then_some(first)
+    (panels.len() > 1 && !first.is_empty() && panels.iter().all(|panel| label(panel) == Some(first))).then_some(first)
 }
 
 struct Page<'a> {
@@ -131,7 +131,8 @@ impl Page<'_> {
 
     /// The plots are equally wide; what stands beside them has the room that the widest of its column needs.
     fn row(&self, panels: &[Panel], columns: usize, height: f64) -> Result<Row> {
-        let shared = self.sheet.shared[1].map_or(0, |label| self.sheet.font.wrap(label, LABEL, 2.0 * height).len());
+        let length = height * panels.len().div_ceil(columns) as f64;
+        let shared = self.sheet.shared[1].map_or(0, |label| self.sheet.font.wrap(label, LABEL, length).len());
         let start = MARGIN + upright(shared);
         let widest = |column: usize, side: &dyn Fn(usize) -> f64| {
             (column..panels.len()).step_by(columns).map(side).fold(0.0, f64::max)

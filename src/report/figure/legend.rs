@@ -1,5 +1,7 @@
 //! How each series looks, and the line above the panels that tells.
 
+use std::f64::consts::FRAC_1_SQRT_2;
+
 use super::colour::{self, Colour, GROUND, MUTED, TEXT};
 use super::scene::{Anchor, Item, Point, Rect};
 use super::text::{BASELINE, Font};
@@ -64,7 +66,7 @@ impl Look {
             Marker::Diamond => polygon(at, &[[0.0, -5.2], [5.2, 0.0], [0.0, 5.2], [-5.2, 0.0]]),
             Marker::Turned => polygon(at, &[[0.0, 5.0], [4.8, -3.6], [-4.8, -3.6]]),
             Marker::Plus => polygon(at, &PLUS),
-            Marker::Cross => polygon(at, &PLUS.map(|[x, y]| [(x - y) * 0.7071, (x + y) * 0.7071])),
+            Marker::Cross => polygon(at, &PLUS.map(|[x, y]| [(x - y) * FRAC_1_SQRT_2, (x + y) * FRAC_1_SQRT_2])),
         };
         let item = item.filled(self.colour);
         if self.marker == Marker::Dot { item } else { item.stroked(GROUND, 1.0, &[]) }
