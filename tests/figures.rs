@@ -250,6 +250,22 @@ fn mixture() -> Figure {
     }
 }
 
+/// Small panels with long numbers at their ticks.
+fn small_panels() -> Figure {
+    let panel = |high: f64| {
+        let points = estimates((0..20).map(|step| (high * f64::from(step), 1e5 * f64::from(step) + 0.5, None)));
+        let (x, y) = (Axis::linear("training step"), Axis::linear("loss"));
+        Panel::Chart(Chart { title: format!("{high}"), x, y, marks: vec![Mark::Line { name: "l".into(), points }] })
+    };
+    Figure {
+        title: "Long numbers".into(),
+        description: "Lines that rise.".into(),
+        series: Series::Categories,
+        columns: 5,
+        panels: [1.0, 50.0, 1234.0, 123_456.0, 0.000_01].map(panel).to_vec(),
+    }
+}
+
 fn figures() -> Vec<(&'static str, Figure)> {
     vec![
         ("a", strength_over_steps()),
@@ -260,6 +276,7 @@ fn figures() -> Vec<(&'static str, Figure)> {
         ("f", sensitivity()),
         ("g", crowd()),
         ("h", mixture()),
+        ("i", small_panels()),
     ]
 }
 
@@ -583,6 +600,9 @@ fn no_values_are_no_data() {
     assert!(nothing(vec![Mark::Histogram { name: "h".into(), edges: vec![0.0, 1.0, 2.0], densities }]));
     assert!(nothing(vec![Mark::Histogram { name: "h".into(), edges: vec![], densities: vec![] }]));
     assert!(nothing(vec![Mark::Note("words".into())]));
+    let categories = Axis::categories("x", names(&["a", "b"]));
+    let unmeasured = single(categories.clone(), categories, vec![]);
+    assert!(elements(&unmeasured.svg().unwrap()).iter().any(|element| element.text == "no data"));
     assert!(!nothing(vec![Mark::Line { name: "l".into(), points: vec![Estimate { y: 1.0, ..missing }] }]));
     let mut figure = correlations();
     let Panel::Heatmap(heatmap) = &mut figure.panels[0] else { panic!() };

@@ -12,9 +12,7 @@ use super::{Axis, Chart, Estimate, Mark, Scale, Spot};
 
 /// Most points of a line that have error bars in place of a band.
 const FEW: usize = 12;
-/// Most points of a line that each have a marker.
-const MARKED: usize = 40;
-/// Markers of a longer line.
+/// Markers of a line that has no room for one on each of its points.
 const MARKS: usize = 8;
 /// Error of simplified lines in pixels, which nobody sees.
 const TOLERANCE: f64 = 0.15;
@@ -69,7 +67,7 @@ impl Chart {
 
     /// The ticks of the x axis, for this width, and whether their labels are slanted for lack of room.
     fn horizontal(&self, font: &Font, width: f64) -> (Option<Map>, Vec<Tick>, bool) {
-        let extent = |label: &str| font.width(label, TICK) + 10.0;
+        let extent = |label: &str| font.width(label, TICK) + 8.0;
         let (map, ticks) = self.direction(0).fitting(font, [0.0, width], 9, extent);
         let slanted = map.is_some_and(|map| !apart(&map, &ticks, extent));
         (map, ticks, slanted)
@@ -253,10 +251,11 @@ impl Plane<'_> {
         strokes.map(|stroke| Item::line(stroke).stroked(look.colour, 1.2, &[])).collect()
     }
 
-    /// Markers on all points of a short line and on some of a long one, at other places for each series.
+    /// Markers on all points of a line, or on some where they are close, at other places for each series.
     fn line_markers(&self, name: &str, points: &[Estimate]) -> Vec<Item> {
         let look = self.look(name);
-        let every = if points.len() <= MARKED { 1 } else { points.len().div_ceil(MARKS) };
+        let roomy = points.len() as f64 * look.room() <= self.plot.width();
+        let every = if roomy { 1 } else { points.len().div_ceil(MARKS) };
         let first = every * (2 * look.index + 1) / (2 * self.sheet.legend.series().max(1)) % every;
         let marked = points.iter().skip(first).step_by(every).map(|point| (point, self.at(point.x, point.y)));
         marked

@@ -57,6 +57,11 @@ impl Look {
         Self { index, colour: colour::ordered(index, count), marker: Marker::Dot, width, dashes: &[] }
     }
 
+    /// Least distance of two markers.
+    pub fn room(&self) -> f64 {
+        if self.marker == Marker::Dot { 6.0 } else { 14.0 }
+    }
+
     pub fn marker(&self, at: Point) -> Item {
         let item = match self.marker {
             Marker::Dot => Item::circle(at, 1.1 + self.width / 2.0),
