@@ -17,11 +17,11 @@
 //! | 2 | [`store`] | raw answers in SQLite (the only room that names rusqlite) |
 //! | 2 | [`shift`] | distance of features from a reference (the only room that names ndarray-linalg) |
 //! | 3 | [`runtime`] | sessions and device tensors (the only room that names ort) |
-//! | 3 | [`data`] | questions, annotations, images on disk; fetching them; the miniature world (the only room that names parquet, flate2, tar, tiny-skia and zip) |
+//! | 3 | [`data`] | questions, annotations, images on disk; fetching them; the miniature world (the only room that names parquet, flate2, tar and zip) |
 //! | 4 | [`model`] | model families as graph builders, preprocessing, decoding (the only room that names tokenizers) |
 //! | 4 | [`train`] | optimisers, methods, schedules, the loop, checkpoints; knows no dataset, metric or store |
 //! | 5 | [`suite`] | composes the others: a validated plan and its execution |
-//! | 5 | [`report`] | tables from scores (names only error, score, stats, store and data) |
+//! | 5 | [`report`] | tables and figures from scores (names only error, score, stats, store and data; the only room that names ttf-parser) |
 //!
 //! The binary (`src/main.rs`, `src/cli/`) comes last: it alone prints, draws progress and exits, and
 //! is the only room that names clap and indicatif.
@@ -102,6 +102,9 @@
 //! - **The world's objects fill cells that are patches of its model**, and its broad mixture holds patterns of one object:
 //!   a million parameters learn to see from them in minutes, where scenes alone leave them on the priors of the answers.
 //! - **`report` also names `score`**, whose summaries are what its tables show.
+//! - **Figures are laid out once and drawn on two canvases**, SVG text and PNG, so that both show the same. plotters writes
+//!   the colour into each element, which a dark page cannot change, and has no tooltips; resvg, to draw PNG files from SVG
+//!   ones, adds a tenth to a cold build. Texts are measured with a subset of DejaVu Sans, the font of the PNG files.
 //! - **A suite's average is a plain mean over the datasets of a group**, however groups lie within groups, and there is none
 //!   where one of them has no accuracy. `benchmarks/paper` has the paper's tables as data, and a test recomputes every
 //!   derived cell of theirs with the same mean.

@@ -8,6 +8,7 @@ mod datasets;
 mod evaluation;
 mod export;
 mod features;
+mod figures;
 mod foreign;
 mod formats;
 mod hub;

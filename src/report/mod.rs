@@ -1,5 +1,6 @@
-//! Tables from scores. Computes no statistic of its own.
+//! Tables and figures from scores. Computes no statistic of its own.
 
+pub mod figure;
 mod markdown;
 mod overview;
 mod paper;
