@@ -128,7 +128,7 @@ fn a_layer_that_is_not_there_is_told() {
         Ok(_) => panic!("there is no hidden state 99"),
         Err(error) => error,
     };
-    assert!(error.to_string().starts_with("there is no hidden state 99: the text decoder has "), "{error}");
+    assert!(error.to_string().starts_with("there is no hidden state 99: there are "), "{error}");
     let hint = "last".parse::<Layer>().map(|_| "7x".parse::<Layer>().unwrap_err()).unwrap();
     assert_eq!(hint.to_string(), "`7x` is no layer");
 }

@@ -5,6 +5,7 @@ mod architecture;
 mod bad_input;
 mod cli;
 mod datasets;
+mod encoders;
 mod evaluation;
 mod export;
 mod features;

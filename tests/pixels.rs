@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use digrap_bench::data::image::{RgbImage, decode, stamp};
 use digrap_bench::error::Kind;
-use digrap_bench::model::vision::ImageProcessor;
+use digrap_bench::model::vision::{ImageProcessor, SIGLIP, VIT};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -131,6 +131,25 @@ fn settings_are_read_from_either_file() {
     write("processor_config.json", json!({"image_processor": {"resample": 2, "do_normalize": false}}));
     let nested = ImageProcessor::read(folder.path()).unwrap();
     assert_eq!(nested.describe(), "rgb pillow-13-bilinear 224x224 rescale 0.00392156862745098");
+}
+
+/// What `ViTImageProcessor` does where a file does not say, in files of transformers before 4.26 as well.
+#[test]
+fn the_vit_processor_has_defaults_of_its_own() {
+    let bilinear = "rgb pillow-13-bilinear 16x16 rescale 0.00392156862745098 mean [0.5, 0.5, 0.5] std [0.5, 0.5, 0.5]";
+    for key in ["image_processor_type", "feature_extractor_type"] {
+        let name = if key == "image_processor_type" { "ViTImageProcessor" } else { "ViTFeatureExtractor" };
+        let processor = processor(&json!({key: name, "size": 16})).unwrap();
+        assert_eq!((processor.describe().as_str(), processor.size()), (bilinear, (16, 16)));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("preprocessor_config.json"), json!({"size": 16}).to_string()).unwrap();
+    assert_eq!(ImageProcessor::read_for(folder.path(), &VIT).unwrap().describe(), bilinear);
+    assert!(ImageProcessor::read_for(folder.path(), &SIGLIP).is_err());
+    let named = json!({"image_processor_type": "SiglipImageProcessor", "size": {"height": 16, "width": 16}});
+    fs::write(folder.path().join("preprocessor_config.json"), named.to_string()).unwrap();
+    let bicubic = bilinear.replace("bilinear", "bicubic");
+    assert_eq!(ImageProcessor::read_for(folder.path(), &VIT).unwrap().describe(), bicubic);
 }
 
 #[test]

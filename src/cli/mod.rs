@@ -9,14 +9,19 @@ use digrap_bench::error::{Error, Kind, Result};
 
 mod doctor;
 mod export;
+mod features;
 mod fetch;
 mod fetch_miniature;
+mod figures;
+mod kernels;
 mod known;
 mod list;
 mod machine;
 mod progress;
 mod score;
 mod select_miniature;
+mod shift;
+mod shift_models;
 mod source;
 mod train;
 mod train_display;
@@ -44,6 +49,10 @@ enum Verb {
     Train(Box<train::TrainArgs>),
     /// Score a results file
     Score(score::ScoreArgs),
+    /// Draw what stores hold about shift and training, with a page; reads no model
+    Figures(figures::FiguresArgs),
+    /// Measure how far datasets have shifted: a model's features of a suite, or features in files
+    Shift(Box<shift::ShiftArgs>),
     /// Write models as ONNX files
     Export(export::ExportArgs),
     /// Download models and datasets, or check what was used of the Hub
@@ -86,6 +95,8 @@ fn run(cli: &Cli) -> Result<()> {
         Verb::Vqa(args) => vqa::run(args, cli.json),
         Verb::Train(args) => train::run(args, cli.json),
         Verb::Score(args) => score::run(args, cli.json),
+        Verb::Figures(args) => figures::run(args, cli.json),
+        Verb::Shift(args) => shift::run(args, cli.json),
         Verb::Export(args) => export::run(args, cli.json),
         Verb::Fetch(args) => fetch::run(args, cli.json),
         Verb::List(args) => list::run(args, cli.json),

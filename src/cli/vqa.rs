@@ -9,14 +9,17 @@ use digrap_bench::error::{Error, Result};
 use digrap_bench::hub::Lock;
 use digrap_bench::model::decoding::{Decoding, Strategy};
 use digrap_bench::model::text::Prompt;
-use digrap_bench::report::{self, Conditions, Row, SuiteColumn, SuiteRow};
+use digrap_bench::report::{self, Conditions, Row, ShiftCells, SuiteColumn, SuiteRow};
 use digrap_bench::runtime::{self, Device};
 use digrap_bench::suite::{
-    Column, Evaluation, Event, Overview, OverviewRow, Plan, PlannedDataset, PlannedModel, Suite, evaluate,
+    Column, Evaluation, Event, MODALITIES, Overview, OverviewRow, OverviewShift, Plan, PlannedDataset, PlannedModel,
+    Suite, evaluate,
 };
 use digrap_bench::tensor::DType;
 use serde::Serialize;
 
+use super::features;
+use super::kernels;
 use super::known;
 use super::machine::{Folders, folders, search_path};
 use super::progress::Stages;
@@ -89,6 +92,16 @@ pub struct VqaArgs {
     /// File that keeps the answers [default: store.sqlite in the output folder, else in the user's data folder]
     #[arg(long, value_name = "FILE")]
     store: Option<PathBuf>,
+    /// Measure as well how far each dataset of the suite has shifted: distances of image, question, both, and both with
+    /// the answer from those that the dataset in distribution is trained on (`shift` has settings for that)
+    #[arg(long, requires = "suite")]
+    shift: bool,
+    /// Measure distances from the fit in this file, which `shift --save-fit` has written
+    #[arg(long, value_name = "FILE", requires = "shift")]
+    fit: Option<PathBuf>,
+    /// Folder for the features, as <dataset>.<vision|question|joint|answer>.npy
+    #[arg(long, value_name = "DIR", requires = "shift")]
+    features_output: Option<PathBuf>,
     #[command(flatten)]
     hub: HubArgs,
 }
@@ -119,6 +132,9 @@ struct Run<'a> {
 
 /// Evaluates, writes the output folder and prints the table, or the JSON document.
 pub fn run(args: &VqaArgs, json: bool) -> Result<()> {
+    if args.shift {
+        kernels::choose()?;
+    }
     let folders = folders()?;
     let suite = args.suite.as_deref().map(Suite::load).transpose()?;
     let (mut plan, locks) = plan(args, suite.as_ref(), &folders)?;
@@ -135,7 +151,7 @@ pub fn run(args: &VqaArgs, json: bool) -> Result<()> {
         evaluations: &evaluations,
     };
     let overview = run.suite.as_ref().map_or_else(String::new, |suite| overview(suite, &run.overrides));
-    let table = table(&plan, &evaluations);
+    let table = table(&plan, &evaluations) + &features::table(&evaluations);
     if let Some(output) = &plan.output {
         let document = serde_json::to_string_pretty(&run)
             .map_err(|cause| Error::internal("cannot write the run as JSON").caused_by(cause))?;
@@ -161,12 +177,20 @@ fn plan(args: &VqaArgs, suite: Option<&Suite>, folders: &Folders) -> Result<(Pla
         (None, None) => folders.data.join("store.sqlite"),
     };
     let (decoding, datasets) = (decoding(args, suite)?, datasets(args, suite)?);
+    let shift = suite.filter(|_| args.shift).map(|suite| {
+        let root = args.root.as_deref();
+        features::default_plan(suite, root, args.fit.as_deref(), args.features_output.as_deref())
+    });
+    let shift = shift.transpose()?;
     let (models, locks) = models(args, suite, folders)?;
     let plan = Plan {
         models,
         decoding,
         datasets,
         limit: None,
+        encoders: Vec::new(),
+        answers: true,
+        shift,
         batch_size,
         device,
         dtype,
@@ -233,7 +257,7 @@ fn overrides(args: &VqaArgs) -> Vec<String> {
 }
 
 /// Leaves the first `limit` questions of each dataset; the limit, if questions were left out for it.
-fn shorten(datasets: &mut Vec<PlannedDataset>, limit: Option<u64>) -> Option<usize> {
+pub fn shorten(datasets: &mut Vec<PlannedDataset>, limit: Option<u64>) -> Option<usize> {
     let count = usize::try_from(limit?).unwrap_or(usize::MAX);
     let longer = datasets.iter().any(|planned| planned.dataset.questions.len() > count);
     *datasets = std::mem::take(datasets)
@@ -253,7 +277,7 @@ pub fn parse_dtype(text: &str) -> Result<Option<DType>> {
     }
 }
 
-fn parse_batch_size(text: &str) -> Result<Option<usize>> {
+pub fn parse_batch_size(text: &str) -> Result<Option<usize>> {
     match text.parse() {
         Ok(size) if size >= 1 => Ok(Some(size)),
         _ if text == "auto" => Ok(None),
@@ -266,7 +290,7 @@ pub fn available_threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn overview(overview: &Overview, overrides: &[String]) -> String {
+fn overview<'a>(overview: &'a Overview, overrides: &[String]) -> String {
     fn column(column: &Column) -> SuiteColumn<'_> {
         SuiteColumn { label: &column.label, shift: column.shift }
     }
@@ -276,13 +300,21 @@ fn overview(overview: &Overview, overrides: &[String]) -> String {
     }
     let columns: Vec<SuiteColumn> = overview.columns.iter().map(column).collect();
     let rows: Vec<SuiteRow> = overview.rows.iter().map(row).collect();
-    let table = report::overview(&columns, &rows);
+    let several = overview.shifts.iter().any(|shift| shift.model != overview.shifts[0].model);
+    let shift = |shift: &'a OverviewShift| {
+        let label = MODALITIES.iter().find(|row| row.name == shift.modality).map_or(shift.modality, |row| row.label);
+        ShiftCells { model: several.then_some(&*shift.model), label, cells: &shift.cells }
+    };
+    let shifts: Vec<ShiftCells> = overview.shifts.iter().map(shift).collect();
+    let table = report::overview(&columns, &rows, &shifts);
+    let distances =
+        if shifts.is_empty() { "" } else { " Shifts are mean distances from the training set, without unit." };
     let told = match overrides {
         [] => String::new(),
         given => format!("Not as the suite says, but by hand: {}.\n", given.join(", ")),
     };
     format!(
-        "{table}\nAccuracy in percent. Averages are plain means over datasets. Suite: {}.\n{told}\n",
+        "{table}\nAccuracy in percent.{distances} Averages are plain means over datasets. Suite: {}.\n{told}\n",
         overview.suite
     )
 }
@@ -309,10 +341,10 @@ fn table(plan: &Plan, evaluations: &[Evaluation]) -> String {
     table
 }
 
-pub fn write_whole(path: &Path, text: &str) -> Result<()> {
+pub fn write_whole(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
     let write = || {
         let mut file = WholeFile::create(path)?;
-        file.write_all(text.as_bytes())?;
+        file.write_all(content.as_ref())?;
         file.finish()
     };
     write().map_err(|cause| Error::input(format!("cannot write `{}`", path.display())).caused_by(cause))
@@ -320,12 +352,12 @@ pub fn write_whole(path: &Path, text: &str) -> Result<()> {
 
 /// One progress bar for each long piece of work.
 #[derive(Default)]
-struct Display {
+pub struct Display {
     stages: Stages,
 }
 
 impl Display {
-    fn show(&mut self, model: &str, event: Event) {
+    pub fn show(&mut self, model: &str, event: Event) {
         const MEGABYTE: u64 = 1_000_000;
         match event {
             Event::Converted { done, total } => {
@@ -335,13 +367,21 @@ impl Display {
             Event::Hashed { done, total } => {
                 self.stages.set(&format!("hashing the weights of {model}"), "MB", done / MEGABYTE, total / MEGABYTE);
             }
+            Event::Fitted { dataset, done, total } => {
+                let title = format!("{model}: reference of {dataset}");
+                self.stages.set(&title, "questions", done as u64, total as u64);
+            }
+            Event::Measured { dataset, done, total } => {
+                let title = format!("{model}: distances of {dataset}");
+                self.stages.set(&title, "questions", done as u64, total as u64);
+            }
             Event::Answered { dataset, done, total } => {
                 self.stages.set(&format!("{model} on {dataset}"), "questions", done as u64, total as u64);
             }
         }
     }
 
-    fn finish(&mut self) {
+    pub fn finish(&mut self) {
         self.stages.finish();
     }
 }

@@ -2,10 +2,12 @@
 
 pub mod easy_vqa;
 pub mod fetching;
+pub mod fit_file;
 pub mod image;
 mod image_folder;
 mod json;
 pub mod miniature;
+pub mod npy;
 mod presence;
 pub mod results;
 mod shard_images;
@@ -25,6 +27,7 @@ pub use whole_file::WholeFile;
 
 use self::image::RgbImage;
 use crate::error::{Result, find_row};
+use crate::random::Random;
 use crate::score::References;
 
 /// Identifier of a question or an image: a number in the COCO family, text elsewhere.
@@ -192,6 +195,15 @@ impl Dataset {
             relations: self.relations.select(positions),
             images: Arc::clone(&self.images),
         }
+    }
+
+    /// So many questions by a seeded draw, in their order (all, where there are fewer).
+    #[must_use]
+    pub fn sample(&self, count: usize) -> Self {
+        let order = Random::new(0).name("sample").permutation(self.questions.len());
+        let mut chosen: Vec<usize> = order.into_iter().take(count).map(|index| index as usize).collect();
+        chosen.sort_unstable();
+        self.select(&chosen)
     }
 
     /// The first `count` questions (all, where there are fewer).

@@ -362,6 +362,12 @@ impl Builder {
         self.op("Gather", &[a, indices], &[("axis", Attribute::Int(axis))])
     }
 
+    /// The mean along an axis, which goes.
+    pub fn mean(&mut self, a: Value, axis: i64) -> Result<Value> {
+        let axes = self.ints(&[axis])?;
+        self.op("ReduceMean", &[a, axes], &[("keepdims", Attribute::Int(0))])
+    }
+
     /// The half-open range `start..end` of `axis`.
     pub fn slice(&mut self, a: Value, axis: i64, start: i64, end: i64) -> Result<Value> {
         let (start, end, axis) = (self.ints(&[start])?, self.ints(&[end])?, self.ints(&[axis])?);

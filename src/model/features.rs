@@ -7,32 +7,34 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::encoder::Modality;
 use super::{Model, Request, with_trained};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::runtime::{DeviceTensor, Session};
 
-/// A hidden state of the text decoder, counted as transformers counts `hidden_states`.
+/// A hidden state, counted as transformers counts `hidden_states`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Layer {
-    /// After the last layer and the norm that follows it.
+    /// After the last layer and the norm that follows it, if one does (transformers' `last_hidden_state`).
     #[default]
     Last,
-    /// After so many layers: 0 is what enters the first one. The number of all layers means [`Layer::Last`].
+    /// After so many layers: 0 is what enters the first one. The last number is [`Layer::Last`] for a text decoder, and
+    /// comes before the norm for an image tower.
     Hidden(usize),
 }
 
 impl Layer {
-    /// Layers to compute of `layers`, and whether the last norm follows.
+    /// Layers to compute of `layers`.
     ///
     /// # Errors
     /// Input error for a hidden state that there is none of.
-    pub(super) fn depth(self, layers: usize) -> Result<(usize, bool)> {
+    pub(super) fn depth(self, layers: usize) -> Result<usize> {
         match self {
-            Self::Last => Ok((layers, true)),
-            Self::Hidden(depth) if depth <= layers => Ok((depth, depth == layers)),
+            Self::Last => Ok(layers),
+            Self::Hidden(depth) if depth <= layers => Ok(depth),
             Self::Hidden(depth) => {
-                Err(Error::input(format!("there is no hidden state {depth}: the text decoder has {layers} layers"))
+                Err(Error::input(format!("there is no hidden state {depth}: there are {layers} layers"))
                     .hint(format!("give a number from 0 to {layers}, or `last`")))
             }
         }
@@ -68,6 +70,16 @@ pub struct FeatureLayers {
     pub vision: Layer,
     /// For the question alone and for both together.
     pub language: Layer,
+}
+
+impl FeatureLayers {
+    /// The one for an encoder.
+    pub fn of(&self, modality: Modality) -> Layer {
+        match modality {
+            Modality::Image => self.vision,
+            Modality::Text => self.language,
+        }
+    }
 }
 
 /// The graphs of a family's features. Each has one output, `features` f32 `[rows, hidden]`.

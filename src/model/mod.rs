@@ -5,6 +5,7 @@
 
 pub mod adapter;
 pub mod decoding;
+pub mod encoder;
 pub mod export;
 pub mod features;
 mod generation;
@@ -421,9 +422,12 @@ fn with_adapter(checkpoint: &Checkpoint, trained: &Trained, runtime: &Runtime) -
     let (None, Some(adapter)) = (&trained.adapter, &checkpoint.adapter) else {
         return Ok((trained.clone(), TrainedValues::default()));
     };
+    Ok((Trained { adapter: Some(adapter.lora()), ..trained.clone() }, adapter_values(adapter, runtime)?))
+}
+
+fn adapter_values(adapter: &Adapter, runtime: &Runtime) -> Result<TrainedValues> {
     let value = |(name, tensor): (&String, &Tensor)| Ok((name.clone(), Arc::new(runtime.tensor(tensor.clone())?)));
-    let values = adapter.tensors.iter().map(value).collect::<Result<HashMap<_, _>>>()?;
-    Ok((Trained { adapter: Some(adapter.lora()), ..trained.clone() }, Arc::new(values)))
+    Ok(Arc::new(adapter.tensors.iter().map(value).collect::<Result<HashMap<_, _>>>()?))
 }
 
 /// The inputs of a session with the trained tensors that it takes.

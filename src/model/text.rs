@@ -1,12 +1,15 @@
 //! Prompts and tokens.
 
+use std::fmt;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
-use tokenizers::{AddedToken, Tokenizer};
+use tokenizers::{AddedToken, PostProcessor, Tokenizer, TruncationParams};
 
 use super::hex;
 use crate::error::{Error, Result, find_row};
+
+const FILE: &str = "tokenizer.json";
 
 /// A way to ask a question.
 #[derive(Debug)]
@@ -72,19 +75,9 @@ pub struct TextProcessor {
 impl TextProcessor {
     /// Reads `tokenizer.json` and adds the family's tokens that it lacks.
     pub fn open(folder: &Path, form: PromptForm, limits: TextLimits) -> Result<Self> {
-        let path = folder.join("tokenizer.json");
-        let cannot = || Error::input(format!("cannot read the tokenizer `{}`", path.display()));
-        let bytes = std::fs::read(&path).map_err(|cause| {
-            cannot().caused_by(cause).hint(
-                "save the tokenizer with transformers (`AutoTokenizer.from_pretrained(...).save_pretrained(...)`), \
-                 which writes tokenizer.json",
-            )
-        })?;
-        let mut tokenizer = Tokenizer::from_bytes(&bytes)
-            .map_err(|cause| cannot().caused_by(cause).hint("the file is damaged; fetch the checkpoint again"))?;
-        // Padding and cutting are this program's own; settings saved from training must not change prompts.
-        tokenizer.with_padding(None);
-        tokenizer.with_truncation(None).map_err(|cause| cannot().caused_by(cause))?;
+        let path = folder.join(FILE);
+        let cannot = || cannot_read(&path);
+        let (mut tokenizer, digest) = read_tokenizer(&path)?;
         add_tokens(&mut tokenizer, &form).map_err(|cause| cannot().caused_by(cause))?;
         if let (Some(stated), Some(found)) = (form.image_token_id, tokenizer.token_to_id(form.image_token))
             && stated != found
@@ -92,7 +85,7 @@ impl TextProcessor {
             let cause = format!("`{}` is token {found} here, but {stated} in config.json", form.image_token);
             return Err(cannot().caused_by(cause).hint("tokenizer.json and config.json must belong together"));
         }
-        Ok(Self { tokenizer, form, limits, digest: hex(&Sha256::digest(&bytes)) })
+        Ok(Self { tokenizer, form, limits, digest })
     }
 
     /// Tokens of a prompt, from the one after the image tokens to the last.
@@ -116,14 +109,8 @@ impl TextProcessor {
             ))
             .hint("shorten the question"));
         }
-        match ids.iter().find(|id| **id as usize >= self.limits.vocabulary) {
-            Some(id) => Err(Error::input(format!(
-                "the prompt `{prompt}` has token {id}, but the model's vocabulary ends at {}",
-                self.limits.vocabulary
-            ))
-            .hint("tokenizer.json and config.json must belong together")),
-            None => Ok(ids),
-        }
+        check_vocabulary(format_args!("the prompt `{prompt}`"), &ids, self.limits.vocabulary)?;
+        Ok(ids)
     }
 
     /// Tokens of an answer to learn, with the token that ends it.
@@ -164,6 +151,86 @@ impl TextProcessor {
     /// SHA-256 of `tokenizer.json`.
     pub fn digest(&self) -> &str {
         &self.digest
+    }
+}
+
+/// Turns whole texts into token numbers, as transformers does for encoders of text: with the special tokens that the
+/// tokenizer puts around a text, and cut to what the model can take.
+pub struct SentenceProcessor {
+    tokenizer: Tokenizer,
+    vocabulary: usize,
+    digest: String,
+}
+
+impl SentenceProcessor {
+    /// Reads `tokenizer.json` for a model that knows `vocabulary` tokens and takes up to `positions` of them.
+    ///
+    /// # Errors
+    /// Input error naming the file that cannot be read, or whose special tokens alone fill all positions.
+    pub fn open(folder: &Path, vocabulary: usize, positions: usize) -> Result<Self> {
+        let path = folder.join(FILE);
+        let (mut tokenizer, digest) = read_tokenizer(&path)?;
+        let special = tokenizer.get_post_processor().map_or(0, |processor| processor.added_tokens(false));
+        if special >= positions {
+            let cause = format!("it puts {special} tokens around a text, but the model takes {positions} in all");
+            return Err(cannot_read(&path)
+                .caused_by(Error::input(cause))
+                .hint("tokenizer.json and config.json must belong together"));
+        }
+        let limit = TruncationParams { max_length: positions, ..TruncationParams::default() };
+        tokenizer.with_truncation(Some(limit)).map_err(|cause| cannot_read(&path).caused_by(cause))?;
+        Ok(Self { tokenizer, vocabulary, digest })
+    }
+
+    /// Tokens of a text: the first ones, if it has more than the model takes.
+    ///
+    /// # Errors
+    /// Input error for a text without tokens, or with one that the model does not know.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        let cannot = || Error::input(format!("cannot split the text `{text}` into tokens"));
+        let encoding = self.tokenizer.encode_fast(text, true).map_err(|cause| cannot().caused_by(cause))?;
+        let ids = encoding.get_ids().to_vec();
+        if ids.is_empty() {
+            return Err(cannot().caused_by(Error::input("it has no tokens")).hint("leave out texts that are empty"));
+        }
+        check_vocabulary(format_args!("the text `{text}`"), &ids, self.vocabulary)?;
+        Ok(ids)
+    }
+
+    /// SHA-256 of `tokenizer.json`.
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+}
+
+/// The tokenizer in a file, and the file's SHA-256.
+fn read_tokenizer(path: &Path) -> Result<(Tokenizer, String)> {
+    let cannot = || cannot_read(path);
+    let bytes = std::fs::read(path).map_err(|cause| {
+        cannot().caused_by(cause).hint(
+            "save the tokenizer with transformers (`AutoTokenizer.from_pretrained(...).save_pretrained(...)`), \
+             which writes tokenizer.json",
+        )
+    })?;
+    let mut tokenizer = Tokenizer::from_bytes(&bytes)
+        .map_err(|cause| cannot().caused_by(cause).hint("the file is damaged; fetch the checkpoint again"))?;
+    // Padding and cutting are this program's own; settings saved from training must not change texts.
+    tokenizer.with_padding(None);
+    tokenizer.with_truncation(None).map_err(|cause| cannot().caused_by(cause))?;
+    Ok((tokenizer, hex(&Sha256::digest(&bytes))))
+}
+
+fn cannot_read(path: &Path) -> Error {
+    Error::input(format!("cannot read the tokenizer `{}`", path.display()))
+}
+
+fn check_vocabulary(what: fmt::Arguments, ids: &[u32], vocabulary: usize) -> Result<()> {
+    match ids.iter().find(|id| **id as usize >= vocabulary) {
+        Some(id) => {
+            Err(Error::input(format!("{what} has token {id}, but the model's vocabulary ends at {vocabulary}"))
+                .hint("tokenizer.json and config.json must belong together"))
+        }
+        None => Ok(()),
     }
 }
 

@@ -1,8 +1,8 @@
-//! From an RGB image to the numbers a vision tower reads, as the SigLIP processor of transformers computes
+//! From an RGB image to the numbers a vision tower reads, as the SigLIP and ViT processors of transformers compute
 //! them on Pillow: resize, rescale, normalise.
 //!
-//! The results equal that processor's to the last bit. (On torchvision, which transformers prefers where it is
-//! installed, the same processor resizes a little differently.)
+//! The results equal those processors' to the last bit. (On torchvision, which transformers prefers where it is
+//! installed, the same processors resize a little differently.)
 
 use std::borrow::Cow;
 use std::fmt;
@@ -20,13 +20,46 @@ const CHANNELS: usize = 3;
 /// Files of a checkpoint that hold the settings, in the order transformers 5 prefers them.
 const FILES: [&str; 2] = ["processor_config.json", "preprocessor_config.json"];
 
-/// Names under which checkpoints refer to the SigLIP processor.
-const PROCESSORS: [&str; 3] = ["SiglipImageProcessor", "SiglipImageProcessorFast", "SiglipImageProcessorPil"];
+/// An image processor of transformers: what it does where a settings file does not say.
+#[derive(Debug)]
+pub struct ProcessorKind {
+    /// Names under which checkpoints refer to it.
+    names: &'static [&'static str],
+    resample: Kernel,
+    /// Whether a `size` of one number is the side of a square; else it is that of the shorter edge.
+    square: bool,
+}
+
+/// `SiglipImageProcessor`.
+pub static SIGLIP: ProcessorKind = ProcessorKind {
+    names: &["SiglipImageProcessor", "SiglipImageProcessorFast", "SiglipImageProcessorPil"],
+    resample: Kernel::Bicubic,
+    square: false,
+};
+
+/// `ViTImageProcessor`, which older files call a feature extractor.
+pub static VIT: ProcessorKind = ProcessorKind {
+    names: &["ViTImageProcessor", "ViTImageProcessorFast", "ViTImageProcessorPil", "ViTFeatureExtractor"],
+    resample: Kernel::Bilinear,
+    square: true,
+};
+
+impl ProcessorKind {
+    /// The processor of this name.
+    fn named(name: &str) -> Result<&'static Self> {
+        let kinds = [&SIGLIP, &VIT];
+        kinds.into_iter().find(|kind| kind.names.contains(&name)).ok_or_else(|| {
+            let known: Vec<&str> = kinds.iter().filter_map(|kind| kind.names.first()).copied().collect();
+            Error::input(format!("unknown image processor `{name}`")).hint(format!("supported: {}", known.join(", ")))
+        })
+    }
+}
 
 /// The keys of a processor's settings that change its output.
 #[derive(Deserialize)]
 struct Settings {
     image_processor_type: Option<String>,
+    feature_extractor_type: Option<String>,
     do_resize: Option<bool>,
     size: Option<serde_json::Value>,
     resample: Option<i64>,
@@ -81,11 +114,19 @@ pub struct ImageProcessor {
 
 impl ImageProcessor {
     /// Reads the settings from a checkpoint's `processor_config.json` (its `image_processor` object) or, if
-    /// that has none, from `preprocessor_config.json`.
+    /// that has none, from `preprocessor_config.json`. Those that name no processor are for SigLIP's.
     ///
     /// # Errors
     /// Neither file holds settings, or they ask for something other than what this processor does.
     pub fn read(folder: &Path) -> Result<Self> {
+        Self::read_for(folder, &SIGLIP)
+    }
+
+    /// As [`ImageProcessor::read`]; settings that name no processor are for the given one.
+    ///
+    /// # Errors
+    /// As [`ImageProcessor::read`].
+    pub fn read_for(folder: &Path, kind: &'static ProcessorKind) -> Result<Self> {
         for name in FILES {
             let path = folder.join(name);
             let within = |error: Error| error.within(format!("cannot use the image settings in `{}`", path.display()));
@@ -94,7 +135,7 @@ impl ImageProcessor {
                 Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => continue,
                 Err(cause) => return Err(within(Error::input("cannot read the file").caused_by(cause))),
             };
-            if let Some(processor) = Self::from_json(&text, name == FILES[0]).map_err(within)? {
+            if let Some(processor) = Self::from_json(&text, name == FILES[0], kind).map_err(within)? {
                 return Ok(processor);
             }
         }
@@ -103,30 +144,31 @@ impl ImageProcessor {
     }
 
     /// The processor that a settings file describes; none if the settings should be nested and are not there.
-    fn from_json(text: &str, nested: bool) -> Result<Option<Self>> {
+    fn from_json(text: &str, nested: bool, kind: &'static ProcessorKind) -> Result<Option<Self>> {
         let invalid = |cause| Error::input("the JSON is not valid").caused_by(cause);
         if !nested {
-            return Self::new(serde_json::from_str(text).map_err(invalid)?).map(Some);
+            return Self::new(serde_json::from_str(text).map_err(invalid)?, kind).map(Some);
         }
         let Nested { image_processor } = serde_json::from_str(text).map_err(invalid)?;
         let Some(inner) = image_processor else { return Ok(None) };
-        Self::new(serde_json::from_value(inner).map_err(invalid)?).map(Some)
+        Self::new(serde_json::from_value(inner).map_err(invalid)?, kind).map(Some)
     }
 
-    /// Missing keys are the defaults of `SiglipImageProcessor`.
-    fn new(settings: Settings) -> Result<Self> {
-        if let Some(name) = settings.image_processor_type.filter(|name| !PROCESSORS.contains(&name.as_str())) {
-            let known = format!("supported: {}", PROCESSORS.join(", "));
-            return Err(Error::input(format!("unknown image processor `{name}`")).hint(known));
-        }
+    /// Missing keys are the defaults of the processor that is named, or else of `kind`.
+    fn new(settings: Settings, kind: &'static ProcessorKind) -> Result<Self> {
+        let kind = match settings.image_processor_type.or(settings.feature_extractor_type) {
+            Some(name) => ProcessorKind::named(&name)?,
+            None => kind,
+        };
         for (key, wanted) in [("do_center_crop", settings.do_center_crop), ("do_pad", settings.do_pad)] {
             if wanted == Some(true) {
                 return Err(Error::input(format!("`{key}` is not supported")));
             }
         }
-        let Size { height, width } = read_size(settings.size)?;
+        let Size { height, width } = read_size(settings.size, kind)?;
         let resample = match settings.resample {
-            None | Some(3) => Kernel::Bicubic,
+            None => kind.resample,
+            Some(3) => Kernel::Bicubic,
             Some(2) => Kernel::Bilinear,
             Some(other) => {
                 let error = Error::input(format!("`resample` {other} is not supported"));
@@ -225,12 +267,17 @@ impl fmt::Display for ImageProcessor {
     }
 }
 
-fn read_size(size: Option<serde_json::Value>) -> Result<Size> {
+fn read_size(size: Option<serde_json::Value>, kind: &ProcessorKind) -> Result<Size> {
     let Some(value) = size else { return Ok(Size { height: 224, width: 224 }) };
     let unsupported = format!("`size` {value} is not supported");
     let hint = "supported: {\"height\": pixels, \"width\": pixels}";
-    let size: Size =
-        serde_json::from_value(value).map_err(|cause| Error::input(&unsupported).caused_by(cause).hint(hint))?;
+    let side = value.as_u64().and_then(|side| u32::try_from(side).ok()).filter(|_| kind.square);
+    let size: Size = match side {
+        Some(side) => Size { height: side, width: side },
+        None => {
+            serde_json::from_value(value).map_err(|cause| Error::input(&unsupported).caused_by(cause).hint(hint))?
+        }
+    };
     if size.height == 0 || size.width == 0 {
         return Err(Error::input(unsupported).hint(hint));
     }

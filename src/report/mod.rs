@@ -1,13 +1,24 @@
 //! Tables and figures from scores. Computes no statistic of its own.
 
+mod distances;
 pub mod figure;
 mod markdown;
 mod overview;
 mod paper;
+mod plots;
+mod relations;
+mod shift;
 
+pub use self::distances::{DatasetShifts, dataset_shifts};
 use self::markdown::{Head, interval, markdown, percent, unknown};
-pub use self::overview::{SuiteColumn, SuiteRow, overview};
+pub use self::overview::{ShiftCells, SuiteColumn, SuiteRow, overview};
 pub use self::paper::{CorrelationRow, ReportedRow, paper_correlations};
+pub use self::plots::{
+    CorrelationMaps, DistanceHistograms, SensitivityPlot, ShiftPlot, TowerStrengths, correlation_maps,
+    distance_histograms, sensitivity, shift_against_accuracy, strength_over_steps, strength_per_layer,
+};
+pub use self::relations::{DistanceRelationRow, ShiftAccuracyRow, distance_relations, shift_accuracy};
+pub use self::shift::{ShiftRow, shift_table};
 use crate::data::Portion;
 use crate::score::{Figure, Group, Measurement, Summary};
 

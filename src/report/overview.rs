@@ -25,13 +25,25 @@ pub struct SuiteRow<'a> {
     pub cells: &'a [Option<f64>],
 }
 
+/// How far the datasets of a suite have shifted for a model, in one modality.
+#[derive(Debug, Clone, Copy)]
+pub struct ShiftCells<'a> {
+    /// Name of the model, where there are several.
+    pub model: Option<&'a str>,
+    /// The modality, such as `vision shift`.
+    pub label: &'a str,
+    /// Mean distances without unit, column by column.
+    pub cells: &'a [Option<f64>],
+}
+
 /// Lines that are longer are broken between columns.
 const WIDTH: usize = 120;
 
-/// The suite's table in percent with two decimals, with the shift of each dataset under its head. Where it is wider than
-/// 120 columns, the datasets after an average begin a table of their own.
-pub fn overview(columns: &[SuiteColumn], rows: &[SuiteRow]) -> String {
-    let whole = part(columns, rows, 0..columns.len());
+/// The suite's table in percent with two decimals, with the shift of each dataset under its head, and distances below. Where
+/// it is wider than 120 columns, the datasets after an average begin a table of their own.
+pub fn overview(columns: &[SuiteColumn], rows: &[SuiteRow], shifts: &[ShiftCells]) -> String {
+    let part = |range| part(columns, (rows, shifts), range);
+    let whole = part(0..columns.len());
     if whole.lines().all(|line| line.chars().count() <= WIDTH) {
         return whole;
     }
@@ -39,19 +51,28 @@ pub fn overview(columns: &[SuiteColumn], rows: &[SuiteRow]) -> String {
     let mut bounds: Vec<usize> = (1..columns.len()).filter(begins).collect();
     bounds.insert(0, 0);
     bounds.push(columns.len());
-    let parts: Vec<String> = bounds.windows(2).map(|ends| part(columns, rows, ends[0]..ends[1])).collect();
+    let parts: Vec<String> = bounds.windows(2).map(|ends| part(ends[0]..ends[1])).collect();
     parts.join("\n")
 }
 
-fn part(columns: &[SuiteColumn], rows: &[SuiteRow], range: std::ops::Range<usize>) -> String {
+fn part(
+    columns: &[SuiteColumn],
+    (rows, shifts): (&[SuiteRow], &[ShiftCells]),
+    range: std::ops::Range<usize>,
+) -> String {
     let mut heads = vec![Head { text: "model", number: false }];
     heads.extend(columns[range.clone()].iter().map(|column| Head { text: column.label, number: true }));
-    let shifts = columns[range.clone()].iter().map(|column| column.shift.unwrap_or_default().to_owned());
-    let mut lines = vec![std::iter::once("shift".to_owned()).chain(shifts).collect::<Vec<_>>()];
+    let heads_of_shifts = columns[range.clone()].iter().map(|column| column.shift.unwrap_or_default().to_owned());
+    let mut lines = vec![std::iter::once("shift".to_owned()).chain(heads_of_shifts).collect::<Vec<_>>()];
     for row in rows {
         let model = named_model(row.model, row.zero_shot, row.selected_on_reported);
         let cells = row.cells[range.clone()].iter().map(|cell| percent(*cell));
         lines.push(std::iter::once(model).chain(cells).collect());
+    }
+    for ShiftCells { model, label, cells } in shifts {
+        let of = model.map_or_else(String::new, |model| format!(", {model}"));
+        let cells = cells[range.clone()].iter().map(|cell| percent(*cell));
+        lines.push(std::iter::once(format!("{label}{of}")).chain(cells).collect());
     }
     markdown(&heads, &lines)
 }
@@ -81,7 +102,11 @@ mod tests {
 | base (zero-shot) | 86.29 |  50.00 |     50.00 |      - |        - |        - |
 | tuned (!)        | 86.29 |  50.00 |     50.00 |      - |        - |        - |
 ";
-        assert_eq!(overview(&COLUMNS, &[row, tuned]), expected);
+        assert_eq!(overview(&COLUMNS, &[row, tuned], &[]), expected);
+        let shift = ShiftCells { model: Some("tuned"), label: "vision shift", cells: &cells };
+        let with_shift = overview(&COLUMNS, &[row, tuned], &[shift]);
+        let last = with_shift.lines().last().unwrap().replace(' ', "");
+        assert_eq!(last, "|visionshift,tuned|86.29|50.00|50.00|-|-|-|");
     }
 
     #[test]
@@ -91,6 +116,7 @@ mod tests {
         let text = overview(
             &COLUMNS,
             &[SuiteRow { model: &name, zero_shot: false, selected_on_reported: false, cells: &cells }],
+            &[],
         );
         let heads: Vec<String> =
             text.lines().filter(|line| line.contains("| model")).map(|line| line.replace(' ', "")).collect();

@@ -1,5 +1,7 @@
 //! Coefficients of correlation, each with its p-value and interval: of independent pairs, and of pairs in clusters.
 
+use serde::Serialize;
+
 use super::bootstrap::{Clusters, Resampling, percentile_interval};
 use super::rank::Levels;
 use super::tail::{NORMAL, correlation_p_value, normal_p_value};
@@ -27,7 +29,7 @@ pub static COEFFICIENTS: &[Coefficient] = &[
 ];
 
 /// A correlation of independent pairs.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Correlation {
     /// From -1 to 1.
     pub coefficient: f64,
@@ -41,7 +43,7 @@ pub struct Correlation {
 }
 
 /// A correlation of pairs in clusters.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct ClusteredCorrelation {
     /// From -1 to 1; that of independent pairs.
     pub coefficient: f64,

@@ -1,11 +1,13 @@
 //! How well a score tells samples with a property from those without it.
 
+use serde::Serialize;
+
 use super::bootstrap::Clusters;
 use super::rank::Levels;
 use super::tail::NORMAL;
 
 /// The area under the ROC curve of a score.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Discrimination {
     /// Probability that a positive sample has the higher score of a pair with a negative one, where a tie counts half:
     /// 0.5 for a score that says nothing.

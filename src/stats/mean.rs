@@ -1,9 +1,11 @@
 //! Means of values that come in clusters, and means that demand every value.
 
+use serde::Serialize;
+
 use statrs::distribution::{ContinuousCDF, StudentsT};
 
 /// A mean of values that come in clusters.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Estimate {
     /// Plain mean of the values, in their unit.
     pub mean: f64,

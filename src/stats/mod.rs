@@ -3,18 +3,24 @@
 //! Where no value can be had (too few samples, a constant, not a number) there is none; nothing here returns NaN.
 //! Intervals are 95 % intervals, and p-values are two-sided.
 
+mod bands;
 mod bootstrap;
 mod correlation;
 mod discrimination;
+mod histogram;
+mod line;
 mod many;
 mod mean;
 mod paired;
 mod rank;
 mod tail;
 
+pub use bands::{Band, bands};
 pub use bootstrap::Resampling;
 pub use correlation::{COEFFICIENTS, ClusteredCorrelation, Coefficient, Correlation, kendall, pearson, spearman};
 pub use discrimination::{Discrimination, discrimination};
+pub use histogram::{Histogram, histogram};
+pub use line::{Line, least_squares};
 pub use many::{benjamini_hochberg, holm};
 pub use mean::{Estimate, clustered_mean, complete_mean};
 pub use paired::{Disagreement, PairedDifference, mcnemar, paired_difference};

@@ -64,4 +64,32 @@ impl Store {
         };
         select().map_err(|cause| self.failure("read", cause))
     }
+
+    /// Every training run with its settings (JSON text), in the order in which they began.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn training_runs(&self) -> Result<Vec<(TrainingRunId, String)>> {
+        let select = || {
+            let mut all = self.connection.prepare_cached("SELECT id, json FROM training_run ORDER BY id")?;
+            let rows = all.query_map([], |row| Ok((TrainingRunId(row.get(0)?), row.get(1)?)))?;
+            rows.collect::<rusqlite::Result<Vec<_>>>()
+        };
+        select().map_err(|cause| self.failure("read", cause))
+    }
+
+    /// Names of the series of a run.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn series(&self, run: TrainingRunId) -> Result<Vec<String>> {
+        let select = || {
+            let mut all = self
+                .connection
+                .prepare_cached("SELECT DISTINCT series FROM training_curve WHERE run = ?1 ORDER BY series")?;
+            let rows = all.query_map([run.0], |row| row.get(0))?;
+            rows.collect::<rusqlite::Result<Vec<String>>>()
+        };
+        select().map_err(|cause| self.failure("read", cause))
+    }
 }

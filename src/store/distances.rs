@@ -45,7 +45,7 @@ pub struct FeatureSettings {
 }
 
 /// Which questions a reference was fitted on.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ReferenceSettings {
     /// Name of the dataset.
     pub dataset: String,
@@ -59,15 +59,15 @@ pub struct ReferenceSettings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct DistanceSettingsId(pub(super) i64);
 
-/// The distances of one question from the reference, each without unit.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// The distances of one question from the reference, each without unit; none where there are no such features.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Distances {
     /// Of the image.
-    pub vision: f64,
+    pub vision: Option<f64>,
     /// Of the question.
-    pub question: f64,
+    pub question: Option<f64>,
     /// Of both together.
-    pub joint: f64,
+    pub joint: Option<f64>,
     /// Of both and the answer, if people gave one.
     pub answer: Option<f64>,
 }
@@ -91,6 +91,9 @@ const INSERT: &str = "INSERT OR REPLACE INTO distance
 
 const SELECT_ONE: &str = "SELECT content, vision, question, joint, answer FROM distance
     WHERE settings = ?1 AND dataset = (SELECT id FROM dataset WHERE name = ?2) AND question_id = ?3 AND image_id = ?4";
+
+const SELECT_ALL: &str = "SELECT vision, question, joint, answer FROM distance
+    WHERE settings = ?1 AND dataset = (SELECT id FROM dataset WHERE name = ?2) ORDER BY question_id, image_id";
 
 impl Store {
     /// The number of these settings in this store, which is given to them on the first call.
@@ -151,12 +154,29 @@ impl Store {
         let select = || {
             let mut one = self.connection.prepare_cached(SELECT_ONE)?;
             one.query_row(params![settings.0, dataset, question_id, image_id], |row| {
-                let distances =
-                    Distances { vision: row.get(1)?, question: row.get(2)?, joint: row.get(3)?, answer: row.get(4)? };
-                Ok((row.get::<_, i64>(0)?.cast_unsigned(), distances))
+                Ok((row.get::<_, i64>(0)?.cast_unsigned(), measured(row, 1)?))
             })
             .optional()
         };
         select().map_err(|cause| self.failure("read", cause))
     }
+
+    /// The distances of all questions of a dataset, in the order of their identifiers as text.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn all_distances(&self, settings: DistanceSettingsId, dataset: &str) -> Result<Vec<Distances>> {
+        let select = || {
+            let mut all = self.connection.prepare_cached(SELECT_ALL)?;
+            let rows = all.query_map(params![settings.0, dataset], |row| measured(row, 0))?;
+            rows.collect::<rusqlite::Result<Vec<Distances>>>()
+        };
+        select().map_err(|cause| self.failure("read", cause))
+    }
+}
+
+/// The distances in four columns from this one on.
+fn measured(row: &rusqlite::Row, first: usize) -> rusqlite::Result<Distances> {
+    let (vision, question) = (row.get(first)?, row.get(first + 1)?);
+    Ok(Distances { vision, question, joint: row.get(first + 2)?, answer: row.get(first + 3)? })
 }

@@ -63,9 +63,9 @@ const MIGRATIONS: [&str; 3] = [
         question_id TEXT NOT NULL,
         image_id TEXT NOT NULL,
         content INTEGER NOT NULL,
-        vision REAL NOT NULL,
-        question REAL NOT NULL,
-        joint REAL NOT NULL,
+        vision REAL,
+        question REAL,
+        joint REAL,
         answer REAL,
         PRIMARY KEY (settings, dataset, question_id, image_id)
     ) STRICT, WITHOUT ROWID;

@@ -1,39 +1,14 @@
-//! Answers every question of a dataset that the store holds no answer to.
-//!
-//! Three kinds of threads: some prepare images and prompts ahead of time, each replica of the model runs on a thread that
-//! does nothing else, and the calling thread commits each batch and reports progress.
+//! Finds out about every question of a dataset what the store does not know: its answer, its distances, or both.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use sha2::{Digest, Sha256};
-
-use super::schedule::{Schedule, Window};
-use crate::data::{Dataset, Id, Question};
+use super::distances::{FeatureFiles, Measuring};
+use super::pipeline::{self, Batch, Fingerprint, Pass, Subject, TextReader, Wanted};
+use super::schedule::Schedule;
 use crate::error::{Error, Result};
-use crate::model::decoding::Decoding;
-use crate::model::text::{Prompt, TextProcessor};
-use crate::model::vision::ImageProcessor;
-use crate::model::{Model, Request};
+use crate::model::Model;
 use crate::runtime::{Activity, CallTime};
 use crate::store::{SettingsId, Store, StoredAnswer};
-use crate::tensor::Tensor;
-
-/// What is to be answered and how.
-pub(super) struct Answering<'a> {
-    /// The questions and their images.
-    pub dataset: &'a Dataset,
-    /// How each is put to the model.
-    pub prompt: &'static Prompt,
-    /// How answers are searched for.
-    pub decoding: Decoding,
-    /// Questions per call of the model.
-    pub batch_size: usize,
-    /// Threads that prepare images and prompts; they sleep while they are ahead.
-    pub threads: usize,
-}
 
 /// What happens during a long run.
 #[derive(Debug, Clone, Copy)]
@@ -51,6 +26,24 @@ pub enum Event<'a> {
         done: u64,
         /// Bytes in all.
         total: u64,
+    },
+    /// So many of so many questions have gone into the reference that distances are measured from.
+    Fitted {
+        /// Name of the dataset.
+        dataset: &'a str,
+        /// Questions so far.
+        done: usize,
+        /// Questions in all.
+        total: usize,
+    },
+    /// So many of so many questions have distances. Told where no answers are asked for.
+    Measured {
+        /// Name of the dataset.
+        dataset: &'a str,
+        /// Questions with distances so far.
+        done: usize,
+        /// Questions in all.
+        total: usize,
     },
     /// So many of so many questions have an answer.
     Answered {
@@ -111,46 +104,57 @@ impl Pace {
     }
 }
 
-/// Answers what is missing under these settings; returns when every question has an answer in the store.
+/// Where the results of a pass are filed.
+#[derive(Default)]
+pub(super) struct Filing<'a> {
+    /// Settings of the answers, if answers are asked for.
+    pub answers: Option<SettingsId>,
+    /// What distances are measured with, if they are.
+    pub distances: Option<&'a Measuring>,
+    /// Files of the features, if they are wanted.
+    pub features: Option<FeatureFiles>,
+}
+
+/// Finds out what is missing under these settings; returns when every question has what is asked for in the store.
 ///
 /// # Errors
 ///
 /// Input error for a missing image before anything is computed, for a damaged one when its turn comes. Batches
-/// answered before an error stay in the store.
-pub(super) fn answer_all(
-    plan: &Answering,
-    replicas: &mut [Model],
+/// finished before an error stay in the store.
+pub(super) fn find_out_all<S: Subject>(
+    pass: &Pass,
+    replicas: &mut [S],
     activity: &Activity,
-    (store, settings): (&mut Store, SettingsId),
+    (store, filing): (&mut Store, Filing),
     on_event: &mut dyn FnMut(Event),
 ) -> Result<Pace> {
-    let schedule = schedule(plan, replicas)?;
-    let open = open_questions(plan, &schedule, (store, settings))?;
+    let schedule = pipeline::schedule(pass, replicas)?;
+    let open = Open::of(pass, &schedule, (store, &filing))?;
     let (before, count) = (activity.time(), replicas.len());
-    let text = Arc::clone(text_of(replicas)?);
-    let mut writer = Writer::new(plan, &text, (store, settings), &open);
+    let text = pipeline::first(replicas)?.readers().text;
+    let mut writer = Writer::new(pass, &text, (store, filing), &open);
     on_event(writer.event());
-    answer_open(plan, replicas, &schedule, &open, &mut |batch| {
+    pipeline::run(pass, replicas, &schedule, (&open.wanted, 0), &mut |batch| {
         writer.commit(batch)?;
         on_event(writer.event());
         Ok(())
     })?;
     let after = activity.time();
     let calls = CallTime { busy: after.busy - before.busy, work: after.work - before.work };
-    Ok(writer.pace(count, calls))
+    writer.finish(count, calls)
 }
 
 /// Answers every question; returns the answers in the order of the questions and keeps nothing.
 ///
 /// # Errors
-/// As [`answer_all`].
-pub(super) fn answers(plan: &Answering, replicas: &mut [Model]) -> Result<Vec<String>> {
-    let schedule = schedule(plan, replicas)?;
-    let text = Arc::clone(text_of(replicas)?);
-    let mut answers = vec![String::new(); plan.dataset.questions.len()];
-    let open = vec![Some(0); answers.len()];
-    answer_open(plan, replicas, &schedule, &open, &mut |batch| {
-        for (index, _, tokens) in &batch.answers {
+/// As [`find_out_all`].
+pub(super) fn answers(pass: &Pass, replicas: &mut [Model]) -> Result<Vec<String>> {
+    let schedule = pipeline::schedule(pass, replicas)?;
+    let text = pipeline::first(replicas)?.readers().text;
+    let mut answers = vec![String::new(); pass.dataset.questions.len()];
+    let wanted = vec![Wanted::ANSWER; answers.len()];
+    pipeline::run(pass, replicas, &schedule, (&wanted, 0), &mut |batch| {
+        for (index, tokens) in &batch.answers {
             answers[*index] = text.decode(tokens)?;
         }
         Ok(())
@@ -158,238 +162,82 @@ pub(super) fn answers(plan: &Answering, replicas: &mut [Model]) -> Result<Vec<St
     Ok(answers)
 }
 
-fn text_of(replicas: &[Model]) -> Result<&Arc<TextProcessor>> {
-    replicas.first().map(Model::text).ok_or_else(|| Error::internal("there is no model to answer with"))
+/// What the store does not know yet.
+struct Open {
+    wanted: Vec<Wanted>,
+    /// The fingerprint of each question. Taken before anything is computed: an image that changes later makes its results
+    /// out of date.
+    contents: Vec<u64>,
 }
 
-fn schedule(plan: &Answering, replicas: &[Model]) -> Result<Schedule> {
-    let first = replicas.first().ok_or_else(|| Error::internal("there is no model to answer with"))?;
-    Ok(Schedule::new(plan.dataset, plan.batch_size, first.image_tokens()))
-}
-
-/// Answers the questions that have a fingerprint in `open`; `on_batch` takes each finished batch on the calling thread.
-fn answer_open(
-    plan: &Answering,
-    replicas: &mut [Model],
-    schedule: &Schedule,
-    open: &[Option<u64>],
-    on_batch: &mut dyn FnMut(Batch) -> Result<()>,
-) -> Result<()> {
-    let Some(first) = replicas.first() else { return Ok(()) };
-    let (text, images) = (first.text().clone(), first.images().clone());
-    let next = AtomicUsize::new(0);
-    let preparation = Preparation { plan, schedule, open, text: &text, images: &images, next };
-    let (windows, prepared) = sync_channel(1);
-    let (answers, batches) = sync_channel(2 * replicas.len());
-    // The replicas own the receiver together: when the last of them stops, so does the preparation.
-    let prepared = Arc::new(Mutex::new(prepared));
-    std::thread::scope(|scope| {
-        for _ in 0..plan.threads.max(1) {
-            let (preparation, windows) = (&preparation, windows.clone());
-            scope.spawn(move || preparation.send_windows(&windows));
-        }
-        drop(windows);
-        for model in replicas {
-            let prepared = Arc::clone(&prepared);
-            let answers = answers.clone();
-            scope.spawn(move || run_windows(plan, model, &prepared, &answers));
-        }
-        drop((answers, prepared));
-        batches.into_iter().try_for_each(|batch| on_batch(batch?))
-    })
-}
-
-/// The fingerprints of the questions that have no answer in the store, or one to another text or image; none of the
-/// others. Taken before anything is computed: an image that changes later makes its answers out of date.
-fn open_questions(
-    plan: &Answering,
-    schedule: &Schedule,
-    (store, settings): (&Store, SettingsId),
-) -> Result<Vec<Option<u64>>> {
-    let questions = &plan.dataset.questions;
-    let mut open = vec![None; questions.len()];
-    let mut fingerprint = Fingerprint::default();
-    for index in schedule.order.iter().map(|index| *index as usize) {
-        let question = &questions[index];
-        let content = fingerprint.of(plan.dataset, question)?;
-        let (question_id, image_id) = question.key();
-        let known = store.answer(settings, &plan.dataset.name, &question_id, &image_id)?;
-        open[index] = Some(content).filter(|content| known.is_none_or(|(stored, _)| stored != *content));
-    }
-    Ok(open)
-}
-
-/// Computes what an answer depends on besides the settings: the text of the question and the identity of its image.
-#[derive(Default)]
-struct Fingerprint<'a> {
-    /// The last image and the hash of its file's identity; questions on one image come side by side.
-    last: Option<(&'a Id, Sha256)>,
-}
-
-impl<'a> Fingerprint<'a> {
-    fn of(&mut self, dataset: &'a Dataset, question: &'a Question) -> Result<u64> {
-        let hash = match &self.last {
-            Some((image, hash)) if **image == question.image_id => hash.clone(),
-            _ => {
-                let identity = dataset.images.identity(&question.image_id);
-                Sha256::new_with_prefix(identity.map_err(|error| unaskable(dataset, question, error))?)
-            }
-        };
-        let digest = hash.clone().chain_update(question.text.as_bytes()).finalize();
-        self.last = Some((&question.image_id, hash));
-        let mut first = [0; 8];
-        first.copy_from_slice(&digest[..8]);
-        Ok(u64::from_le_bytes(first))
-    }
-}
-
-fn unaskable(dataset: &Dataset, question: &Question, error: Error) -> Error {
-    error.within(format!("question {} of `{}` cannot be asked", question.question_id, dataset.name))
-}
-
-/// A window ready for the model.
-struct PreparedWindow {
-    pixels: Tensor,
-    questions: Vec<PreparedQuestion>,
-}
-
-struct PreparedQuestion {
-    index: usize,
-    content: u64,
-    request: Request,
-}
-
-/// What is needed to prepare windows.
-struct Preparation<'a> {
-    plan: &'a Answering<'a>,
-    schedule: &'a Schedule,
-    open: &'a [Option<u64>],
-    text: &'a TextProcessor,
-    images: &'a ImageProcessor,
-    /// The window that is prepared next.
-    next: AtomicUsize,
-}
-
-impl Preparation<'_> {
-    /// Prepares one window after the other until none is left or nobody listens.
-    fn send_windows(&self, windows: &SyncSender<Result<PreparedWindow>>) {
-        while let Some(window) = self.schedule.windows.get(self.next.fetch_add(1, Ordering::Relaxed)) {
-            let open = self.schedule.questions(window).any(|question| self.open[question].is_some());
-            if open && windows.send(self.prepare(window)).is_err() {
-                return;
-            }
-        }
-    }
-
-    fn prepare(&self, window: &Window) -> Result<PreparedWindow> {
-        let dataset = self.plan.dataset;
-        let size = self.images.output_len();
-        let (mut pixels, mut count) = (Vec::new(), 0);
-        let mut last_image = None;
-        let mut questions = Vec::with_capacity(window.len());
-        for index in self.schedule.questions(window) {
+impl Open {
+    fn of(pass: &Pass, schedule: &Schedule, (store, filing): (&Store, &Filing)) -> Result<Self> {
+        let Pass { dataset, .. } = pass;
+        let count = dataset.questions.len();
+        let mut open =
+            Self { wanted: vec![Wanted { answer: false, features: false }; count], contents: vec![0; count] };
+        let mut fingerprint = Fingerprint::default();
+        for index in schedule.order.iter().map(|index| *index as usize) {
             let question = &dataset.questions[index];
-            let within = |error: Error| unaskable(dataset, question, error);
-            // All images of a window are computed even if only some are needed, so that a continued run computes
-            // the same batch of images.
-            if last_image != Some(&question.image_id) {
-                let image = dataset.images.decode(&question.image_id).map_err(within)?;
-                pixels.resize(pixels.len() + size, 0.0);
-                self.images.process(&image, &mut pixels[count * size..]).map_err(within)?;
-                last_image = Some(&question.image_id);
-                count += 1;
-            }
-            if let Some(content) = self.open[index] {
-                let tokens = self.text.encode(&self.plan.prompt.fill(&question.text)).map_err(within)?;
-                questions.push(PreparedQuestion { index, content, request: Request { tokens, image: count - 1 } });
-            }
+            let content = fingerprint.of(dataset, question)?;
+            let (question_id, image_id) = question.key();
+            let key = (dataset.name.as_str(), question_id.as_str(), image_id.as_str());
+            let answered = |id| Ok::<_, Error>(store.answer(id, key.0, key.1, key.2)?.map(|(content, _)| content));
+            let answer = filing.answers.map(answered).transpose()?;
+            let distances = filing.distances.map(|measuring| measuring.known(store, key)).transpose()?;
+            let missing = |known: Option<Option<u64>>| known.is_some_and(|known| known != Some(content));
+            let features = filing.features.is_some() || missing(distances);
+            open.wanted[index] = Wanted { answer: missing(answer), features };
+            open.contents[index] = content;
         }
-        questions.sort_by_key(|question| question.request.tokens.len());
-        let (height, width) = self.images.size();
-        let channels = size / (height * width);
-        Ok(PreparedWindow { pixels: Tensor::new([count, channels, height, width], pixels)?, questions })
+        Ok(open)
     }
-}
 
-/// The generated tokens of one batch, on the way to the store.
-struct Batch {
-    /// Position of each question, its fingerprint and its tokens.
-    answers: Vec<(usize, u64, Vec<u32>)>,
-    started: Instant,
-    finished: Instant,
-}
-
-/// Runs a replica of the model over one prepared window after the other.
-fn run_windows(
-    plan: &Answering,
-    model: &mut Model,
-    prepared: &Mutex<Receiver<Result<PreparedWindow>>>,
-    answers: &SyncSender<Result<Batch>>,
-) {
-    loop {
-        let window = prepared.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(window) = window else { return };
-        let done = window.and_then(|window| run_window(plan, model, window, answers));
-        if let Err(error) = done {
-            // Where nobody listens, the error that ended the run is on its way already.
-            let _ = answers.send(Err(error));
-            return;
-        }
+    /// Questions about which everything is known.
+    fn known(&self) -> usize {
+        self.wanted.iter().filter(|wanted| !wanted.answer && !wanted.features).count()
     }
-}
-
-fn run_window(
-    plan: &Answering,
-    model: &mut Model,
-    window: PreparedWindow,
-    answers: &SyncSender<Result<Batch>>,
-) -> Result<()> {
-    let mut started = Instant::now();
-    let features = model.image_features(window.pixels)?;
-    for batch in window.questions.chunks(plan.batch_size) {
-        let requests: Vec<Request> = batch.iter().map(|question| question.request.clone()).collect();
-        let tokens = model.generate(&features, &requests, &plan.decoding)?;
-        let finished = Instant::now();
-        let answered = batch.iter().zip(tokens).map(|(question, tokens)| (question.index, question.content, tokens));
-        let batch = Batch { answers: answered.collect(), started, finished };
-        if answers.send(Ok(batch)).is_err() {
-            return Err(Error::internal("answers can no longer be stored"));
-        }
-        started = finished;
-    }
-    Ok(())
 }
 
 /// Commits batches and keeps count.
 struct Writer<'a> {
-    plan: &'a Answering<'a>,
-    text: &'a TextProcessor,
+    pass: &'a Pass<'a>,
+    text: &'a TextReader,
     store: &'a mut Store,
-    settings: SettingsId,
+    filing: Filing<'a>,
+    open: &'a Open,
+    /// Questions about which everything is known.
+    done: usize,
     pace: Pace,
     /// From the first call to the last.
     span: Option<(Instant, Instant)>,
 }
 
 impl<'a> Writer<'a> {
-    fn new(
-        plan: &'a Answering,
-        text: &'a TextProcessor,
-        (store, settings): (&'a mut Store, SettingsId),
-        open: &[Option<u64>],
-    ) -> Self {
-        let reused = open.iter().filter(|open| open.is_none()).count();
-        Self { plan, text, store, settings, pace: Pace { reused, ..Pace::default() }, span: None }
+    fn new(pass: &'a Pass, text: &'a TextReader, (store, filing): (&'a mut Store, Filing<'a>), open: &'a Open) -> Self {
+        let reused = open.wanted.iter().filter(|wanted| !wanted.answer).count();
+        let pace = Pace { reused, ..Pace::default() };
+        Self { pass, text, store, filing, open, done: open.known(), pace, span: None }
     }
 
     fn commit(&mut self, batch: Batch) -> Result<()> {
-        let dataset = self.plan.dataset;
+        let dataset = self.pass.dataset;
         let mut answers = Vec::with_capacity(batch.answers.len());
-        for (index, content, tokens) in &batch.answers {
+        for (index, tokens) in &batch.answers {
             let (question_id, image_id) = dataset.questions[*index].key();
-            answers.push(StoredAnswer { question_id, image_id, content: *content, answer: self.text.decode(tokens)? });
+            let (content, answer) = (self.open.contents[*index], self.text.decode(tokens)?);
+            answers.push(StoredAnswer { question_id, image_id, content, answer });
         }
-        self.store.commit(self.settings, &dataset.name, &answers)?;
+        if let Some(settings) = self.filing.answers.filter(|_| !answers.is_empty()) {
+            self.store.commit(settings, &dataset.name, &answers)?;
+        }
+        if let Some(measuring) = self.filing.distances.filter(|_| !batch.features.questions.is_empty()) {
+            measuring.commit(self.store, dataset, &self.open.contents, &batch.features)?;
+        }
+        if let Some(files) = &mut self.filing.features {
+            files.write(&batch.features)?;
+        }
+        self.done += batch.questions;
         self.pace.answered += answers.len();
         let (first, last) = self.span.unwrap_or((batch.started, batch.finished));
         self.span = Some((first.min(batch.started), last.max(batch.finished)));
@@ -397,13 +245,19 @@ impl<'a> Writer<'a> {
     }
 
     fn event(&self) -> Event<'a> {
-        let dataset = self.plan.dataset;
-        let done = self.pace.reused + self.pace.answered;
-        Event::Answered { dataset: &dataset.name, done, total: dataset.questions.len() }
+        let dataset = self.pass.dataset;
+        let (dataset, done, total) = (dataset.name.as_str(), self.done, dataset.questions.len());
+        match self.filing.answers {
+            Some(_) => Event::Answered { dataset, done, total },
+            None => Event::Measured { dataset, done, total },
+        }
     }
 
-    fn pace(self, replicas: usize, calls: CallTime) -> Pace {
+    fn finish(self, replicas: usize, calls: CallTime) -> Result<Pace> {
+        if let Some(files) = self.filing.features {
+            files.finish()?;
+        }
         let wall = self.span.map_or(Duration::ZERO, |(first, last)| last.duration_since(first));
-        Pace { replicas, wall, calls, ..self.pace }
+        Ok(Pace { replicas, wall, calls, ..self.pace })
     }
 }

@@ -5,20 +5,27 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::answering::{Answering, Event, Pace, answer_all};
+use super::answering::{Event, Filing, Pace, find_out_all};
+use super::distances::{
+    Measuring, ModalityShift, Reference, ShiftPlan, facts, fit_beside, read_fit, reference_of, reference_sample,
+};
+use super::fitting::fit;
 use super::measuring::{self, Answered, Link};
+use super::pipeline::{Pass, Subject};
+use super::subject::question_digest;
 use super::training::selected_on_reported;
 use crate::data::image::stamp;
 use crate::data::{Dataset, DatasetRow, Portion, results};
 use crate::error::{Error, Result};
 use crate::model::decoding::Decoding;
+use crate::model::encoder::{Encoder, EncoderCheckpoint, EncoderOptions, Reader};
 use crate::model::text::Prompt;
 use crate::model::training::Trained;
-use crate::model::weights::Placement;
+use crate::model::weights::{Placement, Weights};
 use crate::model::{Checkpoint, Loading, Model, hex};
 use crate::runtime::{Device, Runtime, SessionOptions, Sharing};
 use crate::score::{Measurement, Metric, ScoreOptions, Summary, score, summarise};
-use crate::store::{AnswerSettings, SettingsId, Store};
+use crate::store::{AnswerSettings, ReferenceSettings, SettingsId, Store, StoredModel};
 use crate::tensor::DType;
 
 /// Models whose weights take up to this many bytes in the compute dtype run as replicas, one per thread, each with a
@@ -36,10 +43,16 @@ const BATCH_SIZES: [usize; 2] = [64, 16];
 pub struct Plan {
     /// The models.
     pub models: Vec<PlannedModel>,
+    /// Encoders of images or texts alone, which have features but give no answers.
+    pub encoders: Vec<ModelSource>,
     /// Datasets, loaded.
     pub datasets: Vec<PlannedDataset>,
     /// Number of questions that are asked of each dataset, from the first on; none where all are.
     pub limit: Option<usize>,
+    /// Whether questions are answered; features alone are looked at where not.
+    pub answers: bool,
+    /// How shift is measured, if it is.
+    pub shift: Option<ShiftPlan>,
     /// How answers are searched for.
     pub decoding: Decoding,
     /// Questions per call of the model; chosen by the size of the model where not given.
@@ -123,6 +136,9 @@ pub struct Evaluation {
     pub summary: Option<Summary>,
     /// The dataset's own measures beside accuracy.
     pub measures: Vec<Measurement>,
+    /// How far the dataset has shifted in each modality, where that was measured.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub shifts: Vec<ModalityShift>,
     /// How the run went.
     pub pace: Pace,
 }
@@ -136,6 +152,8 @@ pub struct Evaluation {
 pub fn evaluate(plan: &Plan, runtime: &Runtime, on_event: &mut dyn FnMut(&str, Event)) -> Result<Vec<Evaluation>> {
     check_names(plan)?;
     let links = measuring::links(plan)?;
+    let encoders =
+        plan.encoders.iter().map(|source| EncoderCheckpoint::open(&source.folder)).collect::<Result<Vec<_>>>()?;
     let open = |model: &PlannedModel| Checkpoint::open_on(&model.source.folder, model.source.base.as_deref());
     let checkpoints = plan.models.iter().map(open).collect::<Result<Vec<_>>>()?;
     let mut folders = Vec::new();
@@ -146,38 +164,124 @@ pub fn evaluate(plan: &Plan, runtime: &Runtime, on_event: &mut dyn FnMut(&str, E
     let mut store = Store::open(&plan.store)?;
     let mut evaluations = Vec::new();
     for ((checkpoint, folder), model) in checkpoints.iter().zip(&folders).zip(&plan.models) {
-        let name = &model.source.name;
-        let mut loaded =
-            LoadedModel::new(plan, runtime, (checkpoint, model), &mut store, &mut |event| on_event(name, event))
-                .map_err(|error| error.within(format!("cannot load the model `{}`", checkpoint.folder.display())))?;
-        let mut answers = Vec::new();
-        for planned in &plan.datasets {
-            let mut report = |event: Event| on_event(name, event);
-            let pace = loaded.answer(plan, runtime, &planned.dataset, &mut store, &mut report)?;
-            let collected = collect(&store, loaded.id, &planned.dataset)?;
-            if let Some(folder) = folder {
-                write_results(folder, &planned.dataset, &collected.texts())?;
-            }
-            answers.push((collected, pace));
+        let subject = (checkpoint, model, folder.as_deref());
+        let mut report = |event: Event| on_event(&model.source.name, event);
+        evaluations.extend(evaluate_model(plan, runtime, subject, &links, &mut store, &mut report)?);
+    }
+    for (encoder, source) in encoders.iter().zip(&plan.encoders) {
+        let mut report = |event: Event| on_event(&source.name, event);
+        let loaded = load_encoder(plan, runtime, encoder, &mut store)
+            .map_err(|error| error.within(format!("cannot load the encoder `{}`", source.folder.display())))?;
+        let named = Named { name: &source.name, zero_shot: false, selected_on_reported: false, folder: None };
+        evaluations.extend(evaluate_loaded(plan, runtime, (&named, loaded), &links, &mut store, &mut report)?);
+    }
+    Ok(evaluations)
+}
+
+/// What results are told of.
+struct Named<'a> {
+    name: &'a str,
+    zero_shot: bool,
+    selected_on_reported: bool,
+    /// Folder of the results files.
+    folder: Option<&'a Path>,
+}
+
+fn evaluate_model(
+    plan: &Plan,
+    runtime: &Runtime,
+    (checkpoint, model, folder): (&Checkpoint, &PlannedModel, Option<&Path>),
+    links: &[Link],
+    store: &mut Store,
+    on_event: &mut dyn FnMut(Event),
+) -> Result<Vec<Evaluation>> {
+    let within = |error: Error| error.within(format!("cannot load the model `{}`", checkpoint.folder.display()));
+    let loaded = load_model(plan, runtime, (checkpoint, model), store, on_event).map_err(within)?;
+    let named = Named {
+        name: &model.source.name,
+        zero_shot: model.zero_shot,
+        selected_on_reported: selected_on_reported(&checkpoint.folder),
+        folder,
+    };
+    evaluate_loaded(plan, runtime, (&named, loaded), links, store, on_event)
+}
+
+fn evaluate_loaded<S: Subject>(
+    plan: &Plan,
+    runtime: &Runtime,
+    (named, mut loaded): (&Named, Loaded<S>),
+    links: &[Link],
+    store: &mut Store,
+    on_event: &mut dyn FnMut(Event),
+) -> Result<Vec<Evaluation>> {
+    let measuring = plan.shift.as_ref().map(|shift| loaded.measuring(plan, shift, runtime, store, on_event));
+    let measuring = measuring.transpose()?;
+    let mut found = Vec::new();
+    for planned in &plan.datasets {
+        let pace = loaded.find_out(plan, runtime, (&planned.dataset, measuring.as_ref()), store, on_event)?;
+        found.push(Found::collect(named, store, (loaded.answers, measuring.as_ref()), &planned.dataset, pace)?);
+    }
+    let Named { name, zero_shot, selected_on_reported, .. } = *named;
+    let (answers, distances) = (loaded.answers, measuring.as_ref().map(Measuring::id));
+    store.record_model(&StoredModel { name: name.to_owned(), zero_shot, selected_on_reported, answers, distances })?;
+    evaluations(plan, named, &loaded, links, found)
+}
+
+/// What was found out about a dataset.
+struct Found {
+    answers: Option<Answers>,
+    shifts: Vec<ModalityShift>,
+    pace: Pace,
+}
+
+impl Found {
+    /// Reads it back from the store and writes the results file.
+    fn collect(
+        named: &Named,
+        store: &Store,
+        (answers, measuring): (Option<SettingsId>, Option<&Measuring>),
+        dataset: &Dataset,
+        pace: Pace,
+    ) -> Result<Self> {
+        let answers = answers.map(|id| Answers::collect(store, id, dataset)).transpose()?;
+        if let (Some(folder), Some(answers)) = (named.folder, &answers) {
+            write_results(folder, dataset, &answers.texts())?;
         }
-        let texts: Vec<Vec<&str>> = answers.iter().map(|(collected, _)| collected.texts()).collect();
-        let answered: Vec<Answered> =
-            plan.datasets.iter().zip(&texts).map(|(planned, answers)| Answered { planned, answers }).collect();
-        for (position, planned) in plan.datasets.iter().enumerate() {
-            let (summary, measures) = scored(&answered, position, &links[position])?;
-            evaluations.push(Evaluation {
-                model: name.clone(),
-                zero_shot: model.zero_shot,
-                dataset: planned.dataset.name.clone(),
-                settings: loaded.settings.clone(),
-                batch_size: loaded.batch_size,
-                selected_on_reported: selected_on_reported(&checkpoint.folder),
-                portion: planned.dataset.portion(),
-                summary,
-                measures,
-                pace: answers[position].1,
-            });
-        }
+        let shifts = measuring.map_or_else(|| Ok(Vec::new()), |measuring| measuring.shifts(store, dataset))?;
+        Ok(Self { answers, shifts, pace })
+    }
+}
+
+fn evaluations<S>(
+    plan: &Plan,
+    named: &Named,
+    loaded: &Loaded<S>,
+    links: &[Link],
+    found: Vec<Found>,
+) -> Result<Vec<Evaluation>> {
+    let texts: Vec<Vec<&str>> =
+        found.iter().map(|found| found.answers.as_ref().map_or_else(Vec::new, Answers::texts)).collect();
+    let answered: Vec<Answered> =
+        plan.datasets.iter().zip(&texts).map(|(planned, answers)| Answered { planned, answers }).collect();
+    let mut evaluations = Vec::new();
+    for (position, planned) in plan.datasets.iter().enumerate() {
+        let (summary, measures) = match found[position].answers {
+            Some(_) => scored(&answered, position, &links[position])?,
+            None => (None, Vec::new()),
+        };
+        evaluations.push(Evaluation {
+            model: named.name.to_owned(),
+            zero_shot: named.zero_shot,
+            dataset: planned.dataset.name.clone(),
+            settings: loaded.settings.clone(),
+            batch_size: loaded.batch_size,
+            selected_on_reported: named.selected_on_reported,
+            portion: planned.dataset.portion(),
+            summary,
+            measures,
+            shifts: found[position].shifts.clone(),
+            pace: found[position].pace,
+        });
     }
     Ok(evaluations)
 }
@@ -193,13 +297,13 @@ pub(super) struct Execution {
 impl Execution {
     fn of(plan: &Plan, checkpoint: &Checkpoint) -> Self {
         let dtype = dtype_of(plan, checkpoint);
-        let chosen = Self::chosen(plan.device, dtype, plan.threads, checkpoint);
+        let chosen = Self::chosen(plan.device, dtype, plan.threads, &checkpoint.weights);
         Self { batch_size: plan.batch_size.unwrap_or(chosen.batch_size), ..chosen }
     }
 
-    /// What the size of the checkpoint asks for.
-    pub(super) fn chosen(device: Device, dtype: DType, threads: usize, checkpoint: &Checkpoint) -> Self {
-        let bytes = checkpoint.weights.size() / checkpoint.weights.dtype().size() as u64 * dtype.size() as u64;
+    /// What the size of the weights asks for.
+    pub(super) fn chosen(device: Device, dtype: DType, threads: usize, weights: &Weights) -> Self {
+        let bytes = weights.size() / weights.dtype().size() as u64 * dtype.size() as u64;
         let small = bytes <= REPLICA_LIMIT;
         let (sharing, replicas) = match device {
             Device::Cpu if small => (Sharing::Replicas, threads.min((REPLICAS_LIMIT / bytes.max(1)) as usize)),
@@ -210,77 +314,153 @@ impl Execution {
     }
 }
 
-/// A model and the settings its answers are filed under.
-struct LoadedModel {
+/// A model or an encoder, and the settings its answers are filed under.
+struct Loaded<S> {
     /// As many as there are threads, or one whose operators use all threads.
-    replicas: Vec<Model>,
+    replicas: Vec<S>,
     settings: AnswerSettings,
-    id: SettingsId,
+    /// Number of the settings, where answers are asked for.
+    answers: Option<SettingsId>,
     prompt: &'static Prompt,
     batch_size: usize,
 }
 
-impl LoadedModel {
-    fn new(
-        plan: &Plan,
-        runtime: &Runtime,
-        (checkpoint, planned): (&Checkpoint, &PlannedModel),
-        store: &mut Store,
-        on_event: &mut dyn FnMut(Event),
-    ) -> Result<Self> {
-        let execution = Execution::of(plan, checkpoint);
-        let total = checkpoint.weights.size();
-        let mut tell = |event| {
-            if total > REPLICA_LIMIT {
-                on_event(event);
-            }
-        };
-        let mut on_converted = |done| tell(Event::Converted { done, total });
-        let placement = Placement::new(&checkpoint.weights, execution.dtype, &plan.scratch, &mut on_converted)?;
-        let session = SessionOptions { device: plan.device, sharing: execution.sharing };
-        let loading = Loading { session, replicas: execution.replicas, features: None };
-        let replicas = Model::load(checkpoint, placement, &Trained::default(), runtime, &loading)?;
-        let model = replicas.first().ok_or_else(|| Error::internal("no replica of the model was made"))?;
-        model.check_decoding(&plan.decoding)?;
-        let mut done = 0;
-        let weights = weights_digest(checkpoint, store, &mut |bytes| {
-            done += bytes;
-            tell(Event::Hashed { done, total });
-        })?;
-        let configuration = checkpoint.configuration_digest()?;
-        let prompt = planned.prompt;
-        let settings = settings(plan, runtime, &execution, (model, prompt), [weights, configuration]);
-        let id = store.settings(&settings)?;
-        Ok(Self { replicas, settings, id, prompt, batch_size: execution.batch_size })
-    }
+fn load_model(
+    plan: &Plan,
+    runtime: &Runtime,
+    (checkpoint, planned): (&Checkpoint, &PlannedModel),
+    store: &mut Store,
+    on_event: &mut dyn FnMut(Event),
+) -> Result<Loaded<Model>> {
+    let execution = Execution::of(plan, checkpoint);
+    let total = checkpoint.weights.size();
+    let mut tell = |event| {
+        if total > REPLICA_LIMIT {
+            on_event(event);
+        }
+    };
+    let mut on_converted = |done| tell(Event::Converted { done, total });
+    let placement = Placement::new(&checkpoint.weights, execution.dtype, &plan.scratch, &mut on_converted)?;
+    let session = SessionOptions { device: plan.device, sharing: execution.sharing };
+    let features = plan.shift.as_ref().map(|shift| shift.layers);
+    let loading = Loading { session, replicas: execution.replicas, features };
+    let replicas = Model::load(checkpoint, placement, &Trained::default(), runtime, &loading)?;
+    let model = replicas.first().ok_or_else(|| Error::internal("no replica of the model was made"))?;
+    model.check_decoding(&plan.decoding)?;
+    let mut done = 0;
+    let weights = weights_digest(&checkpoint.weights, store, &mut |bytes| {
+        done += bytes;
+        tell(Event::Hashed { done, total });
+    })?;
+    let configuration = checkpoint.configuration_digest()?;
+    let prompt = planned.prompt;
+    let reads = (model.text().digest().to_owned(), model.images().describe());
+    let settings = settings(plan, runtime, &execution, prompt, ([weights, configuration], reads));
+    let answers = if plan.answers { Some(store.settings(&settings)?) } else { None };
+    Ok(Loaded { replicas, settings, answers, prompt, batch_size: execution.batch_size })
+}
 
-    fn answer(
+fn load_encoder(
+    plan: &Plan,
+    runtime: &Runtime,
+    checkpoint: &EncoderCheckpoint,
+    store: &mut Store,
+) -> Result<Loaded<Encoder>> {
+    let shift = plan.shift.as_ref().ok_or_else(|| Error::internal("an encoder has features alone"))?;
+    let chosen = Execution::chosen(plan.device, DType::F32, plan.threads, checkpoint.weights());
+    let execution = Execution { batch_size: plan.batch_size.unwrap_or(chosen.batch_size), ..chosen };
+    let options = EncoderOptions {
+        session: SessionOptions { device: plan.device, sharing: execution.sharing },
+        layer: shift.layers.of(checkpoint.modality()),
+        scratch: plan.scratch.clone(),
+    };
+    let replicas = Encoder::load(checkpoint, runtime, &options, execution.replicas)?;
+    let encoder = replicas.first().ok_or_else(|| Error::internal("no replica of the encoder was made"))?;
+    let weights = weights_digest(checkpoint.weights(), store, &mut |_| ())?;
+    let reads = match encoder.reader() {
+        Reader::Images(images) => (String::new(), images.describe()),
+        Reader::Texts(texts) => (texts.digest().to_owned(), String::new()),
+    };
+    let made = ([weights, checkpoint.configuration_digest().to_owned()], reads);
+    let settings = settings(plan, runtime, &execution, shift.prompt, made);
+    Ok(Loaded { replicas, settings, answers: None, prompt: shift.prompt, batch_size: execution.batch_size })
+}
+
+impl<S: Subject> Loaded<S> {
+    fn find_out(
         &mut self,
         plan: &Plan,
         runtime: &Runtime,
-        dataset: &Dataset,
+        (dataset, distances): (&Dataset, Option<&Measuring>),
         store: &mut Store,
         on_event: &mut dyn FnMut(Event),
     ) -> Result<Pace> {
-        let answering = Answering {
+        let pass = self.pass(plan, dataset);
+        let features = plan.shift.as_ref().and_then(|shift| shift.files_for(dataset));
+        let filing = Filing { answers: self.answers, distances, features };
+        find_out_all(&pass, &mut self.replicas, runtime.activity(), (store, filing), on_event)
+    }
+
+    fn pass<'a>(&self, plan: &Plan, dataset: &'a Dataset) -> Pass<'a> {
+        Pass {
             dataset,
             prompt: self.prompt,
+            feature_prompt: plan.shift.as_ref().map_or(self.prompt, |shift| shift.prompt),
             decoding: plan.decoding,
             batch_size: self.batch_size,
             threads: plan.threads,
+        }
+    }
+
+    /// The reference that distances are measured from, fitted where it is not known yet.
+    fn measuring(
+        &mut self,
+        plan: &Plan,
+        shift: &ShiftPlan,
+        runtime: &Runtime,
+        store: &mut Store,
+        on_event: &mut dyn FnMut(Event),
+    ) -> Result<Measuring> {
+        let mut settings = shift.settings(&self.settings);
+        let fits = match &shift.reference {
+            Reference::Fit(path) => {
+                let fits = read_fit(path, &settings)?;
+                settings.reference = reference_of(&fits);
+                fits
+            }
+            Reference::Questions(dataset, file) => {
+                settings.reference = ReferenceSettings {
+                    dataset: dataset.name.clone(),
+                    questions: question_digest(dataset),
+                    n: dataset.questions.len(),
+                };
+                let facts = facts(&settings)?;
+                let file = file.clone().unwrap_or_else(|| fit_beside(store.path(), &facts));
+                let pass = self.pass(plan, dataset);
+                fit(&pass, &mut self.replicas, (&file, &facts), shift.files_for(dataset), on_event)?
+            }
         };
-        answer_all(&answering, &mut self.replicas, runtime.activity(), (store, self.id), on_event)
+        let measuring = Measuring::new(&fits, shift, &settings, store)?;
+        if let Reference::Questions(dataset, _) = &shift.reference {
+            let sample = reference_sample(dataset);
+            let pass = self.pass(plan, &sample);
+            let filing = Filing { distances: Some(&measuring), ..Filing::default() };
+            find_out_all(&pass, &mut self.replicas, runtime.activity(), (store, filing), on_event)?;
+        }
+        Ok(measuring)
     }
 }
 
-/// What decides an answer besides the question and the image.
+/// What decides an answer besides the question and the image. `made` has digests of weights and configuration, and what
+/// reads questions and images.
 fn settings(
     plan: &Plan,
     runtime: &Runtime,
     execution: &Execution,
-    (model, prompt): (&Model, &Prompt),
-    [weights, configuration]: [String; 2],
+    prompt: &Prompt,
+    made: ([String; 2], (String, String)),
 ) -> AnswerSettings {
+    let ([weights, configuration], (tokenizer, preprocessing)) = made;
     let provider = match (plan.device, execution.sharing) {
         (Device::Cpu, Sharing::Replicas) => "cpu",
         (Device::Cpu, Sharing::Operators | Sharing::Training { .. } | Sharing::Updates { .. }) => "cpu, shared weights",
@@ -289,54 +469,54 @@ fn settings(
     AnswerSettings {
         weights,
         configuration,
-        tokenizer: model.text().digest().to_owned(),
+        tokenizer,
         prompt: prompt.template.to_owned(),
         decoding: plan.decoding.strategy.to_string(),
         max_new_tokens: plan.decoding.max_new_tokens,
         dtype: execution.dtype.name().to_owned(),
         provider: provider.to_owned(),
         runtime_version: runtime.info.version.clone(),
-        preprocessing: model.images().describe(),
+        preprocessing,
         program_version: env!("CARGO_PKG_VERSION").to_owned(),
     }
 }
 
 /// The answers to a dataset's questions, in their order. Equal texts are kept once.
-struct Answers {
+pub(super) struct Answers {
     texts: Vec<Box<str>>,
     of_question: Vec<u32>,
 }
 
 impl Answers {
-    fn texts(&self) -> Vec<&str> {
+    pub(super) fn collect(store: &Store, settings: SettingsId, dataset: &Dataset) -> Result<Self> {
+        let mut known: HashMap<Box<str>, u32> = HashMap::new();
+        let mut answers = Self { texts: Vec::new(), of_question: Vec::with_capacity(dataset.questions.len()) };
+        for question in &dataset.questions {
+            let (question_id, image_id) = question.key();
+            let (_, text) = store.answer(settings, &dataset.name, &question_id, &image_id)?.ok_or_else(|| {
+                Error::incomplete(format!(
+                    "question {question_id} about image {image_id} of `{}` has no answer",
+                    dataset.name
+                ))
+            })?;
+            let text: Box<str> = text.into();
+            let number = match known.get(&text) {
+                Some(number) => *number,
+                None => {
+                    let number = answers.texts.len() as u32;
+                    answers.texts.push(text.clone());
+                    known.insert(text, number);
+                    number
+                }
+            };
+            answers.of_question.push(number);
+        }
+        Ok(answers)
+    }
+
+    pub(super) fn texts(&self) -> Vec<&str> {
         self.of_question.iter().map(|text| &*self.texts[*text as usize]).collect()
     }
-}
-
-fn collect(store: &Store, settings: SettingsId, dataset: &Dataset) -> Result<Answers> {
-    let mut known: HashMap<Box<str>, u32> = HashMap::new();
-    let mut answers = Answers { texts: Vec::new(), of_question: Vec::with_capacity(dataset.questions.len()) };
-    for question in &dataset.questions {
-        let (question_id, image_id) = question.key();
-        let (_, text) = store.answer(settings, &dataset.name, &question_id, &image_id)?.ok_or_else(|| {
-            Error::incomplete(format!(
-                "question {question_id} about image {image_id} of `{}` has no answer",
-                dataset.name
-            ))
-        })?;
-        let text: Box<str> = text.into();
-        let number = match known.get(&text) {
-            Some(number) => *number,
-            None => {
-                let number = answers.texts.len() as u32;
-                answers.texts.push(text.clone());
-                known.insert(text, number);
-                number
-            }
-        };
-        answers.of_question.push(number);
-    }
-    Ok(answers)
 }
 
 /// Accuracy and measures of the dataset at `position`, if it has references.
@@ -372,7 +552,8 @@ fn output_folder(plan: &Plan, model: &str) -> Result<Option<PathBuf>> {
 
 /// Models and datasets are told apart by name, in tables and in the output folder.
 fn check_names(plan: &Plan) -> Result<()> {
-    let models = plan.models.iter().map(|model| ("model", model.source.name.clone()));
+    let encoders = plan.encoders.iter().map(|source| ("model", source.name.clone()));
+    let models = plan.models.iter().map(|model| ("model", model.source.name.clone())).chain(encoders);
     let datasets = plan.datasets.iter().map(|planned| ("dataset", planned.dataset.name.clone()));
     let mut seen = HashSet::new();
     for named in models.chain(datasets) {
@@ -400,20 +581,16 @@ fn check_dtype(device: Device, dtype: DType) -> Result<()> {
 
 /// SHA-256 of the weights: that of the file, or over those of all files. Each is remembered by the store as long as size
 /// and time of the file stay.
-pub(super) fn weights_digest(
-    checkpoint: &Checkpoint,
-    store: &mut Store,
-    on_bytes: &mut dyn FnMut(u64),
-) -> Result<String> {
+pub(super) fn weights_digest(weights: &Weights, store: &mut Store, on_bytes: &mut dyn FnMut(u64)) -> Result<String> {
     let mut digests = Vec::new();
-    for (index, file) in checkpoint.weights.files().enumerate() {
+    for (index, file) in weights.files().enumerate() {
         let stamp = stamp(file)?;
         let path = std::path::absolute(file)
             .map_err(|cause| Error::input(format!("`{}` cannot name a file", file.display())).caused_by(cause))?;
         digests.push(match store.digest(&path, stamp.size, stamp.modified_ns)? {
             Some(known) => known,
             None => {
-                let digest = checkpoint.weights.digest(index, on_bytes);
+                let digest = weights.digest(index, on_bytes);
                 store.remember_digest(&path, stamp.size, stamp.modified_ns, &digest)?;
                 digest
             }

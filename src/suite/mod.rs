@@ -6,26 +6,40 @@
 mod answering;
 mod batches;
 mod curves;
+mod distances;
 mod evaluation;
+mod fitting;
 mod manifest;
 mod measuring;
 mod overview;
 mod paper;
+mod pipeline;
 mod plan;
+mod relations;
 mod sampling;
 mod schedule;
+mod stored;
+mod strengths;
 mod subject;
+mod sweeps;
 mod task;
 mod training;
 mod tuning;
 
 pub use answering::{Event, Pace};
+pub use distances::{MODALITIES, Modality, ModalityShift, Reference, ShiftPlan};
 pub use evaluation::{Evaluation, ModelSource, Plan, PlannedDataset, PlannedModel, evaluate};
 pub use manifest::{Group, KnownSuite, SHIFTS, SUITES, Shift, Suite, SuiteDataset};
 pub use measuring::measure_alone;
-pub use overview::{Column, Overview, OverviewRow};
-pub use paper::{PAPER_SETS, PaperCorrelation, PaperCorrelations, PaperSet, ReportedCorrelation, paper_correlations};
+pub use overview::{Column, Overview, OverviewRow, OverviewShift};
+pub use paper::{
+    PAPER_SETS, PaperCorrelation, PaperCorrelations, PaperSet, ReportedCorrelation, paper_correlations, paper_sweeps,
+};
 pub use plan::{Length, TrainingPlan, Validation};
+pub use relations::{DistanceRelations, ShiftAndAccuracy, distance_relations, shift_and_accuracy};
 pub use sampling::Sampling;
+pub use stored::{StoredDataset, StoredRun, stored_runs};
+pub use strengths::{LayerStrength, StoredStrengths, Tower, stored_strengths};
+pub use sweeps::{Sweeps, stored_sweeps};
 pub use training::{TrainingEvent, TrainingReport, train_model};
 pub use tuning::{Sweep, Trial, Tuning, TuningReport, tune};

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::distances::{MODALITIES, Modality};
 use super::evaluation::Evaluation;
 use super::manifest::{SHIFTS, Suite, SuiteDataset};
 use crate::stats::complete_mean;
@@ -15,6 +16,20 @@ pub struct Overview {
     pub columns: Vec<Column>,
     /// One row per model.
     pub rows: Vec<OverviewRow>,
+    /// One row per model and modality, where shift was measured.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub shifts: Vec<OverviewShift>,
+}
+
+/// How far the datasets have shifted for a model, in one modality.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct OverviewShift {
+    /// Name of the model.
+    pub model: String,
+    /// Name of the modality.
+    pub modality: &'static str,
+    /// Mean distances without unit, column by column; an average is that of the means of its datasets.
+    pub cells: Vec<Option<f64>>,
 }
 
 /// A dataset or an average.
@@ -77,20 +92,40 @@ impl Suite {
                 let evaluation = evaluations.iter().find(|one| one.model == *model && one.dataset == dataset)?;
                 evaluation.summary.as_ref()?.accuracy
             };
-            let cell = |column: &Column| match column.average_of.as_slice() {
-                [] => accuracy(&column.name),
-                datasets => complete_mean(&datasets.iter().map(|dataset| accuracy(dataset)).collect::<Vec<_>>()),
-            };
             rows.push(OverviewRow {
                 model: model.clone(),
                 zero_shot: *zero_shot,
                 selected_on_reported: *selected_on_reported,
-                cells: columns.iter().map(cell).collect(),
+                cells: cells(&columns, accuracy),
             });
         }
         rows.sort_by_key(|row| !row.zero_shot);
-        Overview { suite: self.name.clone(), columns, rows }
+        let shifts = rows.iter().flat_map(|row| shifts(&columns, &row.model, evaluations)).collect();
+        Overview { suite: self.name.clone(), columns, rows, shifts }
     }
+}
+
+/// The numbers of datasets and their averages, column by column.
+fn cells(columns: &[Column], of_dataset: impl Fn(&str) -> Option<f64>) -> Vec<Option<f64>> {
+    let cell = |column: &Column| match column.average_of.as_slice() {
+        [] => of_dataset(&column.name),
+        datasets => complete_mean(&datasets.iter().map(|dataset| of_dataset(dataset)).collect::<Vec<_>>()),
+    };
+    columns.iter().map(cell).collect()
+}
+
+/// A row for each modality that was measured.
+fn shifts(columns: &[Column], model: &str, evaluations: &[Evaluation]) -> Vec<OverviewShift> {
+    let row = |modality: &'static Modality| {
+        let shift = |dataset: &str| {
+            let evaluation = evaluations.iter().find(|one| one.model == model && one.dataset == dataset)?;
+            evaluation.shifts.iter().find(|shift| shift.modality == modality.name).map(|shift| shift.summary.shift)
+        };
+        let cells = cells(columns, shift);
+        let row = OverviewShift { model: model.to_owned(), modality: modality.name, cells };
+        row.cells.iter().any(Option::is_some).then_some(row)
+    };
+    MODALITIES.iter().filter_map(row).collect()
 }
 
 fn of_dataset(dataset: &SuiteDataset) -> Column {

@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::sweeps::Sweeps;
 use crate::error::{Error, Result};
 use crate::stats::{COEFFICIENTS, Correlation};
 
@@ -98,11 +99,7 @@ fn set_name<S: Serializer>(set: &PaperSet, serializer: S) -> Result<S::Ok, S::Er
 
 /// The correlations as a map from the names of coefficients.
 fn by_name<S: Serializer>(coefficients: &[Option<Correlation>], serializer: S) -> Result<S::Ok, S::Error> {
-    let value = |correlation: &Option<Correlation>| {
-        let Correlation { coefficient, p_value, interval, n } = (*correlation)?;
-        Some(serde_json::json!({"coefficient": coefficient, "p_value": p_value, "interval": interval, "n": n}))
-    };
-    serializer.collect_map(COEFFICIENTS.iter().map(|row| row.name).zip(coefficients.iter().map(value)))
+    serializer.collect_map(COEFFICIENTS.iter().map(|row| row.name).zip(coefficients))
 }
 
 #[derive(Deserialize)]
@@ -113,12 +110,15 @@ struct Paper {
 #[derive(Deserialize)]
 struct Table {
     number: String,
+    about: String,
     columns: Vec<Column>,
     rows: Vec<Row>,
 }
 
 #[derive(Deserialize)]
 struct Column {
+    #[serde(default)]
+    name: String,
     #[serde(default)]
     domain: String,
     kind: String,
@@ -131,11 +131,46 @@ struct Row {
     printed: Vec<String>,
 }
 
-fn table_3() -> Result<Table> {
-    let broken = || Error::internal("cannot read Table 3 of the paper");
+fn tables() -> Result<Vec<Table>> {
     let paper = serde_json::from_str(include_str!("../../benchmarks/paper/tables.json"));
-    let paper: Paper = paper.map_err(|error| broken().caused_by(error))?;
-    paper.tables.into_iter().find(|table| table.number == "3").ok_or_else(broken)
+    let paper: Paper =
+        paper.map_err(|error| Error::internal("cannot read the tables of the paper").caused_by(error))?;
+    Ok(paper.tables)
+}
+
+fn table_3() -> Result<Table> {
+    let table = tables()?.into_iter().find(|table| table.number == "3");
+    table.ok_or_else(|| Error::internal("the paper has no Table 3"))
+}
+
+/// How accuracy goes with the learning rate of the projection strength in the paper's Tables 4 and 11.
+///
+/// # Errors
+/// A defect of the tables that are part of this program.
+pub fn paper_sweeps() -> Result<Vec<Sweeps>> {
+    let swept = |table: &Table| table.columns.iter().all(|column| column.domain == HYPER_PARAMETER);
+    tables()?.iter().filter(|table| swept(table)).map(paper_sweep).collect()
+}
+
+/// Domain of the columns that are values of a hyper-parameter.
+const HYPER_PARAMETER: &str = "hyper";
+
+fn paper_sweep(table: &Table) -> Result<Sweeps> {
+    let number = |text: &String| {
+        let message = || format!("Table {} has `{text}` for a number", table.number);
+        text.parse().map_err(|error: std::num::ParseFloatError| Error::internal(message()).caused_by(error))
+    };
+    let line = |row: &Row| {
+        let accuracies = row.printed.iter().map(|text| number(text).map(Some)).collect::<Result<_>>()?;
+        Ok((row.name.clone(), accuracies))
+    };
+    let (_, setting) = table.about.split_once(", ").unwrap_or(("", &table.about));
+    Ok(Sweeps {
+        title: format!("Table {}: {setting}", table.number),
+        parameter: "learning rate of the projection strength".to_owned(),
+        values: table.columns.iter().map(|column| number(&column.name)).collect::<Result<_>>()?,
+        series: table.rows.iter().map(line).collect::<Result<_>>()?,
+    })
 }
 
 impl Table {

@@ -1,7 +1,7 @@
-//! Runs a model over the questions of a dataset: answers, features, or both in one pass.
+//! Runs a model or an encoder over the questions of a dataset: answers, features, or both in one pass.
 //!
-//! Two kinds of threads: some prepare images and prompts ahead of time, and each replica of the model runs on a thread that
-//! does nothing else. The calling thread takes the finished batches.
+//! Two kinds of threads: some prepare images and prompts ahead of time, and each replica runs on a thread that does nothing
+//! else. The calling thread takes the finished batches.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -14,7 +14,8 @@ use super::schedule::{Schedule, Window};
 use crate::data::{Dataset, Id, Question};
 use crate::error::{Error, Result};
 use crate::model::decoding::Decoding;
-use crate::model::text::{Prompt, TextProcessor};
+use crate::model::encoder::{Encoder, Reader};
+use crate::model::text::{Prompt, SentenceProcessor, TextProcessor};
 use crate::model::vision::ImageProcessor;
 use crate::model::{Model, Request};
 use crate::runtime::DeviceTensor;
@@ -57,8 +58,11 @@ impl Wanted {
 pub(super) struct Batch {
     /// Number of its window, and of the batch in it: the order of [`Schedule`].
     pub place: (usize, usize),
+    /// How many questions it has.
+    pub questions: usize,
     /// Position of each answered question and its tokens.
     pub answers: Vec<(usize, Vec<u32>)>,
+    /// Of the questions they were wanted of.
     pub features: Features,
     pub started: Instant,
     pub finished: Instant,
@@ -74,18 +78,182 @@ pub(super) struct Features {
     pub joint: Vec<f32>,
     /// Joint features of question and answer, for those of `questions` that have a human answer.
     pub answer: Vec<f32>,
-    /// Their places in `questions`.
+    /// Their places in `questions`, in ascending order.
     pub answered: Vec<usize>,
 }
 
+/// What is run over a dataset: a model, or an encoder of images or texts.
+pub(super) trait Subject: Send {
+    /// What is known of the images of a window.
+    type Images;
+
+    /// What turns questions and images into what it takes.
+    fn readers(&self) -> Readers;
+
+    /// Tokens, or patches, that one image becomes.
+    fn patches(&self) -> usize;
+
+    /// Looks at the images of a window, which are none for an encoder of texts.
+    fn look(&mut self, pixels: Option<Tensor>) -> Result<Self::Images>;
+
+    /// The tokens of answers.
+    fn answer(&mut self, images: &Self::Images, requests: &[Request], decoding: &Decoding) -> Result<Vec<Vec<u32>>>;
+
+    /// The features of questions, of which `with_answers` have an answer.
+    fn features(
+        &mut self,
+        images: &mut Self::Images,
+        questions: &[Request],
+        with_answers: &[Request],
+    ) -> Result<SubjectFeatures>;
+}
+
+/// Features of a list of questions, a row each; empty where a subject has none.
+#[derive(Default)]
+pub(super) struct SubjectFeatures {
+    vision: Vec<f32>,
+    question: Vec<f32>,
+    joint: Vec<f32>,
+    answer: Vec<f32>,
+}
+
+/// What turns questions and images into what a subject takes.
+pub(super) struct Readers {
+    pub images: Option<Arc<ImageProcessor>>,
+    pub text: TextReader,
+}
+
+/// What turns a question into tokens.
+pub(super) enum TextReader {
+    /// As a prompt.
+    Prompts(Arc<TextProcessor>),
+    /// As it is.
+    Sentences(Arc<SentenceProcessor>),
+    /// Nothing does, where only images are looked at.
+    None,
+}
+
+impl TextReader {
+    fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        match self {
+            Self::Prompts(text_processor) => text_processor.encode(text),
+            Self::Sentences(sentences) => sentences.encode(text),
+            Self::None => Ok(Vec::new()),
+        }
+    }
+
+    /// The answer that tokens spell.
+    pub(super) fn decode(&self, tokens: &[u32]) -> Result<String> {
+        match self {
+            Self::Prompts(text_processor) => text_processor.decode(tokens),
+            Self::Sentences(_) | Self::None => Err(Error::internal("an encoder gives no answers")),
+        }
+    }
+}
+
+impl Subject for Model {
+    /// Those of the image tower, and the mean over each image's tokens once it is known.
+    type Images = (DeviceTensor, Option<Vec<f32>>);
+
+    fn readers(&self) -> Readers {
+        Readers { images: Some(Arc::clone(self.images())), text: TextReader::Prompts(Arc::clone(self.text())) }
+    }
+
+    fn patches(&self) -> usize {
+        self.image_tokens()
+    }
+
+    fn look(&mut self, pixels: Option<Tensor>) -> Result<Self::Images> {
+        let pixels = pixels.ok_or_else(|| Error::internal("a model was given no images"))?;
+        Ok((self.image_features(pixels)?, None))
+    }
+
+    fn answer(&mut self, images: &Self::Images, requests: &[Request], decoding: &Decoding) -> Result<Vec<Vec<u32>>> {
+        self.generate(&images.0, requests, decoding)
+    }
+
+    fn features(
+        &mut self,
+        (images, vision): &mut Self::Images,
+        questions: &[Request],
+        with_answers: &[Request],
+    ) -> Result<SubjectFeatures> {
+        let of_images = match vision {
+            Some(known) => known,
+            None => vision.insert(self.vision_features(images)?),
+        };
+        let vision = rows_of_images(of_images, images.shape().first().copied().unwrap_or(0), questions);
+        let tokens: Vec<Vec<u32>> = questions.iter().map(|request| request.tokens.clone()).collect();
+        Ok(SubjectFeatures {
+            vision,
+            question: self.question_features(&tokens)?,
+            joint: self.joint_features(images, questions)?,
+            answer: if with_answers.is_empty() { Vec::new() } else { self.joint_features(images, with_answers)? },
+        })
+    }
+}
+
+impl Subject for Encoder {
+    /// How many there are, and their features.
+    type Images = (usize, Vec<f32>);
+
+    fn readers(&self) -> Readers {
+        match self.reader() {
+            Reader::Images(images) => Readers { images: Some(Arc::clone(images)), text: TextReader::None },
+            Reader::Texts(texts) => Readers { images: None, text: TextReader::Sentences(Arc::clone(texts)) },
+        }
+    }
+
+    fn patches(&self) -> usize {
+        1
+    }
+
+    fn look(&mut self, pixels: Option<Tensor>) -> Result<Self::Images> {
+        let Some(pixels) = pixels else { return Ok((0, Vec::new())) };
+        let count = pixels.shape().first().copied().unwrap_or(0);
+        Ok((count, self.images(pixels)?))
+    }
+
+    fn answer(&mut self, _: &Self::Images, _: &[Request], _: &Decoding) -> Result<Vec<Vec<u32>>> {
+        Ok(Vec::new())
+    }
+
+    fn features(
+        &mut self,
+        (count, of_images): &mut Self::Images,
+        questions: &[Request],
+        _: &[Request],
+    ) -> Result<SubjectFeatures> {
+        let mut features = SubjectFeatures::default();
+        match self.reader() {
+            Reader::Images(_) => features.vision = rows_of_images(of_images, *count, questions),
+            Reader::Texts(_) => {
+                let tokens: Vec<Vec<u32>> = questions.iter().map(|request| request.tokens.clone()).collect();
+                features.question = self.texts(&tokens)?;
+            }
+        }
+        Ok(features)
+    }
+}
+
+/// The features of each question's image.
+fn rows_of_images(features: &[f32], images: usize, questions: &[Request]) -> Vec<f32> {
+    let width = features.len() / images.max(1);
+    questions
+        .iter()
+        .flat_map(|request| &features[request.image * width..(request.image + 1) * width])
+        .copied()
+        .collect()
+}
+
 /// The first replica.
-pub(super) fn first(replicas: &[Model]) -> Result<&Model> {
-    replicas.first().ok_or_else(|| Error::internal("there is no model to ask"))
+pub(super) fn first<S: Subject>(replicas: &[S]) -> Result<&S> {
+    replicas.first().ok_or_else(|| Error::internal("there is nothing to run over the questions"))
 }
 
 /// The order of a pass.
-pub(super) fn schedule(pass: &Pass, replicas: &[Model]) -> Result<Schedule> {
-    Ok(Schedule::new(pass.dataset, pass.batch_size, first(replicas)?.image_tokens()))
+pub(super) fn schedule<S: Subject>(pass: &Pass, replicas: &[S]) -> Result<Schedule> {
+    Ok(Schedule::new(pass.dataset, pass.batch_size, first(replicas)?.patches()))
 }
 
 /// Finds out what is wanted of each question, from window number `start` on; `on_batch` takes each finished batch on the
@@ -93,17 +261,15 @@ pub(super) fn schedule(pass: &Pass, replicas: &[Model]) -> Result<Schedule> {
 ///
 /// # Errors
 /// The first error of a thread or of `on_batch`.
-pub(super) fn run(
+pub(super) fn run<S: Subject>(
     pass: &Pass,
-    replicas: &mut [Model],
+    replicas: &mut [S],
     schedule: &Schedule,
     (wanted, start): (&[Wanted], usize),
     on_batch: &mut dyn FnMut(Batch) -> Result<()>,
 ) -> Result<()> {
-    let model = first(replicas)?;
-    let (text, images) = (model.text().clone(), model.images().clone());
-    let next = AtomicUsize::new(start);
-    let preparation = Preparation { pass, schedule, wanted, text: &text, images: &images, next };
+    let readers = first(replicas)?.readers();
+    let preparation = Preparation { pass, schedule, wanted, readers: &readers, next: AtomicUsize::new(start) };
     let (windows, prepared) = sync_channel(1);
     let (finished, batches) = sync_channel(2 * replicas.len());
     // The replicas own the receiver together: when the last of them stops, so does the preparation.
@@ -114,9 +280,9 @@ pub(super) fn run(
             scope.spawn(move || preparation.send_windows(&windows));
         }
         drop(windows);
-        for model in replicas {
+        for subject in replicas {
             let (prepared, finished) = (Arc::clone(&prepared), finished.clone());
-            scope.spawn(move || run_windows(pass, model, &prepared, &finished));
+            scope.spawn(move || run_windows(pass, subject, &prepared, &finished));
         }
         drop((finished, prepared));
         batches.into_iter().try_for_each(|batch| on_batch(batch?))
@@ -163,7 +329,7 @@ pub(super) fn common_answer(dataset: &Dataset, question: usize) -> Option<&str> 
 /// A window ready for the model.
 struct PreparedWindow {
     number: usize,
-    pixels: Tensor,
+    pixels: Option<Tensor>,
     questions: Vec<PreparedQuestion>,
 }
 
@@ -185,8 +351,7 @@ struct Preparation<'a> {
     pass: &'a Pass<'a>,
     schedule: &'a Schedule,
     wanted: &'a [Wanted],
-    text: &'a TextProcessor,
-    images: &'a ImageProcessor,
+    readers: &'a Readers,
     /// The window that is prepared next.
     next: AtomicUsize,
 }
@@ -206,8 +371,7 @@ impl Preparation<'_> {
 
     fn prepare(&self, number: usize, window: &Window) -> Result<PreparedWindow> {
         let dataset = self.pass.dataset;
-        let size = self.images.output_len();
-        let (mut pixels, mut count) = (Vec::new(), 0);
+        let mut pixels = Pixels::new(self.readers.images.as_deref());
         let mut last_image = None;
         let mut questions = Vec::with_capacity(window.len());
         for index in self.schedule.questions(window) {
@@ -216,26 +380,21 @@ impl Preparation<'_> {
             // All images of a window are computed even if only some are needed, so that a continued run computes
             // the same batch of images.
             if last_image != Some(&question.image_id) {
-                let image = dataset.images.decode(&question.image_id).map_err(within)?;
-                pixels.resize(pixels.len() + size, 0.0);
-                self.images.process(&image, &mut pixels[count * size..]).map_err(within)?;
+                pixels.add(dataset, &question.image_id).map_err(within)?;
                 last_image = Some(&question.image_id);
-                count += 1;
             }
             if self.wanted[index].any() {
-                questions.push(self.prepare_question(index, count - 1).map_err(within)?);
+                questions.push(self.prepare_question(index, pixels.count - 1).map_err(within)?);
             }
         }
         questions.sort_by_key(|question| question.request.tokens.len());
-        let (height, width) = self.images.size();
-        let channels = size / (height * width);
-        Ok(PreparedWindow { number, pixels: Tensor::new([count, channels, height, width], pixels)?, questions })
+        Ok(PreparedWindow { number, pixels: pixels.finish()?, questions })
     }
 
     fn prepare_question(&self, index: usize, image: usize) -> Result<PreparedQuestion> {
         let Pass { dataset, prompt, feature_prompt, .. } = self.pass;
         let text = &dataset.questions[index].text;
-        let request = |prompt: &str| Ok::<_, Error>(Request { tokens: self.text.encode(prompt)?, image });
+        let request = |prompt: &str| Ok::<_, Error>(Request { tokens: self.readers.text.encode(prompt)?, image });
         let wanted = self.wanted[index];
         let features = || {
             let question = feature_prompt.fill(text);
@@ -248,17 +407,47 @@ impl Preparation<'_> {
     }
 }
 
-/// Runs a replica of the model over one prepared window after the other.
-fn run_windows(
+/// The images of a window on their way into one tensor.
+struct Pixels<'a> {
+    /// None where images are not looked at.
+    processor: Option<&'a ImageProcessor>,
+    values: Vec<f32>,
+    count: usize,
+}
+
+impl<'a> Pixels<'a> {
+    fn new(processor: Option<&'a ImageProcessor>) -> Self {
+        Self { processor, values: Vec::new(), count: 0 }
+    }
+
+    fn add(&mut self, dataset: &Dataset, image: &Id) -> Result<()> {
+        self.count += 1;
+        let Some(processor) = self.processor else { return Ok(()) };
+        let (image, start) = (dataset.images.decode(image)?, self.values.len());
+        self.values.resize(start + processor.output_len(), 0.0);
+        processor.process(&image, &mut self.values[start..])
+    }
+
+    /// f32 `[images, channels, height, width]`.
+    fn finish(self) -> Result<Option<Tensor>> {
+        let Some(processor) = self.processor else { return Ok(None) };
+        let (height, width) = processor.size();
+        let channels = processor.output_len() / (height * width);
+        Tensor::new([self.count, channels, height, width], self.values).map(Some)
+    }
+}
+
+/// Runs a replica over one prepared window after the other.
+fn run_windows<S: Subject>(
     pass: &Pass,
-    model: &mut Model,
+    subject: &mut S,
     prepared: &Mutex<Receiver<Result<PreparedWindow>>>,
     finished: &SyncSender<Result<Batch>>,
 ) {
     loop {
         let window = prepared.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(window) = window else { return };
-        let done = window.and_then(|window| run_window(pass, model, window, finished));
+        let done = window.and_then(|window| run_window(pass, subject, window, finished));
         if let Err(error) = done {
             // Where nobody listens, the error that ended the run is on its way already.
             let _ = finished.send(Err(error));
@@ -267,20 +456,19 @@ fn run_windows(
     }
 }
 
-fn run_window(
+fn run_window<S: Subject>(
     pass: &Pass,
-    model: &mut Model,
+    subject: &mut S,
     window: PreparedWindow,
     finished: &SyncSender<Result<Batch>>,
 ) -> Result<()> {
     let mut started = Instant::now();
-    let images = model.image_features(window.pixels)?;
-    let mut vision = None;
+    let mut images = subject.look(window.pixels)?;
     for (number, questions) in window.questions.chunks(pass.batch_size).enumerate() {
-        let answers = answer(pass, model, &images, questions)?;
-        let features = features(model, (&images, &mut vision), questions)?;
+        let answers = answer(pass, subject, &images, questions)?;
+        let features = features(subject, &mut images, questions)?;
         let place = (window.number, number);
-        let batch = Batch { place, answers, features, started, finished: Instant::now() };
+        let batch = Batch { place, questions: questions.len(), answers, features, started, finished: Instant::now() };
         started = batch.finished;
         if finished.send(Ok(batch)).is_err() {
             return Err(Error::internal("results can no longer be stored"));
@@ -289,46 +477,29 @@ fn run_window(
     Ok(())
 }
 
-fn answer(
+fn answer<S: Subject>(
     pass: &Pass,
-    model: &mut Model,
-    images: &DeviceTensor,
+    subject: &mut S,
+    images: &S::Images,
     questions: &[PreparedQuestion],
 ) -> Result<Vec<(usize, Vec<u32>)>> {
     let open = || questions.iter().filter(|question| question.wanted.answer);
     let requests: Vec<Request> = open().map(|question| question.request.clone()).collect();
-    let tokens = model.generate(images, &requests, &pass.decoding)?;
+    let tokens = subject.answer(images, &requests, &pass.decoding)?;
     Ok(open().map(|question| question.index).zip(tokens).collect())
 }
 
-/// The features of the questions that they are wanted of. Those of the images of a window are computed once, in `vision`.
-fn features(
-    model: &mut Model,
-    (images, vision): (&DeviceTensor, &mut Option<Vec<f32>>),
-    questions: &[PreparedQuestion],
-) -> Result<Features> {
+/// The features of the questions that they are wanted of.
+fn features<S: Subject>(subject: &mut S, images: &mut S::Images, questions: &[PreparedQuestion]) -> Result<Features> {
     let open: Vec<(usize, &PreparedFeatures)> =
         questions.iter().filter_map(|question| Some((question.index, question.features.as_ref()?))).collect();
     if open.is_empty() {
         return Ok(Features::default());
     }
     let requests: Vec<Request> = open.iter().map(|(_, prepared)| prepared.question.clone()).collect();
-    let with_answers: Vec<(usize, Request)> =
-        open.iter().enumerate().filter_map(|(place, (_, prepared))| Some((place, prepared.answer.clone()?))).collect();
-    let (answered, answers): (Vec<usize>, Vec<Request>) = with_answers.into_iter().unzip();
-    let of_images = match vision {
-        Some(known) => known,
-        None => vision.insert(model.vision_features(images)?),
-    };
-    let width = of_images.len() / images.shape().first().copied().unwrap_or(1).max(1);
-    let row = |request: &Request| &of_images[request.image * width..(request.image + 1) * width];
-    let tokens: Vec<Vec<u32>> = requests.iter().map(|request| request.tokens.clone()).collect();
-    Ok(Features {
-        questions: open.iter().map(|(index, _)| *index).collect(),
-        vision: requests.iter().flat_map(row).copied().collect(),
-        question: model.question_features(&tokens)?,
-        joint: model.joint_features(images, &requests)?,
-        answer: if answers.is_empty() { Vec::new() } else { model.joint_features(images, &answers)? },
-        answered,
-    })
+    let answers = open.iter().enumerate().filter_map(|(place, (_, prepared))| Some((place, prepared.answer.clone()?)));
+    let (answered, answers): (Vec<usize>, Vec<Request>) = answers.unzip();
+    let SubjectFeatures { vision, question, joint, answer } = subject.features(images, &requests, &answers)?;
+    let questions = open.iter().map(|(index, _)| *index).collect();
+    Ok(Features { questions, vision, question, joint, answer, answered })
 }

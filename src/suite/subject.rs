@@ -44,7 +44,7 @@ impl Subject {
             return Err(Error::input(format!("`{}` is too small to hold images out for validation", dataset.name))
                 .hint("train on more images, or without validation: --validation none"));
         }
-        let weights = weights_digest(checkpoint, store, &mut |_| ())?;
+        let weights = weights_digest(&checkpoint.weights, store, &mut |_| ())?;
         let mut facts = Map::new();
         let validation_digest = validation.as_ref().map(|set| question_digest(&set.dataset));
         for (key, value) in [
@@ -140,7 +140,7 @@ fn initialised(plan: &TrainingPlan) -> Result<Option<String>> {
 }
 
 /// SHA-256 over identifiers, texts, answers and answer types of all questions.
-fn question_digest(dataset: &Dataset) -> String {
+pub(super) fn question_digest(dataset: &Dataset) -> String {
     let mut hash = Sha256::new();
     for (index, question) in dataset.questions.iter().enumerate() {
         let (question_id, image_id) = question.key();

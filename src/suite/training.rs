@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::answering::{Answering, answers};
+use super::answering::answers;
 use super::batches::QuestionBatches;
 use super::curves::Curves;
 use super::evaluation::Execution;
+use super::pipeline::Pass;
 use super::plan::{Length, REPORTED, TrainingPlan};
 use super::sampling::{Sampler, Sampling};
 use super::subject::{Subject, write_whole};
@@ -226,7 +227,7 @@ impl<'a> Stage<'a> {
 
     fn session_options(&self) -> SessionOptions {
         let plan = self.plan;
-        let execution = Execution::chosen(plan.device, plan.dtype, plan.threads, &self.checkpoint);
+        let execution = Execution::chosen(plan.device, plan.dtype, plan.threads, &self.checkpoint.weights);
         let sharing = Sharing::Training { threads: plan.threads, mapped: execution.sharing == Sharing::Operators };
         SessionOptions { device: plan.device, sharing }
     }
@@ -453,7 +454,7 @@ pub(super) fn selected_on_reported(folder: &Path) -> bool {
 fn replicas(plan: &TrainingPlan, checkpoint: &Checkpoint, trained: &Trained, runtime: &Runtime) -> Result<Vec<Model>> {
     let mut ignore = |_| ();
     let placement = Placement::new(&checkpoint.weights, plan.dtype, &plan.scratch, &mut ignore)?;
-    let execution = Execution::chosen(plan.device, plan.dtype, plan.threads, checkpoint);
+    let execution = Execution::chosen(plan.device, plan.dtype, plan.threads, &checkpoint.weights);
     let session = SessionOptions { device: plan.device, sharing: execution.sharing };
     let loading = Loading { session, replicas: execution.replicas, features: None };
     Model::load(checkpoint, placement, trained, runtime, &loading)
@@ -472,14 +473,15 @@ fn validate(
     for replica in replicas.iter_mut() {
         replica.set_trained(Arc::clone(&values));
     }
-    let answering = Answering {
+    let pass = Pass {
         dataset: &set.dataset,
         prompt: plan.prompt,
+        feature_prompt: plan.prompt,
         decoding: Decoding { strategy: Strategy::Greedy, max_new_tokens: VALIDATION_TOKENS },
         batch_size: VALIDATION_BATCH,
         threads: plan.threads,
     };
-    let answers = answers(&answering, replicas)?;
+    let answers = answers(&pass, replicas)?;
     let scores = score(set.metric, ScoreOptions::default(), &answers, references)?;
     Ok(summarise(set.metric, &scores, references, &set.dataset.clusters())?.accuracy)
 }

@@ -23,7 +23,7 @@ impl Config {
 /// `SiglipVisionConfig`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default)]
-pub(super) struct Vision {
+pub(in crate::model) struct Vision {
     pub hidden_size: usize,
     pub intermediate_size: usize,
     pub num_hidden_layers: usize,
@@ -57,6 +57,8 @@ const LARGEST_IMAGE: usize = 1 << 14;
 impl Vision {
     /// Checks that the numbers fit together.
     pub(super) fn check(&self) -> Result<()> {
+        let named = |error: Error| error.within("cannot use `hidden_act` of the image tower");
+        Gelu::parse(&self.hidden_act).map_err(named)?;
         let (size, patch) = (self.image_size, self.patch_size);
         if size > LARGEST_IMAGE {
             return Err(Error::input(format!("images of {size} pixels are larger than {LARGEST_IMAGE}")));

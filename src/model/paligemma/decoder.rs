@@ -122,7 +122,8 @@ pub(super) fn features(
     let (x, positions, weights) = given_tokens(&mut emitter, config, image_tokens, given)?;
     let rotary = rotary(&mut emitter, config, positions)?;
     let mask = prefix_mask(&mut emitter, positions)?;
-    let (depth, normed) = layer.depth(config.layers)?;
+    let depth = layer.depth(config.layers)?;
+    let normed = depth == config.layers;
     let config = Decoder { layers: depth, ..config.clone() };
     let run = Run { config: &config, past: None, rotary, masks: vec![mask; depth], read: Read::All };
     let hidden = match normed {

@@ -13,7 +13,7 @@ use std::ops::{Deref, DerefMut};
 
 use crate::error::{Error, Result};
 use crate::graph::{Builder, Dim, Graph, Type, Value};
-use crate::model::features::{FeatureGraphs, FeatureLayers};
+use crate::model::features::{FeatureGraphs, FeatureLayers, Layer};
 use crate::model::training::{Lora, Mask, MaskedRows, Trained, TrainedTensor, TrainingGraph};
 use crate::model::weights::Placement;
 use crate::model::{Blueprint, Checkpoint, Family, PromptForm};
@@ -21,6 +21,7 @@ use crate::tensor::DType;
 
 use config::Config;
 use names::Names;
+pub(super) use vision::embed_patches;
 
 /// The row of [`crate::model::FAMILIES`].
 pub(super) const FAMILY: Family = Family {
@@ -96,6 +97,32 @@ fn features(
         question: graph("question_features", decoder::Given::Text, layers.language)?,
         joint: graph("joint_features", decoder::Given::ImageAndText, layers.language)?,
     })
+}
+
+/// The settings of a SigLIP image tower, checked.
+///
+/// # Errors
+/// Input error that tells what does not fit.
+pub(super) fn tower(config: &serde_json::Value) -> Result<config::Vision> {
+    let config: config::Vision = serde_json::from_value(config.clone())
+        .map_err(|cause| Error::input("it is no configuration of a SigLIP image tower").caused_by(cause))?;
+    config.check()?;
+    Ok(config)
+}
+
+/// The graph of the mean over patches of a hidden state: `pixel_values` f32 `[images, channels, size, size]` to
+/// `features` f32 `[images, width]`.
+///
+/// # Errors
+/// Input error naming the tensor that does not fit, or for a layer that is not there.
+pub(super) fn tower_features(
+    config: &config::Vision,
+    placement: &mut Placement,
+    trained: &Trained,
+    layer: Layer,
+) -> Result<Graph> {
+    let names = Names::of_tower(placement.weights());
+    vision::mean(config, layer, Emitter::new("encoder", placement, &names, trained))
 }
 
 fn training(checkpoint: &Checkpoint, placement: &mut Placement, trained: &Trained) -> Result<TrainingGraph> {

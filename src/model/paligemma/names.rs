@@ -19,6 +19,8 @@ pub(super) struct Names {
 
 const VISION: &[&str] =
     &["model.vision_tower.vision_model.", "model.vision_tower.", "vision_tower.vision_model.", "vision_tower."];
+/// The tower of a PaliGemma checkpoint, of a SigLIP model, and of one that is nothing else.
+const TOWER: &[&str] = &[VISION[0], VISION[1], VISION[2], VISION[3], "vision_model.", ""];
 const PROJECTOR: &[&str] = &["model.multi_modal_projector.", "multi_modal_projector."];
 const TEXT: &[&str] =
     &["model.language_model.model.", "model.language_model.", "language_model.model.", "language_model."];
@@ -39,6 +41,13 @@ impl Names {
             text,
             head: own.map_or_else(|| format!("{text}embed_tokens.weight"), |name| (*name).to_owned()),
         }
+    }
+
+    /// The spelling of the tensors of an image tower, which may be all that the checkpoint holds.
+    pub(super) fn of_tower(weights: &Weights) -> Self {
+        let holds = |prefix: &&&'static str| weights.contains(&format!("{prefix}embeddings.patch_embedding.weight"));
+        let vision = TOWER.iter().find(holds).copied().unwrap_or_default();
+        Self { vision, projector: "", text: "", head: String::new() }
     }
 
     /// What the parameter with this name in the checkpoint is for.

@@ -1,0 +1,381 @@
+//! `figures`: what a store holds about shift and training, as figures and a page; no model is needed.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use digrap_bench::error::{Error, Result};
+use digrap_bench::report::figure::Figure;
+use digrap_bench::report::{
+    self, CorrelationMaps, DatasetShifts, DistanceHistograms, DistanceRelationRow, SensitivityPlot, ShiftAccuracyRow,
+    ShiftPlot, TowerStrengths,
+};
+use digrap_bench::stats::{histogram, holm};
+use digrap_bench::store::{Distances, Store};
+use digrap_bench::suite::{
+    DistanceRelations, MODALITIES, ShiftAndAccuracy, StoredRun, StoredStrengths, Suite, SuiteDataset, Sweeps, Tower,
+    distance_relations, paper_correlations, paper_sweeps, shift_and_accuracy, stored_runs, stored_strengths,
+    stored_sweeps,
+};
+use serde::Serialize;
+
+use super::known;
+use super::vqa::write_whole;
+
+/// Arguments of `figures`.
+#[derive(Debug, Args)]
+pub struct FiguresArgs {
+    /// Stores of evaluated models and of training runs
+    #[arg(long, value_name = "FILE", num_args = 1.., required_unless_present = "paper")]
+    store: Vec<PathBuf>,
+    /// The suite of the evaluated models: a known one (`list suites`), or a TOML file
+    #[arg(long, value_name = "NAME|FILE", required_unless_present = "paper")]
+    suite: Option<String>,
+    /// Folder with one folder for each dataset of the suite [default: that of the user's data]
+    #[arg(long, value_name = "DIR", requires = "suite")]
+    root: Option<PathBuf>,
+    /// The correlations and the sweeps of the paper's own tables
+    #[arg(long, conflicts_with_all = ["store", "suite"])]
+    paper: bool,
+    /// Folder for README.md, numbers.json and the figures, as SVG and PNG
+    #[arg(long, value_name = "DIR")]
+    output: PathBuf,
+}
+
+/// Bins of a histogram.
+const BINS: usize = 50;
+
+/// Writes the page and its figures, and tells their names.
+pub fn run(args: &FiguresArgs, json: bool) -> Result<()> {
+    let page = match &args.suite {
+        Some(suite) => suite_page(args, &Suite::load(suite)?)?,
+        None => paper_page()?,
+    };
+    page.write(&args.output, json)
+}
+
+/// A page with figures in it.
+struct Page {
+    text: String,
+    figures: Vec<(String, Figure)>,
+    numbers: serde_json::Value,
+}
+
+impl Page {
+    fn new(title: &str) -> Self {
+        Self { text: format!("# {title}\n"), figures: Vec::new(), numbers: serde_json::Value::Null }
+    }
+
+    fn section(&mut self, title: &str, text: &str) {
+        self.text += &format!("\n## {title}\n\n{}\n", text.trim_end());
+    }
+
+    /// Adds a figure under a file name without ending.
+    fn figure(&mut self, name: &str, figure: Figure) {
+        self.text += &format!("\n![{}]({name}.svg)\n", figure.description);
+        self.figures.push((name.to_owned(), figure));
+    }
+
+    fn write(self, output: &Path, json: bool) -> Result<()> {
+        std::fs::create_dir_all(output).map_err(|cause| {
+            Error::input(format!("cannot create the folder `{}`", output.display()))
+                .caused_by(cause)
+                .hint("choose another folder with --output")
+        })?;
+        for (name, figure) in &self.figures {
+            write_whole(&output.join(format!("{name}.svg")), figure.svg()?)?;
+            write_whole(&output.join(format!("{name}.png")), figure.png()?)?;
+        }
+        let numbers = serde_json::to_string_pretty(&self.numbers)
+            .map_err(|cause| Error::internal("cannot write the numbers as JSON").caused_by(cause))?;
+        write_whole(&output.join("numbers.json"), numbers + "\n")?;
+        write_whole(&output.join("README.md"), &self.text)?;
+        if json {
+            return super::print_json(&self.numbers);
+        }
+        let names = self.figures.iter().map(|(name, _)| output.join(format!("{name}.svg")).display().to_string());
+        let lines = std::iter::once(output.join("README.md").display().to_string()).chain(names);
+        super::print(&lines.map(|line| line + "\n").collect::<String>())
+    }
+}
+
+/// The numbers behind a page, as JSON.
+#[derive(Serialize)]
+struct Numbers {
+    model: String,
+    shift_and_accuracy: Vec<ShiftAndAccuracy>,
+    distance_relations: Vec<DistanceRelations>,
+}
+
+fn suite_page(args: &FiguresArgs, suite: &Suite) -> Result<Page> {
+    let datasets = known::suite(suite, args.root.as_deref(), None)?;
+    let mut page = Page::new(&format!("Shift: {}", suite.name));
+    let (mut runs, mut strengths) = (Vec::new(), Vec::new());
+    for path in &args.store {
+        if !path.is_file() {
+            return Err(Error::input(format!("there is no store `{}`", path.display()))
+                .hint("`digrap-bench vqa --output DIR` keeps one in DIR/store.sqlite"));
+        }
+        let store = Store::open(path)?;
+        runs.extend(stored_runs(&store, &datasets)?);
+        strengths.extend(stored_strengths(&store)?);
+    }
+    let mut seen = BTreeSet::new();
+    if let Some(run) = runs.iter().find(|run| !seen.insert(&run.model.name)) {
+        return Err(Error::input(format!("two stores hold results of a model named `{}`", run.model.name))
+            .hint("give one of them"));
+    }
+    let measured: Vec<Measured> = runs.iter().filter_map(Measured::of).collect();
+    if measured.is_empty() && strengths.is_empty() {
+        return Err(Error::input("no distances and no training curves in these stores")
+            .hint("`digrap-bench vqa --suite ... --shift` measures distances"));
+    }
+    add_shifts(&mut page, suite, &measured);
+    add_relations(&mut page, suite, &measured);
+    add_histograms(&mut page, suite, &measured);
+    add_strengths(&mut page, &strengths);
+    add_sweeps(&mut page, &stored_sweeps(suite, &runs));
+    let numbers: Vec<Numbers> = measured.into_iter().map(Measured::numbers).collect();
+    page.numbers = serde_json::to_value(numbers)
+        .map_err(|cause| Error::internal("cannot write the numbers as JSON").caused_by(cause))?;
+    Ok(page)
+}
+
+/// A model whose distances are stored, and what was computed of them.
+struct Measured<'a> {
+    run: &'a StoredRun,
+    accuracies: Vec<ShiftAndAccuracy>,
+    relations: Vec<DistanceRelations>,
+}
+
+impl<'a> Measured<'a> {
+    fn of(run: &'a StoredRun) -> Option<Self> {
+        let relations = distance_relations(run);
+        (!relations.is_empty()).then(|| Self { run, accuracies: shift_and_accuracy(run), relations })
+    }
+
+    fn name(&self) -> &'a str {
+        &self.run.model.name
+    }
+
+    fn numbers(self) -> Numbers {
+        let model = self.name().to_owned();
+        Numbers { model, shift_and_accuracy: self.accuracies, distance_relations: self.relations }
+    }
+}
+
+fn label(suite: &Suite, position: usize) -> &str {
+    suite.datasets.get(position).map_or("", |SuiteDataset { label, .. }| label)
+}
+
+fn label_of_modality(name: &str) -> &'static str {
+    MODALITIES.iter().find(|modality| modality.name == name).map_or("", |modality| modality.label)
+}
+
+fn add_shifts(page: &mut Page, suite: &Suite, measured: &[Measured]) {
+    if measured.is_empty() {
+        return;
+    }
+    let row = |one: &'_ Measured, relations: &DistanceRelations| {
+        let shifts = relations.shifts.iter().map(|shift| shift.map(|shift| (shift.mean, shift.interval)));
+        (relations.position, one.run.model.zero_shot, shifts.collect::<Vec<_>>())
+    };
+    let mut rows = Vec::new();
+    for one in measured {
+        for relations in &one.relations {
+            let (position, zero_shot, shifts) = row(one, relations);
+            let n = relations.shifts.iter().flatten().map(|shift| shift.n).max().unwrap_or(0);
+            rows.push(DatasetShifts { model: one.name(), zero_shot, dataset: label(suite, position), n, shifts });
+        }
+    }
+    let heads: Vec<&str> = MODALITIES.iter().map(|modality| modality.label).collect();
+    let settings = measured.iter().filter_map(|one| Some((one.name(), one.run.settings.as_ref()?)));
+    let told: String = settings
+        .map(|(name, settings)| {
+            let (reference, features) = (&settings.reference, &settings.features);
+            format!(
+                "- {name}: from {} questions of {}; hidden states {} (image) and {} (text); prompt `{}`; {}; {}\n",
+                reference.n,
+                reference.dataset,
+                features.vision_layer,
+                features.language_layer,
+                features.prompt,
+                settings.estimator,
+                features.dtype,
+            )
+        })
+        .collect();
+    let text = format!("{}\n{}\n\n{told}", report::dataset_shifts(&heads, &rows), super::features::ABOUT);
+    page.section("How far each dataset has shifted", &text);
+}
+
+fn add_relations(page: &mut Page, suite: &Suite, measured: &[Measured]) {
+    let accuracies: Vec<(&str, &ShiftAndAccuracy)> =
+        measured.iter().flat_map(|one| one.accuracies.iter().map(|accuracy| (one.name(), accuracy))).collect();
+    if !accuracies.is_empty() {
+        page.section("Accuracy against shift, over datasets", &accuracy_table(&accuracies));
+        for one in measured.iter().filter(|one| !one.accuracies.is_empty()) {
+            let plots: Vec<ShiftPlot> = one.accuracies.iter().map(|accuracy| shift_plot(suite, accuracy)).collect();
+            page.figure(&file_name("shift-accuracy", one.name()), report::shift_against_accuracy(one.name(), &plots));
+        }
+    }
+    let rows: Vec<DistanceRelationRow> = measured
+        .iter()
+        .flat_map(|one| one.relations.iter().map(|relations| relation_row(suite, one.name(), relations)))
+        .collect();
+    if rows.is_empty() {
+        return;
+    }
+    let modalities: Vec<&str> = MODALITIES.iter().map(|modality| modality.name).collect();
+    let text = format!("{}\n{RELATIONS}", report::distance_relations(&modalities, &rows));
+    page.section("Distances of single questions", &text);
+    page.figure("correlations", report::correlation_maps(&maps(suite, measured)));
+}
+
+const RELATIONS: &str = "\
+r: Pearson's coefficient of the distances of a dataset's questions. AUROC: how well a distance tells wrong answers (less \
+than half the score) from others; 0.5 says nothing. 95 % intervals clustered by image.";
+
+const ACCURACIES: &str = "\
+Coefficients of mean distance and accuracy over the datasets: negative where accuracy falls as the shift grows. Intervals \
+and p-values take the datasets as independent, which sets on the same images are not; the last column is adjusted for all \
+rows.";
+
+fn accuracy_table(accuracies: &[(&str, &ShiftAndAccuracy)]) -> String {
+    let pearson: Vec<Option<f64>> =
+        accuracies.iter().map(|(_, one)| one.coefficients.first()?.map(|pearson| pearson.p_value)).collect();
+    let mut adjusted = holm(&pearson.iter().flatten().copied().collect::<Vec<_>>()).unwrap_or_default().into_iter();
+    let rows = accuracies.iter().zip(&pearson).map(|((model, one), pearson)| ShiftAccuracyRow {
+        model,
+        label: label_of_modality(one.modality),
+        coefficients: &one.coefficients,
+        adjusted: pearson.and_then(|_| adjusted.next()),
+    });
+    format!("{}\n{ACCURACIES}", report::shift_accuracy(&rows.collect::<Vec<_>>()))
+}
+
+fn shift_plot<'a>(suite: &'a Suite, accuracy: &ShiftAndAccuracy) -> ShiftPlot<'a> {
+    ShiftPlot {
+        label: label_of_modality(accuracy.modality),
+        points: accuracy.points.iter().map(|(position, x, y)| (label(suite, *position), *x, *y)).collect(),
+        line: accuracy.line,
+        correlation: accuracy.coefficients.first().copied().flatten(),
+    }
+}
+
+fn relation_row<'a>(suite: &'a Suite, model: &'a str, relations: &'a DistanceRelations) -> DistanceRelationRow<'a> {
+    DistanceRelationRow {
+        model,
+        dataset: label(suite, relations.position),
+        vision_joint: relations.vision_joint,
+        question_joint: relations.question_joint,
+        wrong_answers: &relations.wrong_answers,
+    }
+}
+
+/// The correlations of each model in the columns of the suite.
+fn maps<'a>(suite: &'a Suite, measured: &[Measured<'a>]) -> CorrelationMaps<'a> {
+    let of = |one: &Measured, position: usize| one.relations.iter().find(|row| row.position == position).cloned();
+    let all = |value: fn(&DistanceRelations) -> Option<f64>| {
+        let row = |one: &Measured| (0..suite.datasets.len()).map(|at| value(&of(one, at)?)).collect::<Vec<_>>();
+        measured.iter().flat_map(row).collect::<Vec<_>>()
+    };
+    CorrelationMaps {
+        models: measured.iter().map(Measured::name).collect(),
+        datasets: suite.datasets.iter().map(|dataset| dataset.label.as_str()).collect(),
+        question_joint: all(|row| row.question_joint.map(|one| one.coefficient)),
+        vision_joint: all(|row| row.vision_joint.map(|one| one.coefficient)),
+    }
+}
+
+fn add_histograms(page: &mut Page, suite: &Suite, measured: &[Measured]) {
+    if !measured.is_empty() {
+        page.section("How distances are spread", "Questions of the training set and of each test set.");
+    }
+    for one in measured {
+        for modality in &MODALITIES {
+            let of = |distances: &[Distances]| -> Vec<f64> { distances.iter().filter_map(modality.distance).collect() };
+            let dataset = |position: usize, distances: &[Distances]| {
+                Some((label(suite, position), histogram(&of(distances), BINS)?))
+            };
+            let datasets = one.run.datasets.iter().filter_map(|stored| dataset(stored.position, &stored.distances));
+            let histograms = DistanceHistograms {
+                model: one.name(),
+                label: modality.label,
+                training: histogram(&of(&one.run.reference), BINS),
+                datasets: datasets.collect(),
+            };
+            if !histograms.datasets.is_empty() {
+                let name = file_name(&format!("distances-{}", modality.name), one.name());
+                page.figure(&name, report::distance_histograms(&histograms));
+            }
+        }
+    }
+}
+
+fn add_strengths(page: &mut Page, strengths: &[StoredStrengths]) {
+    if strengths.is_empty() {
+        return;
+    }
+    page.section("Projection strength", "Runs that recorded it, by method and the settings in which they differ.");
+    let runs: Vec<_> = strengths.iter().map(|run| (run.name.as_str(), run.by_step.as_slice())).collect();
+    page.figure("strength-steps", report::strength_over_steps(&runs));
+    for (number, run) in strengths.iter().enumerate() {
+        let towers: Vec<TowerStrengths> = [Tower::Vision, Tower::Language]
+            .into_iter()
+            .map(|tower| TowerStrengths { tower: tower.name(), epochs: run.epochs_of(tower) })
+            .filter(|tower| !tower.epochs.is_empty())
+            .collect();
+        if !towers.is_empty() {
+            page.figure(&format!("strength-layers-{}", number + 1), report::strength_per_layer(&run.name, &towers));
+        }
+    }
+}
+
+fn add_sweeps(page: &mut Page, sweeps: &[Sweeps]) {
+    if sweeps.is_empty() {
+        return;
+    }
+    page.section("Sensitivity to hyper-parameters", "Accuracy in distribution and its mean out of distribution.");
+    let plots: Vec<SensitivityPlot> = sweeps
+        .iter()
+        .map(|sweep| SensitivityPlot {
+            title: &sweep.title,
+            parameter: &sweep.parameter,
+            values: &sweep.values,
+            series: &sweep.series,
+        })
+        .collect();
+    page.figure("sensitivity", report::sensitivity(&plots));
+}
+
+fn paper_page() -> Result<Page> {
+    let paper = paper_correlations()?;
+    let rows: Vec<report::CorrelationRow> = paper
+        .correlations
+        .iter()
+        .map(|one| report::CorrelationRow {
+            shift: &one.shift,
+            set: one.set.label,
+            method: &one.method,
+            coefficients: &one.coefficients,
+        })
+        .collect();
+    let reported: Vec<report::ReportedRow> = paper
+        .reported
+        .iter()
+        .map(|one| report::ReportedRow { shift: one.shift, coefficient: one.coefficient })
+        .collect();
+    let mut page = Page::new("");
+    page.text = report::paper_correlations(&rows, &reported);
+    add_sweeps(&mut page, &paper_sweeps()?);
+    page.numbers = serde_json::to_value(&paper)
+        .map_err(|cause| Error::internal("cannot write the numbers as JSON").caused_by(cause))?;
+    Ok(page)
+}
+
+/// A file name that holds the name of a model.
+fn file_name(start: &str, model: &str) -> String {
+    let plain = |letter: char| if letter.is_alphanumeric() || "._-".contains(letter) { letter } else { '-' };
+    format!("{start}-{}", model.chars().map(plain).collect::<String>())
+}

@@ -1,0 +1,102 @@
+//! What a store holds about the datasets of a suite, scored anew: no model is needed.
+
+use super::distances::{distances, name_of_reference};
+use super::evaluation::{Answers, PlannedDataset};
+use crate::data::{Dataset, Question};
+use crate::error::{Error, Result};
+use crate::score::{ScoreOptions, Summary, score, summarise};
+use crate::store::{DistanceSettings, Distances, Store, StoredModel};
+
+/// Everything that is stored about one model.
+pub struct StoredRun {
+    /// The model.
+    pub model: StoredModel,
+    /// What its distances were measured with, where they were.
+    pub settings: Option<DistanceSettings>,
+    /// Distances of questions of the reference itself; empty where they were not measured.
+    pub reference: Vec<Distances>,
+    /// In the order of the suite; datasets without any results are left out.
+    pub datasets: Vec<StoredDataset>,
+}
+
+/// What is stored about a model on one dataset.
+pub struct StoredDataset {
+    /// Position in the suite.
+    pub position: usize,
+    /// Accuracy, where there are answers.
+    pub summary: Option<Summary>,
+    /// Score of each answer, from 0 to 1; empty where there are none.
+    pub scores: Vec<f64>,
+    /// Distances of each question; empty where they were not measured.
+    pub distances: Vec<Distances>,
+    /// Number of the image of each question.
+    pub clusters: Vec<u32>,
+}
+
+/// What a store holds about these datasets, model by model; those that were not fine-tuned first.
+///
+/// # Errors
+/// The store cannot be read. A dataset with answers or distances for some of its questions only.
+pub fn stored_runs(store: &Store, datasets: &[PlannedDataset]) -> Result<Vec<StoredRun>> {
+    let mut models = store.models()?;
+    models.sort_by_key(|model| !model.zero_shot);
+    let mut runs = Vec::new();
+    for model in models {
+        let within = |error: Error| error.within(format!("the results of `{}` cannot be shown", model.name));
+        let run = stored_run(store, &model, datasets).map_err(within)?;
+        if !run.datasets.is_empty() {
+            runs.push(run);
+        }
+    }
+    Ok(runs)
+}
+
+fn stored_run(store: &Store, model: &StoredModel, datasets: &[PlannedDataset]) -> Result<StoredRun> {
+    let settings = model.distances.map(|id| store.settings_of_distances(id)).transpose()?;
+    let reference = match (model.distances, &settings) {
+        (Some(id), Some(settings)) => store.all_distances(id, &name_of_reference(&settings.reference.dataset))?,
+        _ => Vec::new(),
+    };
+    let mut stored = Vec::new();
+    for (position, planned) in datasets.iter().enumerate() {
+        if let Some(dataset) = stored_dataset(store, model, (position, planned))? {
+            stored.push(dataset);
+        }
+    }
+    Ok(StoredRun { model: model.clone(), settings, reference, datasets: stored })
+}
+
+fn stored_dataset(
+    store: &Store,
+    model: &StoredModel,
+    (position, planned): (usize, &PlannedDataset),
+) -> Result<Option<StoredDataset>> {
+    let dataset = &planned.dataset;
+    let first = |question: &Question| {
+        let (question_id, image_id) = question.key();
+        (dataset.name.clone(), question_id, image_id)
+    };
+    let Some((name, question, image)) = dataset.questions.first().map(first) else { return Ok(None) };
+    let answered = |id| Ok::<_, Error>(store.answer(id, &name, &question, &image)?.map(|_| id));
+    let measured = |id| Ok::<_, Error>(store.distances(id, &name, &question, &image)?.map(|_| id));
+    let answers = model.answers.map(answered).transpose()?.flatten();
+    let measured = model.distances.map(measured).transpose()?.flatten();
+    if answers.is_none() && measured.is_none() {
+        return Ok(None);
+    }
+    let (summary, scores) = match answers {
+        Some(id) => scored(planned, &Answers::collect(store, id, dataset)?)?,
+        None => (None, Vec::new()),
+    };
+    let distances = measured.map(|id| distances(store, id, dataset)).transpose()?.unwrap_or_default();
+    Ok(Some(StoredDataset { position, summary, scores, distances, clusters: dataset.clusters() }))
+}
+
+fn scored(planned: &PlannedDataset, answers: &Answers) -> Result<(Option<Summary>, Vec<f64>)> {
+    let PlannedDataset { dataset: Dataset { references: Some(references), .. }, metric, .. } = planned else {
+        return Ok((None, Vec::new()));
+    };
+    let scores = score(metric, ScoreOptions::default(), &answers.texts(), references)?;
+    let summary = summarise(metric, &scores, references, &planned.dataset.clusters())?;
+    Ok((Some(summary), scores))
+}
