@@ -27,6 +27,7 @@ mod resume;
 mod saving;
 mod score;
 mod sessions;
+mod shifts;
 mod statistics;
 mod store;
 mod suites;

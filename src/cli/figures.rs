@@ -20,7 +20,7 @@ use digrap_bench::suite::{
 use serde::Serialize;
 
 use super::known;
-use super::vqa::write_whole;
+use super::vqa::{shorten, write_whole};
 
 /// Arguments of `figures`.
 #[derive(Debug, Args)]
@@ -34,6 +34,9 @@ pub struct FiguresArgs {
     /// Folder with one folder for each dataset of the suite [default: that of the user's data]
     #[arg(long, value_name = "DIR", requires = "suite")]
     root: Option<PathBuf>,
+    /// Only the first N questions of each dataset, where only they were asked
+    #[arg(long, value_name = "N", requires = "suite", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
     /// The correlations and the sweeps of the paper's own tables
     #[arg(long, conflicts_with_all = ["store", "suite"])]
     paper: bool,
@@ -108,8 +111,11 @@ struct Numbers {
 }
 
 fn suite_page(args: &FiguresArgs, suite: &Suite) -> Result<Page> {
-    let datasets = known::suite(suite, args.root.as_deref(), None)?;
+    let mut datasets = known::suite(suite, args.root.as_deref(), None)?;
     let mut page = Page::new(&format!("Shift: {}", suite.name));
+    if let Some(limit) = shorten(&mut datasets, args.limit) {
+        page.text += &format!("\nFirst {limit} questions of each dataset only.\n");
+    }
     let (mut runs, mut strengths) = (Vec::new(), Vec::new());
     for path in &args.store {
         if !path.is_file() {

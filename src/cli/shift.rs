@@ -142,7 +142,7 @@ struct Test {
 pub fn run(args: &ShiftArgs, json: bool) -> Result<()> {
     kernels::choose()?;
     let options = args.measure.options()?;
-    if !args.models.model.is_empty() || !args.models.encoder.is_empty() {
+    if args.models.suite.is_some() {
         return shift_models::run(&args.models, &common(args, options)?, json);
     }
     let tests = open_tests(&args.test)?;

@@ -30,7 +30,7 @@ pub struct ModelArgs {
     pub encoder: Vec<PathBuf>,
     /// The suite: a known one (`list suites`), or a TOML file
     #[arg(long, value_name = "NAME|FILE", conflicts_with_all = ["reference", "test"])]
-    suite: Option<String>,
+    pub suite: Option<String>,
     /// Folder with one folder for each dataset of the suite [default: that of the user's data]
     #[arg(long, value_name = "DIR", requires = "suite")]
     root: Option<PathBuf>,
@@ -94,6 +94,9 @@ struct Document<'a> {
 /// Measures every model and encoder, and prints the table or the JSON document.
 pub fn run(args: &ModelArgs, common: &Common, json: bool) -> Result<()> {
     let Some(name) = &args.suite else { return Err(Error::internal("a model without a suite")) };
+    if args.model.is_empty() && args.encoder.is_empty() {
+        return Err(Error::input("neither --model nor --encoder given").hint("say whose features are to be measured"));
+    }
     let (suite, folders) = (Suite::load(name)?, folders()?);
     let plan = plan(args, common, &suite, &folders)?;
     let runtime = runtime::load(&runtime::locate(&search_path(&folders))?, plan.threads)?;

@@ -156,6 +156,13 @@ pub fn evaluate(plan: &Plan, runtime: &Runtime, on_event: &mut dyn FnMut(&str, E
         plan.encoders.iter().map(|source| EncoderCheckpoint::open(&source.folder)).collect::<Result<Vec<_>>>()?;
     let open = |model: &PlannedModel| Checkpoint::open_on(&model.source.folder, model.source.base.as_deref());
     let checkpoints = plan.models.iter().map(open).collect::<Result<Vec<_>>>()?;
+    if let Some(folder) = plan.shift.as_ref().and_then(|shift| shift.features_output.as_deref()) {
+        if plan.models.len() + plan.encoders.len() > 1 {
+            return Err(Error::input("features of several models would have the same files")
+                .hint("write those of one model at a time"));
+        }
+        prepare_folder(folder, "--features-output")?;
+    }
     let mut folders = Vec::new();
     for (checkpoint, model) in checkpoints.iter().zip(&plan.models) {
         check_dtype(plan.device, dtype_of(plan, checkpoint))?;
@@ -540,14 +547,20 @@ fn write_results(folder: &Path, dataset: &Dataset, answers: &[&str]) -> Result<(
 fn output_folder(plan: &Plan, model: &str) -> Result<Option<PathBuf>> {
     let Some(output) = &plan.output else { return Ok(None) };
     let folder = if plan.models.len() == 1 { output.clone() } else { output.join(model) };
+    prepare_folder(&folder, "--output")?;
+    Ok(Some(folder))
+}
+
+/// Makes sure that files can be written to a folder, which an argument has named.
+fn prepare_folder(folder: &Path, argument: &str) -> Result<()> {
     let unwritable = |cause: std::io::Error| {
         Error::input(format!("cannot write to the output folder `{}`", folder.display()))
             .caused_by(cause)
-            .hint("choose another folder with --output")
+            .hint(format!("choose another folder with {argument}"))
     };
-    std::fs::create_dir_all(&folder).map_err(unwritable)?;
-    tempfile::tempfile_in(&folder).map_err(unwritable)?;
-    Ok(Some(folder))
+    std::fs::create_dir_all(folder).map_err(unwritable)?;
+    tempfile::tempfile_in(folder).map_err(unwritable)?;
+    Ok(())
 }
 
 /// Models and datasets are told apart by name, in tables and in the output folder.

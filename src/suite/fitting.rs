@@ -75,6 +75,8 @@ struct Fitting<'a> {
     waiting: BTreeMap<(usize, usize), Features>,
     done: usize,
     recorded: Instant,
+    /// Time between two records.
+    record_every: Duration,
 }
 
 impl<'a> Fitting<'a> {
@@ -98,6 +100,7 @@ impl<'a> Fitting<'a> {
             waiting: BTreeMap::new(),
             done: 0,
             recorded: Instant::now(),
+            record_every: RECORD_EVERY,
         };
         // Files of features are written from the first question on.
         if fitting.features.is_none() {
@@ -149,7 +152,7 @@ impl<'a> Fitting<'a> {
             }
         }
         self.gathered = 0;
-        if self.recorded.elapsed() >= RECORD_EVERY {
+        if self.recorded.elapsed() >= self.record_every {
             let windows = (WINDOWS.to_owned(), self.next.0.to_string());
             let facts = self.facts.clone().into_iter().chain([windows]).collect();
             save(&self.record(), &self.fits(&facts))?;
@@ -224,4 +227,101 @@ fn answer_types(dataset: &Dataset) -> Vec<i64> {
     };
     let types = dataset.references.as_ref();
     (0..dataset.questions.len()).map(|index| number_of(types.and_then(|types| types.answer_type(index)))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    use crate::data::{Id, ImageFolder, ImageName, Question, Relations};
+    use crate::model::decoding::{Decoding, Strategy};
+    use crate::model::text::PROMPTS;
+    use crate::random::Random;
+
+    const COUNT: usize = SEGMENT + 9_000;
+
+    fn dataset() -> Dataset {
+        let question = |index: usize| Question {
+            question_id: Id::Number(index as i64),
+            image_id: Id::Number(index as i64 / 3),
+            text: "q".into(),
+        };
+        Dataset {
+            name: "set".to_owned(),
+            questions: (0..COUNT).map(question).collect(),
+            references: None,
+            relations: Relations::default(),
+            images: Arc::new(ImageFolder::new("", ImageName::unknown())),
+        }
+    }
+
+    fn pass(dataset: &Dataset) -> Pass<'_> {
+        let decoding = Decoding { strategy: Strategy::Greedy, max_new_tokens: 1 };
+        Pass { dataset, prompt: &PROMPTS[0], feature_prompt: &PROMPTS[0], decoding, batch_size: 64, threads: 1 }
+    }
+
+    /// The batches of a pass from a window on, with features that follow from the question alone.
+    fn batches(pass: &Pass, schedule: &Schedule, start: usize) -> Vec<((usize, usize), Features)> {
+        let feature = |name: &str, index: usize| Random::new(7).name(name).normal(index as u64) as f32;
+        let row = |name: &str, questions: &[usize]| -> Vec<f32> {
+            questions.iter().flat_map(|index| [0, 1, 2].map(|at| feature(name, 3 * index + at))).collect()
+        };
+        let mut batches = Vec::new();
+        for (window, range) in schedule.windows.iter().enumerate().skip(start) {
+            let questions: Vec<usize> = schedule.questions(range).collect();
+            for (batch, questions) in questions.chunks(pass.batch_size).enumerate() {
+                let features = Features {
+                    questions: questions.to_vec(),
+                    vision: row("vision", questions),
+                    question: row("question", questions),
+                    joint: row("joint", questions),
+                    answer: Vec::new(),
+                    answered: Vec::new(),
+                };
+                batches.push(((window, batch), features));
+            }
+        }
+        batches
+    }
+
+    #[test]
+    fn a_fit_that_was_broken_off_ends_with_the_same_bytes_in_any_order_of_batches() {
+        let (dataset, folder) = (dataset(), tempfile::tempdir().unwrap());
+        let pass = pass(&dataset);
+        let schedule = Schedule::new(&dataset, pass.batch_size, 16);
+        let facts = Facts::from([("weights".to_owned(), "w".to_owned())]);
+        let whole = folder.path().join("whole.safetensors");
+        let mut fitting = Fitting::begin(&pass, &schedule, (&whole, &facts), None);
+        for (place, features) in batches(&pass, &schedule, 0) {
+            fitting.take(place, features).unwrap();
+        }
+        let moments = fitting.finish().unwrap()["vision"].clone();
+        assert_eq!((moments.n, moments.dimension()), (COUNT as u64, 3));
+
+        let broken = folder.path().join("broken.safetensors");
+        let mut fitting = Fitting::begin(&pass, &schedule, (&broken, &facts), None);
+        fitting.record_every = Duration::ZERO;
+        let all = batches(&pass, &schedule, 0);
+        let reached = all.len() * 3 / 4;
+        for pair in all.into_iter().take(reached).collect::<Vec<_>>().chunks_mut(2) {
+            // Two replicas seldom finish in order.
+            for (place, features) in pair.iter_mut().rev() {
+                fitting.take(*place, std::mem::take(features)).unwrap();
+            }
+        }
+        drop(fitting);
+        let mut fitting = Fitting::begin(&pass, &schedule, (&broken, &facts), None);
+        assert!(fitting.done >= SEGMENT && fitting.next.0 > 0, "nothing of {} questions was kept", fitting.done);
+        for (place, features) in batches(&pass, &schedule, fitting.next.0) {
+            fitting.take(place, features).unwrap();
+        }
+        fitting.finish().unwrap();
+        assert_eq!(std::fs::read(&whole).unwrap(), std::fs::read(&broken).unwrap());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "the record of the broken pass is left");
+
+        let other = Facts::from([("weights".to_owned(), "v".to_owned())]);
+        std::fs::rename(&whole, folder.path().join("broken.partial.safetensors")).unwrap();
+        assert_eq!(Fitting::begin(&pass, &schedule, (&broken, &other), None).next, (0, 0));
+    }
 }

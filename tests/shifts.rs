@@ -1,0 +1,234 @@
+//! Shift of a model over a suite: features, distances, the reference that is kept, and figures from the store alone.
+
+use std::fs;
+use std::path::Path;
+use std::process::Output;
+
+use digrap_bench::data::npy;
+use digrap_bench::shift::{Fitting, Gaussian, GaussianOptions};
+use serde_json::Value;
+
+use crate::support::{fixture, program_at};
+
+/// Two datasets of the miniature world, one far from the other's training set.
+const SUITE: &str = r#"about = "Two sets"
+
+[prompt]
+evaluation = "bare"
+training = "bare"
+zero-shot = "bare"
+
+[answer]
+decode = "greedy"
+max-new-tokens = 20
+
+[[dataset]]
+name = "miniature"
+label = "ID"
+shift = "none"
+
+[[dataset]]
+name = "miniature-viz"
+label = "Viz & co"
+shift = "far"
+
+[[group]]
+name = "ood"
+label = "OOD avg."
+members = ["miniature-viz"]
+"#;
+
+const LIMIT: &str = "150";
+
+fn run(folder: &Path, arguments: &[&str]) -> Output {
+    fs::write(folder.join("own.toml"), SUITE).unwrap();
+    let mut program = program_at(folder);
+    program.current_dir(folder).args(arguments);
+    program.output().unwrap()
+}
+
+fn json(output: &Output) -> Value {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn told(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+fn model() -> String {
+    fixture("models/miniature-ft").display().to_string()
+}
+
+/// The mean distance of a dataset in a modality, of a run.
+fn shift(run: &Value, dataset: &str, modality: &str) -> f64 {
+    let evaluations = run["evaluations"].as_array().unwrap();
+    let evaluation = evaluations.iter().find(|one| one["dataset"] == dataset).unwrap();
+    let shifts = evaluation["shifts"].as_array().unwrap();
+    shifts.iter().find(|shift| shift["modality"] == modality).unwrap()["shift"].as_f64().unwrap()
+}
+
+fn rows(path: &Path) -> (usize, Vec<f64>) {
+    let mut reader = npy::Reader::open(path).unwrap();
+    let (columns, mut rows) = (reader.columns(), Vec::new());
+    while let Some(some) = reader.next_rows().unwrap() {
+        rows.extend_from_slice(some);
+    }
+    (columns, rows)
+}
+
+#[test]
+fn distances_are_those_of_the_features_that_are_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let model = model();
+    let arguments = ["shift", "--model", &model, "--suite", "own.toml", "--limit", LIMIT, "--reference-limit", "900"];
+    let more = ["--features-output", "features", "--output", "out", "--save-fit", "fit.safetensors", "--json"];
+    let run_of_model = json(&run(at, &[&arguments[..], &more].concat()));
+    for modality in ["vision", "question", "joint", "answer"] {
+        let (dimension, reference) = rows(&at.join(format!("features/miniature-training.{modality}.npy")));
+        assert_eq!(reference.len(), 900 * dimension);
+        let mut fitting = Fitting::new(dimension);
+        fitting.add(&reference).unwrap();
+        let moments = fitting.finish(Default::default()).unwrap();
+        let gaussian = Gaussian::new(&moments, GaussianOptions::default()).unwrap();
+        for dataset in ["miniature", "miniature-viz"] {
+            let (_, features) = rows(&at.join(format!("features/{dataset}.{modality}.npy")));
+            let distances = gaussian.distances(&features).unwrap();
+            assert_eq!(distances.len(), 150);
+            let mean = distances.iter().sum::<f64>() / 150.0;
+            let found = shift(&run_of_model, dataset, modality);
+            assert!((found - mean).abs() <= 1e-9 * mean, "{dataset}, {modality}: {found} for {mean}");
+        }
+    }
+    let far = shift(&run_of_model, "miniature-viz", "vision") / shift(&run_of_model, "miniature", "vision");
+    assert!(far > 1.5, "photos that were spoilt are {far} times as far as others");
+
+    // The verb on files alone, as `shift` prints it for NumPy's files.
+    let files =
+        ["shift", "--reference", "features/miniature-training.joint.npy", "--test", "features/miniature-viz.joint.npy"];
+    let of_files = json(&run(at, &[&files[..], &["--json"]].concat()));
+    let found = of_files["tests"][0]["shift"].as_f64().unwrap();
+    assert!((found / shift(&run_of_model, "miniature-viz", "joint") - 1.0).abs() < 1e-9);
+
+    // The fit that was kept serves `vqa`, and no other model.
+    let vqa =
+        ["vqa", "--suite", "own.toml", "--limit", LIMIT, "--shift", "--fit", "fit.safetensors", "--json", "--model"];
+    let answered = json(&run(at, &[&vqa[..], &[&model, "--output", "answers"]].concat()));
+    assert_eq!(shift(&answered, "miniature-viz", "vision"), shift(&run_of_model, "miniature-viz", "vision"));
+    let cells = &answered["suite"]["shifts"][0]["cells"];
+    assert_eq!(cells[2], cells[1], "the mean over one dataset is its own");
+    let base = fixture("models/miniature-pt").display().to_string();
+    let refused = run(at, &[&vqa[..], &[&base, "--output", "other"]].concat());
+    assert_eq!(refused.status.code(), Some(2));
+    let told = told(&refused);
+    assert!(told.contains("`fit.safetensors` is a fit of other features: configuration is "), "{told}");
+    assert!(
+        told.contains("hint: measure with the model and the settings it was made with, or leave out --fit"),
+        "{told}"
+    );
+}
+
+#[test]
+fn what_is_known_is_not_computed_again_and_figures_need_no_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    copy_folder(&fixture("models/miniature-pt"), &at.join("own"));
+    let fit = ["shift", "--suite", "own.toml", "--model", "own", "--reference-limit", "500", "--limit", "20"];
+    json(&run(at, &[&fit[..], &["--save-fit", "fit.safetensors", "--output", "fit", "--json"]].concat()));
+    let answers = ["vqa", "--suite", "own.toml", "--model", "own", "--limit", LIMIT, "--output", "run", "--json"];
+    let first = json(&run(at, &answers));
+    assert_eq!(first["evaluations"][0]["pace"]["answered"], 150);
+    let with_shift = [&answers[..], &["--shift", "--fit", "fit.safetensors"]].concat();
+    let second = json(&run(at, &with_shift));
+    assert_eq!(second["evaluations"][0]["pace"]["answered"], 0, "answers are known");
+    assert_eq!(second["evaluations"][0]["accuracy"], first["evaluations"][0]["accuracy"]);
+    let third = json(&run(at, &with_shift));
+    assert_eq!(second["evaluations"][1]["shifts"], third["evaluations"][1]["shifts"]);
+
+    // Questions beyond the limit have no results: that is told, and not averaged over.
+    fs::remove_dir_all(at.join("own")).unwrap();
+    let figures = ["figures", "--suite", "own.toml", "--store", "run/store.sqlite", "--output", "page"];
+    let incomplete = run(at, &figures);
+    assert_eq!(incomplete.status.code(), Some(3), "{}", told(&incomplete));
+    assert!(told(&incomplete).contains("the results of `own` cannot be shown"), "{}", told(&incomplete));
+
+    let figures = [&figures[..], &["--limit", LIMIT]].concat();
+    let drawn = run(at, &figures);
+    assert!(drawn.status.success(), "{}", told(&drawn));
+    let page = fs::read_to_string(at.join("page/README.md")).unwrap();
+    assert!(page.contains("| Viz & co |"), "{page}");
+    for name in ["shift-accuracy-own", "correlations", "distances-vision-own", "distances-answer-own"] {
+        assert!(page.contains(&format!("({name}.svg)")), "{page}");
+        let svg = fs::read_to_string(at.join(format!("page/{name}.svg"))).unwrap();
+        assert!(svg.starts_with("<svg") && svg.contains("prefers-color-scheme"), "{name}");
+        assert!(fs::read(at.join(format!("page/{name}.png"))).unwrap().starts_with(b"\x89PNG"));
+    }
+    let numbers: Value = serde_json::from_slice(&fs::read(at.join("page/numbers.json")).unwrap()).unwrap();
+    let mean = numbers[0]["distance_relations"][1]["shifts"][0]["mean"].as_f64().unwrap();
+    assert_eq!(mean, shift(&second, "miniature-viz", "vision"));
+    let again = [&figures[..6], &["again", "--limit", LIMIT]].concat();
+    assert_eq!(again[5], "--output");
+    assert!(run(at, &again).status.success());
+    for entry in fs::read_dir(at.join("page")).unwrap().map(|entry| entry.unwrap().file_name()) {
+        let both = ["page", "again"].map(|name| fs::read(at.join(name).join(&entry)).unwrap());
+        assert!(both[0] == both[1], "{entry:?} differs when it is drawn again");
+    }
+}
+
+#[test]
+fn encoders_of_images_and_of_texts_have_one_modality() {
+    let folder = tempfile::tempdir().unwrap();
+    let encoders = ["models/vit-tiny", "models/bert-tiny"].map(|name| fixture(name).display().to_string());
+    let arguments = ["shift", "--suite", "own.toml", "--limit", "60", "--reference-limit", "300", "--output", "out"];
+    let more = ["--json", "--encoder", &encoders[0], &encoders[1]];
+    let measured = json(&run(folder.path(), &[&arguments[..], &more].concat()));
+    let of = |model: &str| -> Vec<String> {
+        let evaluations = measured["evaluations"].as_array().unwrap().iter();
+        let shifts = evaluations.filter(|one| one["model"] == model).flat_map(|one| one["shifts"].as_array().unwrap());
+        shifts.map(|shift| shift["modality"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(of("vit-tiny"), ["vision", "vision"]);
+    assert_eq!(of("bert-tiny"), ["question", "question"]);
+}
+
+#[test]
+fn the_papers_page_says_what_is_not_reproducible() {
+    let folder = tempfile::tempdir().unwrap();
+    assert!(run(folder.path(), &["figures", "--paper", "--output", "page"]).status.success());
+    let page = fs::read_to_string(folder.path().join("page/README.md")).unwrap();
+    assert!(page.contains("not reproducible from Table 3") && page.contains("0.83") && page.contains("0.80"), "{page}");
+    assert!(fs::read_to_string(folder.path().join("page/sensitivity.svg")).unwrap().contains("Table 11"));
+}
+
+#[test]
+fn wrong_arguments_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = model();
+    let cases: [(&[&str], &str); 6] = [
+        (&["shift", "--model", &model], "--suite <NAME|FILE>"),
+        (&["shift", "--model", &model, "--suite", "own.toml", "--layer", "x"], "`x` is no layer"),
+        (
+            &["shift", "--model", &model, &model, "--suite", "own.toml", "--save-fit", "f"],
+            "error: a fit belongs to one model",
+        ),
+        (
+            &["shift", "--model", &model, "--suite", "own.toml", "--layer", "99", "--store", "s"],
+            "there is no hidden state 99: there are ",
+        ),
+        (&["figures", "--suite", "own.toml", "--store", "none", "--output", "p"], "error: there is no store `none`"),
+        (&["shift", "--suite", "own.toml"], "error: neither --model nor --encoder given"),
+    ];
+    for (arguments, expected) in cases {
+        let output = run(folder.path(), arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", told(&output));
+        assert!(told(&output).contains(expected), "{arguments:?}: {}", told(&output));
+    }
+}
