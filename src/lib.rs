@@ -15,7 +15,7 @@
 //! | 2 | [`score`] | answer normalisers and metrics: strings and numbers in, numbers out |
 //! | 2 | [`hub`] | models and datasets of the Hub as verified local files (the only room that names hf-hub and ureq) |
 //! | 2 | [`store`] | raw answers in SQLite (the only room that names rusqlite) |
-//! | 2 | [`shift`] | distance of features from a reference (the only room that names ndarray-linalg) |
+//! | 2 | [`shift`] | distance of features from a reference (the only room that names ndarray-linalg and cblas-sys) |
 //! | 3 | [`runtime`] | sessions and device tensors (the only room that names ort) |
 //! | 3 | [`data`] | questions, annotations, images on disk; fetching them; the miniature world (the only room that names parquet, flate2, tar, tiny-skia and zip) |
 //! | 4 | [`model`] | model families as graph builders, preprocessing, decoding (the only room that names tokenizers) |

@@ -11,12 +11,14 @@ mod doctor;
 mod export;
 mod fetch;
 mod fetch_miniature;
+mod kernels;
 mod known;
 mod list;
 mod machine;
 mod progress;
 mod score;
 mod select_miniature;
+mod shift;
 mod source;
 mod train;
 mod train_display;
@@ -44,6 +46,8 @@ enum Verb {
     Train(Box<train::TrainArgs>),
     /// Score a results file
     Score(score::ScoreArgs),
+    /// Measure how far features lie from those of a reference
+    Shift(shift::ShiftArgs),
     /// Write models as ONNX files
     Export(export::ExportArgs),
     /// Download models and datasets, or check what was used of the Hub
@@ -86,6 +90,7 @@ fn run(cli: &Cli) -> Result<()> {
         Verb::Vqa(args) => vqa::run(args, cli.json),
         Verb::Train(args) => train::run(args, cli.json),
         Verb::Score(args) => score::run(args, cli.json),
+        Verb::Shift(args) => shift::run(args, cli.json),
         Verb::Export(args) => export::run(args, cli.json),
         Verb::Fetch(args) => fetch::run(args, cli.json),
         Verb::List(args) => list::run(args, cli.json),

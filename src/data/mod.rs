@@ -2,10 +2,12 @@
 
 pub mod easy_vqa;
 pub mod fetching;
+pub mod fit_file;
 pub mod image;
 mod image_folder;
 mod json;
 pub mod miniature;
+pub mod npy;
 mod presence;
 pub mod results;
 mod shard_images;

@@ -2,9 +2,11 @@
 
 mod markdown;
 mod overview;
+mod shift;
 
 use self::markdown::{Head, interval, markdown, percent, unknown};
 pub use self::overview::{SuiteColumn, SuiteRow, overview};
+pub use self::shift::{ShiftRow, shift_table};
 use crate::data::Portion;
 use crate::score::{Figure, Group, Measurement, Summary};
 
