@@ -24,6 +24,7 @@ mod resume;
 mod saving;
 mod score;
 mod sessions;
+mod shift;
 mod store;
 mod suites;
 mod support;

@@ -209,7 +209,9 @@ fn open(path: &Path) -> Result<(Header, BufReader<File>, u64)> {
     let mut start = [0; 8];
     file.read_exact(&mut start).map_err(failed)?;
     if !start.starts_with(MAGIC) {
-        return Err(Error::input("it is no `.npy` file").hint("`numpy.save` writes them; of `.npz` files take one array"));
+        return Err(
+            Error::input("it is no `.npy` file").hint("`numpy.save` writes them; of `.npz` files take one array")
+        );
     }
     let length = match start[6] {
         1 => {
@@ -339,7 +341,9 @@ impl Writer {
         let missing = self.written.iter().filter(|written| !**written).count();
         if let Some(first) = self.written.iter().position(|written| !written) {
             let (path, rows) = (self.path.display(), self.written.len());
-            return Err(Error::incomplete(format!("{missing} of {rows} rows of `{path}` are missing, first row {first}")));
+            return Err(Error::incomplete(format!(
+                "{missing} of {rows} rows of `{path}` are missing, first row {first}"
+            )));
         }
         self.file.finish().map_err(|cause| write_error(&self.path, cause))
     }

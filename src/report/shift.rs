@@ -37,13 +37,7 @@ mod tests {
     #[test]
     fn a_set_is_a_line_with_its_quantiles() {
         let quantiles = vec![("min", 1.0), ("0.5", 27.836), ("max", 103.25)];
-        let row = ShiftRow {
-            name: "vqav2".into(),
-            n: 4,
-            shift: 27.84,
-            interval: Some([27.0, 28.125]),
-            quantiles,
-        };
+        let row = ShiftRow { name: "vqav2".into(), n: 4, shift: 27.84, interval: Some([27.0, 28.125]), quantiles };
         let one = ShiftRow { name: "one".into(), n: 1, interval: None, ..row.clone() };
         let expected = "\
 | test  | n | shift |  95 % interval |  min |   0.5 |    max |

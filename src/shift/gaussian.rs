@@ -141,7 +141,10 @@ pub struct Deficiency {
 impl fmt::Display for Deficiency {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { rank, dimension, n, rtol } = self;
-        write!(f, "{rank} of {dimension} directions have more than {rtol:.3e} of the largest variance; only they count")?;
+        write!(
+            f,
+            "{rank} of {dimension} directions have more than {rtol:.3e} of the largest variance; only they count"
+        )?;
         if *n <= *dimension as u64 {
             write!(f, " ({n} samples have {} directions at most)", n.saturating_sub(1))?;
         }
