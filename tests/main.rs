@@ -29,6 +29,7 @@ mod score;
 mod sessions;
 mod shifts;
 mod statistics;
+mod shift;
 mod store;
 mod suites;
 mod support;

@@ -2,6 +2,7 @@
 
 mod images;
 mod scoring;
+mod shift;
 mod store;
 
 fn main() {
