@@ -80,7 +80,9 @@ fn header(fits: &Fits) -> Result<Vec<u8>> {
         (format!("{name}/{part}"), TensorInfo { dtype, shape, data_offsets: (start, end) })
     });
     let metadata = Metadata::new(Some(texts.collect()), tensors.collect()).map_err(invalid)?;
-    let mut header = serde_json::to_vec(&metadata)
+    // As a value, its keys are sorted: the metadata is a map without order.
+    let mut header = serde_json::to_value(&metadata)
+        .and_then(|metadata| serde_json::to_vec(&metadata))
         .map_err(|cause| Error::internal("the moments make no safetensors header").caused_by(cause))?;
     header.resize(header.len().next_multiple_of(ALIGNMENT), b' ');
     Ok(header)
