@@ -14,7 +14,7 @@ use divan::counter::ItemsCount;
 const BLOCK: usize = 1024;
 
 static DIMENSION: LazyLock<usize> = LazyLock::new(|| crate::size(2048, 8));
-static COUNT: LazyLock<usize> = LazyLock::new(|| crate::size(16, 1) * BLOCK);
+static COUNT: LazyLock<usize> = LazyLock::new(|| crate::size(32, 1) * BLOCK);
 
 /// Numbers between -1 and 1 (Knuth's MMIX generator).
 static FEATURES: LazyLock<Vec<f32>> = LazyLock::new(|| {

@@ -7,7 +7,7 @@
 Rounds alternate between the sides, on the same cores; what is told are medians over the rounds, and ratios within a round.
 Features are generated before anything is timed. Wall-clock times.
 
-1. `benchmarks/speed/shift.rs` fits and measures 16,384 samples of 2,048 features in memory and does the rank-k updates
+1. `benchmarks/speed/shift.rs` fits and measures 32,768 samples of 2,048 features in memory and does the rank-k updates
    (dsyrk), and the products with a whole matrix (dgemm), of as many rows alone, in one process.
 2. The verb `shift` fits 40,000 samples and measures 10,000, as a whole process from and to files. NumPy and scikit-learn do
    the same from the same files; their time begins after they were imported. NumPy computes in double precision: mean,
@@ -189,7 +189,7 @@ def main():
         f"{DIMENSION:,} features in float32, double precision in all products, {os.cpu_count()} cores, load {load:.1f} before "
         f"the first of {options.rounds} rounds; medians. Made by `benchmarks/speed/shift_side_by_side.py`.", "",
         *products_lines(rounds), "",
-        f"16,384 samples, one process. OpenBLAS kernels: {environment.get('OPENBLAS_CORETYPE', 'its own choice')}. Measuring "
+        f"32,768 samples, one process. OpenBLAS kernels: {environment.get('OPENBLAS_CORETYPE', 'its own choice')}. Measuring "
         "skips zeros of a triangle, so that it can take less time than the whole product.", "",
         *peer_lines(rounds), "",
         f"{FIT:,} samples fitted, {MEASURE:,} measured; ours are whole processes, of which fitting includes eigenvectors and "

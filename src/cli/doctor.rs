@@ -164,7 +164,7 @@ mod tests {
         let error = Error::internal("no eigenvalues").caused_by(Error::internal("no memory"));
         let check = linear_algebra(Err(error));
         assert_eq!((check.state, &*check.value), (State::Optional, "no eigenvalues: no memory"));
-        let found = linear_algebra(Ok(Blas { config: "OpenBLAS 0.3".into(), threads: 2 }));
+        let found = linear_algebra(Ok(Blas { config: "OpenBLAS 0.3".into(), kernels: "Zen".into(), threads: 2 }));
         assert_eq!((found.state, &*found.value), (State::Ok, "OpenBLAS 0.3, 2 threads"));
     }
 }

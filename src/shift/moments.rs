@@ -243,8 +243,9 @@ impl Fitting {
         for class in self.sums.classes.values_mut() {
             class.mean.iter_mut().zip(&mean).for_each(|(value, mean)| *value -= mean);
         }
-        let classes = std::mem::take(&mut self.sums.classes);
-        self.sums = Moments { classes, ..Moments::none(self.sum.len()) };
+        self.sums.n = 0;
+        self.sums.quartic = 0.0;
+        self.sums.cubic.fill(0.0);
         self.sum.fill(0.0);
         for row in self.block.rows()?.rows().into_iter().filter_map(|row| row.to_slice()) {
             add_row(&mut self.sums, &mut self.sum, row, dot(row, row));
