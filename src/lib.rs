@@ -14,7 +14,7 @@
 //! | 2 | [`graph`] | ONNX as a value: typed builder, shape rules, protobuf (the only room that names prost); runs nothing |
 //! | 2 | [`score`] | answer normalisers and metrics: strings and numbers in, numbers out |
 //! | 2 | [`hub`] | models and datasets of the Hub as verified local files (the only room that names hf-hub and ureq) |
-//! | 2 | [`store`] | raw answers in SQLite (the only room that names rusqlite) |
+//! | 2 | [`store`] | raw answers, distances and curves in SQLite (the only room that names rusqlite) |
 //! | 2 | [`shift`] | distance of features from a reference (the only room that names ndarray-linalg and cblas-sys) |
 //! | 3 | [`runtime`] | sessions and device tensors (the only room that names ort) |
 //! | 3 | [`data`] | questions, annotations, images on disk; fetching them; the miniature world (the only room that names parquet, flate2, tar and zip) |
@@ -114,7 +114,14 @@
 //! - **Eigenvectors come from `dsyevd`, declared here**: ndarray-linalg calls `dsyev`, which takes five times as long for
 //!   2,048 features.
 //! - **`shift` starts itself again where OpenBLAS does not know the processor** and has taken the kernels of a Pentium 4, a
-//!   quarter as fast: it chooses when it is loaded, by `OPENBLAS_CORETYPE`. Other verbs compute little with it.
+//!   quarter as fast: it chooses when it is loaded, by `OPENBLAS_CORETYPE`. So does `vqa --shift`; other verbs compute
+//!   little with it.
+//! - **An image or a question alone is not a masked prompt but a graph of its own.** Masked keys have no weight, and rotary
+//!   embeddings see differences of positions alone, so the numbers are those of the masked prompt at a fraction of the work.
+//! - **A fit is added up in the order of the questions, in segments that are merged**, whichever replica is ready first: the
+//!   same questions give the same bytes, also after a kill. It lies beside the store, under a digest of all it depends on.
+//! - **Distances of every question are stored, features are not.** What is told of shift follows from the distances alone,
+//!   so that pages and figures need no model; of the training set a seeded sample of 10,000 has its distances kept.
 //! - **`.npy` files have a reader of our own.** Their header is a dictionary of three known keys; the known crates bring a
 //!   grammar compiler, 12 crates, to read it.
 //! - **Flips compare answers as they are**, but for white space around them, as the notebooks of IV-VQA and CV-VQA do: their

@@ -279,11 +279,11 @@ fn a_store_of_a_newer_program_is_refused() {
     drop(store);
     // Offset 60 is `user_version` in the file format.
     let mut bytes = fs::read(&path).unwrap();
-    assert_eq!(bytes[60..64], 2_u32.to_be_bytes());
+    assert_eq!(bytes[60..64], 3_u32.to_be_bytes());
     bytes[60..64].copy_from_slice(&9_u32.to_be_bytes());
     fs::write(&path, &bytes).unwrap();
     let error = open_error(&path);
-    let expected = format!("the store `{}` has version 9, this program reads up to version 2", path.display());
+    let expected = format!("the store `{}` has version 9, this program reads up to version 3", path.display());
     assert_eq!(error.to_string(), expected);
     assert_eq!(error.next_step(), Some("update the program, or use another --store"));
     assert_eq!(fs::read(&path).unwrap(), bytes);

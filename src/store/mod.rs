@@ -1,5 +1,5 @@
-//! Raw answers in SQLite: what a model said, under which settings, and nothing derived from it; and the curves of
-//! training runs.
+//! Raw answers in SQLite: what a model said, under which settings, and nothing derived from it; how far each question lay
+//! from a reference; and the curves of training runs.
 //!
 //! The only room that names rusqlite. A store is one file with a write-ahead log beside it. A batch that
 //! [`Store::commit`] has accepted survives the death of the process at any later moment; after a power
