@@ -6,9 +6,10 @@ use std::fmt::Write;
 use clap::{Args, ValueEnum};
 use digrap_bench::data::{DATASETS, DatasetRow, Presence, State};
 use digrap_bench::error::Result;
-use digrap_bench::model::{FAMILIES, text::PROMPTS};
+use digrap_bench::model::{FAMILIES, encoder::ENCODERS, text::PROMPTS};
 use digrap_bench::score::{MEASURES, METRICS};
-use digrap_bench::suite::{SUITES, Suite};
+use digrap_bench::shift::VARIANTS;
+use digrap_bench::suite::{MODALITIES, SUITES, Suite};
 use digrap_bench::train::{METHODS, Method, Selection, Setting};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -24,12 +25,15 @@ pub struct ListArgs {
 #[serde(rename_all = "lowercase")]
 enum Registry {
     Datasets,
+    Encoders,
     Measures,
     Methods,
     Metrics,
+    Modalities,
     Models,
     Prompts,
     Suites,
+    Variants,
 }
 
 /// One row of a registry, as far as all of them have it.
@@ -72,6 +76,13 @@ pub fn run(args: &ListArgs, json: bool) -> Result<()> {
 fn entries(registry: Registry) -> Result<Vec<Entry>> {
     Ok(match registry {
         Registry::Datasets => DATASETS.iter().map(dataset).collect::<Result<_>>()?,
+        Registry::Encoders => ENCODERS
+            .iter()
+            .map(|row| Entry {
+                facts: [("model_types", json!(row.model_types.join(", ")))].into(),
+                ..entry(row.name, row.about)
+            })
+            .collect(),
         Registry::Measures => MEASURES
             .iter()
             .map(|row| Entry {
@@ -90,6 +101,7 @@ fn entries(registry: Registry) -> Result<Vec<Entry>> {
                 ..entry(row.name, row.about)
             })
             .collect(),
+        Registry::Modalities => MODALITIES.iter().map(|row| entry(row.name, row.about)).collect(),
         Registry::Models => FAMILIES
             .iter()
             .map(|row| Entry {
@@ -99,6 +111,7 @@ fn entries(registry: Registry) -> Result<Vec<Entry>> {
             .collect(),
         Registry::Prompts => PROMPTS.iter().map(|row| entry(row.name, row.template)).collect(),
         Registry::Suites => SUITES.iter().map(|row| suite(row.name)).collect::<Result<_>>()?,
+        Registry::Variants => VARIANTS.iter().map(|row| entry(row.name, row.about)).collect(),
     })
 }
 

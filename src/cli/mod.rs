@@ -57,7 +57,7 @@ enum Verb {
     Export(export::ExportArgs),
     /// Download models and datasets, or check what was used of the Hub
     Fetch(fetch::FetchArgs),
-    /// The known datasets, measures, fine-tuning methods, metrics, model families, prompts and suites
+    /// The known datasets, encoders, measures, methods, metrics, modalities, models, prompts, suites and variants of distance
     List(list::ListArgs),
     /// Select questions of the miniature world from a pool; made once for each version of the world
     #[command(hide = true)]

@@ -79,7 +79,7 @@ pub struct StoredDistances {
     pub question_id: String,
     /// JSON text of the image's identifier.
     pub image_id: String,
-    /// Fingerprint of question and image, as for answers.
+    /// Fingerprint of question, image and human answer.
     pub content: u64,
     /// The distances.
     pub distances: Distances,

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::distances::{FeatureFiles, Measuring};
+use super::distances::{FeatureFiles, Measuring, with_answer};
 use super::pipeline::{self, Batch, Fingerprint, Pass, Subject, TextReader, Wanted};
 use super::schedule::Schedule;
 use crate::error::{Error, Result};
@@ -185,9 +185,9 @@ impl Open {
             let answered = |id| Ok::<_, Error>(store.answer(id, key.0, key.1, key.2)?.map(|(content, _)| content));
             let answer = filing.answers.map(answered).transpose()?;
             let distances = filing.distances.map(|measuring| measuring.known(store, key)).transpose()?;
-            let missing = |known: Option<Option<u64>>| known.is_some_and(|known| known != Some(content));
-            let features = filing.features.is_some() || missing(distances);
-            open.wanted[index] = Wanted { answer: missing(answer), features };
+            let missing = |known: Option<Option<u64>>, content| known.is_some_and(|known| known != Some(content));
+            let features = filing.features.is_some() || missing(distances, with_answer(dataset, index, content));
+            open.wanted[index] = Wanted { answer: missing(answer, content), features };
             open.contents[index] = content;
         }
         Ok(open)

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::pipeline::Features;
+use super::pipeline::{Features, common_answer};
 use crate::data::{Dataset, Question};
 use crate::data::{fit_file, npy};
 use crate::error::{Error, Result};
@@ -28,6 +28,8 @@ pub struct Modality {
     pub name: &'static str,
     /// Name in tables.
     pub label: &'static str,
+    /// What its features are.
+    pub about: &'static str,
     /// The features among those of a batch.
     pub(super) features: fn(&Features) -> &[f32],
     /// The distance among those of a question.
@@ -42,24 +44,28 @@ pub static MODALITIES: [Modality; 4] = [
     Modality {
         name: "vision",
         label: "vision shift",
+        about: "the image alone: mean over the image tokens of a prompt whose text is masked",
         features: |features| &features.vision,
         distance: |distances| distances.vision,
     },
     Modality {
         name: "question",
         label: "question shift",
+        about: "the question alone: mean over the text tokens of a prompt whose image is masked",
         features: |features| &features.question,
         distance: |distances| distances.question,
     },
     Modality {
         name: "joint",
         label: "joint shift",
+        about: "image and question: the mean of the means over image tokens and text tokens",
         features: |features| &features.joint,
         distance: |distances| distances.joint,
     },
     Modality {
         name: ANSWER,
         label: "joint shift with answers",
+        about: "image, question and answer: as joint, of `question : answer` with the answer that most people gave",
         features: |features| &features.answer,
         distance: |distances| distances.answer,
     },
@@ -171,6 +177,13 @@ pub(super) fn distances(store: &Store, id: DistanceSettingsId, dataset: &Dataset
     dataset.questions.iter().map(of_question).collect()
 }
 
+/// The fingerprint of a question, its image and the answer that features are taken with, from that of the first two.
+pub(super) fn with_answer(dataset: &Dataset, question: usize, content: u64) -> u64 {
+    let answer = common_answer(dataset, question).unwrap_or_default();
+    let digest = Sha256::new_with_prefix(content.to_le_bytes()).chain_update(answer.as_bytes()).finalize();
+    digest.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
 /// The distances from one reference, with what they are filed under.
 pub(super) struct Measuring {
     id: DistanceSettingsId,
@@ -234,7 +247,8 @@ impl Measuring {
             let answered = features.answered.binary_search(&place).ok();
             let answer = answered.and_then(|place| answer.get(place).copied());
             let distances = Distances { vision: of(&vision), question: of(&question), joint: of(&joint), answer };
-            StoredDistances { question_id, image_id, content: contents[*index], distances }
+            let content = with_answer(dataset, *index, contents[*index]);
+            StoredDistances { question_id, image_id, content, distances }
         });
         store.commit_distances(self.id, &dataset.name, &stored.collect::<Vec<_>>())
     }
