@@ -6,6 +6,7 @@ use std::process::Output;
 
 use digrap_bench::data::npy;
 use digrap_bench::shift::{Fitting, Gaussian, GaussianOptions};
+use digrap_bench::store::{CurvePoint, Store};
 use serde_json::Value;
 
 use crate::support::{fixture, program_at};
@@ -197,6 +198,30 @@ fn encoders_of_images_and_of_texts_have_one_modality() {
     };
     assert_eq!(of("vit-tiny"), ["vision", "vision"]);
     assert_eq!(of("bert-tiny"), ["question", "question"]);
+}
+
+#[test]
+fn projection_strengths_of_a_training_run_are_drawn() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = Store::open(folder.path().join("store.sqlite")).unwrap();
+    let run_id = store.training_run(r#"{"method":"digrap","method_settings":{"mu":0.5}}"#).unwrap();
+    let point = |series: &str, step: u64, value: f64| CurvePoint { series: series.to_owned(), step, value };
+    let tensors =
+        ["model.vision_tower.encoder.layers.1.mlp.fc1.weight", "model.language_model.layers.0.mlp.up_proj.weight"];
+    let mut points: Vec<CurvePoint> = (1..=50).map(|step| point("omega", step, step as f64 / 50.0)).collect();
+    for (at, tensor) in tensors.iter().enumerate() {
+        points.extend([25, 50].map(|step| point(&format!("omega/{tensor}"), step, 0.25 * (at as f64 + 1.0))));
+    }
+    store.record_curve(run_id, &points).unwrap();
+    drop(store);
+    let drawn = run(folder.path(), &["figures", "--suite", "own.toml", "--store", "store.sqlite", "--output", "page"]);
+    assert!(drawn.status.success(), "{}", told(&drawn));
+    let steps = fs::read_to_string(folder.path().join("page/strength-steps.svg")).unwrap();
+    assert!(steps.contains("optimiser step") && steps.contains("digrap"), "{steps}");
+    let layers = fs::read_to_string(folder.path().join("page/strength-layers-1.svg")).unwrap();
+    for told in ["vision tower", "language decoder", "epoch"] {
+        assert!(layers.contains(told), "{told}");
+    }
 }
 
 #[test]

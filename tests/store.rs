@@ -5,7 +5,10 @@ use std::path::Path;
 use std::process::Command;
 
 use digrap_bench::error::Kind;
-use digrap_bench::store::{AnswerSettings, CurvePoint, SettingsId, Store, StoredAnswer};
+use digrap_bench::store::{
+    AnswerSettings, CurvePoint, DistanceSettings, Distances, FeatureSettings, ReferenceSettings, SettingsId, Store,
+    StoredAnswer, StoredDistances, StoredModel,
+};
 
 const BATCH: usize = 32;
 /// Tells a copy of this test binary which store to write to, see [`writer`].
@@ -378,4 +381,76 @@ fn curves_are_found_by_run_and_series_and_points_are_replaced() {
     assert_eq!(store.curve(one, "loss").unwrap(), [(1, 0.7), (2, 0.25), (3, 0.1)]);
     assert_eq!(store.curve(one, "lr").unwrap(), [(1, 1e-3)]);
     assert_eq!(store.curve(one, "nothing").unwrap(), []);
+}
+
+/// What distances are measured with, by a model of these weights.
+fn distance_settings(weights: &str) -> DistanceSettings {
+    let text = |value: &str| value.to_owned();
+    DistanceSettings {
+        features: FeatureSettings {
+            weights: text(weights),
+            configuration: text("c"),
+            tokenizer: text("t"),
+            prompt: text("{q}"),
+            vision_layer: text("last"),
+            language_layer: text("last"),
+            dtype: text("f32"),
+            provider: text("cpu"),
+            runtime_version: text("1"),
+            preprocessing: text("p"),
+            program_version: text("0"),
+        },
+        reference: ReferenceSettings { dataset: text("train"), questions: text("d"), n: 3 },
+        estimator: text("marginal"),
+    }
+}
+
+#[test]
+fn distances_are_found_by_settings_dataset_and_question() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.sqlite");
+    let stored = |question: &str, vision: f64, answer| StoredDistances {
+        question_id: question.to_owned(),
+        image_id: "\"a\"".to_owned(),
+        content: u64::MAX - 1,
+        distances: Distances { vision: Some(vision), question: None, joint: Some(0.1 + 0.2), answer },
+    };
+    {
+        let mut store = Store::open(&path).unwrap();
+        let one = store.distance_settings(&distance_settings("w")).unwrap();
+        let two = store.distance_settings(&distance_settings("v")).unwrap();
+        assert_ne!(one, two);
+        store.commit_distances(one, "set", &[stored("1", 1.0, None), stored("2", 9.0, Some(4.0))]).unwrap();
+        store.commit_distances(one, "set", &[stored("2", 2.0, Some(4.0))]).unwrap();
+        store.commit_distances(two, "set", &[stored("1", 7.0, None)]).unwrap();
+    }
+    let mut store = Store::open(&path).unwrap();
+    let one = store.distance_settings(&distance_settings("w")).unwrap();
+    assert_eq!(store.settings_of_distances(one).unwrap(), distance_settings("w"));
+    let (content, distances) = store.distances(one, "set", "2", "\"a\"").unwrap().unwrap();
+    assert_eq!((content, distances), (u64::MAX - 1, stored("2", 2.0, Some(4.0)).distances));
+    assert_eq!(store.distances(one, "other", "2", "\"a\"").unwrap(), None);
+    let all: Vec<Option<f64>> =
+        store.all_distances(one, "set").unwrap().iter().map(|distances| distances.vision).collect();
+    assert_eq!(all, [Some(1.0), Some(2.0)]);
+}
+
+#[test]
+fn a_model_keeps_the_settings_that_are_not_given_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = Store::open(folder.path().join("store.sqlite")).unwrap();
+    let answers = store.settings(&settings("w")).unwrap();
+    let distances = store.distance_settings(&distance_settings("w")).unwrap();
+    let model = |name: &str, answers, distances| StoredModel {
+        name: name.to_owned(),
+        zero_shot: name == "base",
+        selected_on_reported: false,
+        answers,
+        distances,
+    };
+    store.record_model(&model("tuned", Some(answers), None)).unwrap();
+    store.record_model(&model("base", None, Some(distances))).unwrap();
+    store.record_model(&model("tuned", None, Some(distances))).unwrap();
+    let expected = [model("tuned", Some(answers), Some(distances)), model("base", None, Some(distances))];
+    assert_eq!(store.models().unwrap(), expected);
 }
