@@ -64,6 +64,12 @@ fn widest_kernels() -> Option<&'static str> {
     None
 }
 
+/// Threads that products run on.
+pub(super) fn threads() -> usize {
+    // SAFETY: OpenBLAS exports it; it reads a number.
+    usize::try_from(unsafe { openblas_get_num_threads() }).unwrap_or(1).max(1)
+}
+
 /// Says which linear algebra library is in use, after a small symmetric eigenproblem was solved with it correctly.
 ///
 /// # Errors

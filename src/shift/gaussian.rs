@@ -171,7 +171,7 @@ impl Gaussian {
             Form::ClassConditional => (invert(moments.within_classes()?)?, None),
             Form::Relative => (invert(moments.within_classes()?)?, Some(whole()?)),
         };
-        let classes = if variant.needs_labels { Some(whitening.class_means(moments)?) } else { None };
+        let classes = if variant.needs_labels { Some(whitening.class_means(moments)) } else { None };
         let (n, mean) = (moments.n, moments.mean.clone());
         Ok(Self { n, variant, rtol, shrinkage, mean, whitening, classes, marginal })
     }
@@ -196,7 +196,7 @@ impl Gaussian {
     ///
     /// # Errors
     /// Input error for rows of another length or numbers that are not finite.
-    pub fn distances<T: Copy + Into<f64>>(&self, rows: &[T]) -> Result<Vec<f64>> {
+    pub fn distances<T: Copy + Into<f64> + Sync>(&self, rows: &[T]) -> Result<Vec<f64>> {
         let mut scoring = Scoring::new(self);
         scoring.add(rows)?;
         scoring.finish()
@@ -285,12 +285,12 @@ impl Whitening {
         white
     }
 
-    fn class_means(&self, moments: &Moments) -> Result<Array2<f64>> {
-        let mut centred = Block::at(&moments.mean);
-        for class in moments.classes.values() {
-            centred.push(&class.mean)?;
+    fn class_means(&self, moments: &Moments) -> Array2<f64> {
+        let mut centred = Array2::zeros((moments.classes.len(), moments.dimension()));
+        for (mut row, class) in centred.rows_mut().into_iter().zip(moments.classes.values()) {
+            row.assign(&ArrayView1::from(&difference(&class.mean, &moments.mean)));
         }
-        Ok(self.apply(centred.rows()?))
+        self.apply(centred.view())
     }
 }
 
@@ -339,10 +339,12 @@ impl<'a> Scoring<'a> {
     ///
     /// # Errors
     /// Input error for rows of another length or numbers that are not finite, with the row counted over all calls.
-    pub fn add<T: Copy + Into<f64>>(&mut self, rows: &[T]) -> Result<()> {
+    pub fn add<T: Copy + Into<f64> + Sync>(&mut self, rows: &[T]) -> Result<()> {
         samples(rows.len(), self.gaussian.dimension())?;
-        for row in rows.chunks_exact(self.gaussian.dimension().max(1)) {
-            self.block.push(row)?;
+        let mut rows = rows;
+        while !rows.is_empty() {
+            let count = self.block.fill(rows)?;
+            rows = &rows[count * self.gaussian.dimension()..];
             if self.block.is_full() {
                 self.take_block()?;
             }

@@ -159,13 +159,15 @@ pub struct Fitting {
     /// Sum of the samples less the origin.
     sum: Vec<f64>,
     labelled: bool,
+    /// Those of the samples in the block.
+    labels: Vec<i64>,
 }
 
 impl Fitting {
     /// For samples of so many features.
     pub fn new(dimension: usize) -> Self {
         let (block, sums) = (Block::new(dimension), Moments::none(dimension));
-        Self { block, sums, sum: vec![0.0; dimension], labelled: false }
+        Self { block, sums, sum: vec![0.0; dimension], labelled: false, labels: Vec::new() }
     }
 
     /// Number of features.
@@ -177,7 +179,7 @@ impl Fitting {
     ///
     /// # Errors
     /// Input error for rows of another length or numbers that are not finite, with the row counted over all calls.
-    pub fn add<T: Copy + Into<f64>>(&mut self, rows: &[T]) -> Result<()> {
+    pub fn add<T: Copy + Into<f64> + Sync>(&mut self, rows: &[T]) -> Result<()> {
         self.add_rows(rows, None)
     }
 
@@ -185,11 +187,11 @@ impl Fitting {
     ///
     /// # Errors
     /// As `add`; also for another number of labels, and after samples without labels.
-    pub fn add_labelled<T: Copy + Into<f64>>(&mut self, rows: &[T], labels: &[i64]) -> Result<()> {
+    pub fn add_labelled<T: Copy + Into<f64> + Sync>(&mut self, rows: &[T], labels: &[i64]) -> Result<()> {
         self.add_rows(rows, Some(labels))
     }
 
-    fn add_rows<T: Copy + Into<f64>>(&mut self, rows: &[T], labels: Option<&[i64]>) -> Result<()> {
+    fn add_rows<T: Copy + Into<f64> + Sync>(&mut self, rows: &[T], labels: Option<&[i64]>) -> Result<()> {
         let count = samples(rows.len(), self.dimension())?;
         if labels.is_some_and(|labels| labels.len() != count) {
             let labels = labels.map_or(0, <[i64]>::len);
@@ -199,12 +201,17 @@ impl Fitting {
             return Err(Error::input("some samples have a label and some have none"));
         }
         self.labelled = labels.is_some();
-        for (index, row) in rows.chunks_exact(self.dimension().max(1)).enumerate() {
+        let (mut rows, mut labels) = (rows, labels.unwrap_or_default());
+        while !rows.is_empty() {
             if self.block.seen() == 0 {
-                self.block.set_origin(row);
+                self.block.set_origin(&rows[..self.dimension()]);
             }
-            let square = self.block.push(row)?;
-            self.take_last_row(square, labels.map(|labels| labels[index]));
+            let count = self.block.fill(rows)?;
+            rows = &rows[count * self.dimension()..];
+            if self.labelled {
+                self.labels.extend_from_slice(&labels[..count]);
+                labels = &labels[count..];
+            }
             if self.block.is_full() {
                 self.take_block()?;
             }
@@ -212,45 +219,39 @@ impl Fitting {
         Ok(())
     }
 
-    /// What is added up row by row, while the row is at hand.
-    fn take_last_row(&mut self, square: f64, label: Option<i64>) {
-        let row = self.block.last_row();
-        add_row(&mut self.sums, &mut self.sum, row, square);
-        if let Some(label) = label {
+    fn take_block(&mut self) -> Result<()> {
+        if self.block.is_first() {
+            self.centre_first_block();
+        }
+        for part in self.block.parts(Sums::of) {
+            self.sums.quartic += part.quartic;
+            add(&mut self.sums.cubic, &part.cubic);
+            add(&mut self.sum, &part.sum);
+        }
+        self.sums.n += self.block.len() as u64;
+        let rows = self.block.rows()?;
+        for (row, label) in rows.rows().into_iter().zip(self.labels.drain(..)) {
             let class = self.sums.classes.entry(label);
             let class = class.or_insert_with(|| Class { n: 0, mean: vec![0.0; row.len()] });
             class.n += 1;
             let share = 1.0 / class.n as f64;
-            class.mean.iter_mut().zip(row).for_each(|(mean, value)| *mean += share * (value - *mean));
+            class.mean.iter_mut().zip(&row).for_each(|(mean, value)| *mean += share * (value - *mean));
         }
-    }
-
-    fn take_block(&mut self) -> Result<()> {
-        if self.block.is_first() {
-            self.centre_first_block()?;
-        }
-        add_outer_products(&mut self.sums.scatter, 1.0, self.block.rows()?)?;
+        add_outer_products(&mut self.sums.scatter, 1.0, rows)?;
         self.block.clear();
         Ok(())
     }
 
     /// Moves the origin from the first sample to the mean of the first block. The first sample comes before, so that
     /// features that are constant have a variance of exactly zero.
-    fn centre_first_block(&mut self) -> Result<()> {
-        let share = 1.0 / self.sums.n.max(1) as f64;
-        let mean: Vec<f64> = self.sum.iter().map(|sum| sum * share).collect();
+    fn centre_first_block(&mut self) {
+        let share = 1.0 / self.block.len().max(1) as f64;
+        let mut mean = vec![0.0; self.dimension()];
+        for part in self.block.parts(Sums::of) {
+            add(&mut mean, &part.sum);
+        }
+        mean.iter_mut().for_each(|value| *value *= share);
         self.block.move_origin(&mean);
-        for class in self.sums.classes.values_mut() {
-            class.mean.iter_mut().zip(&mean).for_each(|(value, mean)| *value -= mean);
-        }
-        self.sums.n = 0;
-        self.sums.quartic = 0.0;
-        self.sums.cubic.fill(0.0);
-        self.sum.fill(0.0);
-        for row in self.block.rows()?.rows().into_iter().filter_map(|row| row.to_slice()) {
-            add_row(&mut self.sums, &mut self.sum, row, dot(row, row));
-        }
-        Ok(())
     }
 
     /// The moments of all samples, with what the caller says about them.
@@ -274,13 +275,30 @@ impl Fitting {
     }
 }
 
-fn add_row(sums: &mut Moments, sum: &mut [f64], row: &[f64], square: f64) {
-    sums.n += 1;
-    sums.quartic += square * square;
-    for ((cubic, sum), value) in sums.cubic.iter_mut().zip(sum).zip(row) {
-        *cubic += square * value;
-        *sum += value;
+/// Sums over a part of a block.
+struct Sums {
+    sum: Vec<f64>,
+    cubic: Vec<f64>,
+    quartic: f64,
+}
+
+impl Sums {
+    /// Of rows with these squared lengths.
+    fn of(rows: &[f64], squares: &[f64]) -> Self {
+        let dimension = rows.len() / squares.len().max(1);
+        let (mut sum, mut cubic) = (vec![0.0; dimension], vec![0.0; dimension]);
+        for (row, square) in rows.chunks_exact(dimension.max(1)).zip(squares) {
+            for ((cubic, sum), value) in cubic.iter_mut().zip(&mut sum).zip(row) {
+                *cubic += square * value;
+                *sum += value;
+            }
+        }
+        Self { sum, cubic, quartic: dot(squares, squares) }
     }
+}
+
+fn add(to: &mut [f64], values: &[f64]) {
+    to.iter_mut().zip(values).for_each(|(to, value)| *to += value);
 }
 
 /// Sum of the squared elements of the symmetric matrix that has this lower triangle.
