@@ -85,6 +85,24 @@ fn rows(path: &Path) -> (usize, Vec<f64>) {
     (columns, rows)
 }
 
+/// Compares mean distances with those of the features in the folder `features`, in numbers of training and test questions.
+fn check_against_features(at: &Path, run: &Value, modality: &str, [training, questions]: [usize; 2]) {
+    let (dimension, reference) = rows(&at.join(format!("features/miniature-training.{modality}.npy")));
+    assert_eq!(reference.len(), training * dimension);
+    let mut fitting = Fitting::new(dimension);
+    fitting.add(&reference).unwrap();
+    let moments = fitting.finish(Default::default()).unwrap();
+    let gaussian = Gaussian::new(&moments, GaussianOptions::default()).unwrap();
+    for dataset in ["miniature", "miniature-viz"] {
+        let (_, features) = rows(&at.join(format!("features/{dataset}.{modality}.npy")));
+        let distances = gaussian.distances(&features).unwrap();
+        assert_eq!(distances.len(), questions);
+        let mean = distances.iter().sum::<f64>() / questions as f64;
+        let found = shift(run, dataset, modality);
+        assert!((found - mean).abs() <= 1e-9 * mean, "{dataset}, {modality}: {found} for {mean}");
+    }
+}
+
 #[test]
 fn distances_are_those_of_the_features_that_are_written() {
     let folder = tempfile::tempdir().unwrap();
@@ -92,22 +110,12 @@ fn distances_are_those_of_the_features_that_are_written() {
     let model = model();
     let arguments = ["shift", "--model", &model, "--suite", "own.toml", "--limit", LIMIT, "--reference-limit", "900"];
     let more = ["--features-output", "features", "--output", "out", "--save-fit", "fit.safetensors", "--json"];
-    let run_of_model = json(&run(at, &[&arguments[..], &more].concat()));
+    let output = run(at, &[&arguments[..], &more].concat());
+    let run_of_model = json(&output);
+    let warning = "warning: miniature-ft, question features: ";
+    assert!(told(&output).contains(warning), "96 directions of 128 count: {}", told(&output));
     for modality in ["vision", "question", "joint", "answer"] {
-        let (dimension, reference) = rows(&at.join(format!("features/miniature-training.{modality}.npy")));
-        assert_eq!(reference.len(), 900 * dimension);
-        let mut fitting = Fitting::new(dimension);
-        fitting.add(&reference).unwrap();
-        let moments = fitting.finish(Default::default()).unwrap();
-        let gaussian = Gaussian::new(&moments, GaussianOptions::default()).unwrap();
-        for dataset in ["miniature", "miniature-viz"] {
-            let (_, features) = rows(&at.join(format!("features/{dataset}.{modality}.npy")));
-            let distances = gaussian.distances(&features).unwrap();
-            assert_eq!(distances.len(), 150);
-            let mean = distances.iter().sum::<f64>() / 150.0;
-            let found = shift(&run_of_model, dataset, modality);
-            assert!((found - mean).abs() <= 1e-9 * mean, "{dataset}, {modality}: {found} for {mean}");
-        }
+        check_against_features(at, &run_of_model, modality, [900, 150]);
     }
     let far = shift(&run_of_model, "miniature-viz", "vision") / shift(&run_of_model, "miniature", "vision");
     assert!(far > 1.5, "photos that were spoilt are {far} times as far as others");
@@ -130,7 +138,7 @@ fn distances_are_those_of_the_features_that_are_written() {
     let refused = run(at, &[&vqa[..], &[&base, "--output", "other"]].concat());
     assert_eq!(refused.status.code(), Some(2));
     let told = told(&refused);
-    assert!(told.contains("`fit.safetensors` is a fit of other features: configuration is "), "{told}");
+    assert!(told.contains("`fit.safetensors` is a fit of other features: weights is "), "{told}");
     assert!(
         told.contains("hint: measure with the model and the settings it was made with, or leave out --fit"),
         "{told}"
@@ -151,8 +159,19 @@ fn what_is_known_is_not_computed_again_and_figures_need_no_model() {
     let second = json(&run(at, &with_shift));
     assert_eq!(second["evaluations"][0]["pace"]["answered"], 0, "answers are known");
     assert_eq!(second["evaluations"][0]["accuracy"], first["evaluations"][0]["accuracy"]);
+    assert_eq!(second["evaluations"][0]["pace"]["measured"], 150);
     let third = json(&run(at, &with_shift));
+    assert_eq!(third["evaluations"][0]["pace"]["measured"], 0, "distances are known");
     assert_eq!(second["evaluations"][1]["shifts"], third["evaluations"][1]["shifts"]);
+    // A sweep needs no distances.
+    for value in ["mu=0.1", "mu=1"] {
+        copy_folder(&at.join("own"), &at.join(value));
+    }
+    let sweep = ["vqa", "--suite", "own.toml", "--limit", "20", "--store", "sweep.sqlite", "--json", "--model"];
+    json(&run(at, &[&sweep[..], &["mu=0.1", "mu=1"]].concat()));
+    let drawn = ["figures", "--suite", "own.toml", "--store", "sweep.sqlite", "--limit", "20", "--output", "sweep"];
+    assert!(run(at, &drawn).status.success());
+    assert!(fs::read_to_string(at.join("sweep/sensitivity.svg")).unwrap().contains("OOD avg."));
 
     // Questions beyond the limit have no results: that is told, and not averaged over.
     fs::remove_dir_all(at.join("own")).unwrap();
@@ -173,7 +192,9 @@ fn what_is_known_is_not_computed_again_and_figures_need_no_model() {
         assert!(fs::read(at.join(format!("page/{name}.png"))).unwrap().starts_with(b"\x89PNG"));
     }
     let numbers: Value = serde_json::from_slice(&fs::read(at.join("page/numbers.json")).unwrap()).unwrap();
-    let mean = numbers[0]["distance_relations"][1]["shifts"][0]["mean"].as_f64().unwrap();
+    let own = &numbers["models"][0];
+    assert_eq!((&own["model"], &own["measured_with"]["reference"]["n"]), (&"own".into(), &500.into()));
+    let mean = own["datasets"]["miniature-viz"]["shifts"]["vision"]["mean"].as_f64().unwrap();
     assert_eq!(mean, shift(&second, "miniature-viz", "vision"));
     let again = [&figures[..6], &["again", "--limit", LIMIT]].concat();
     assert_eq!(again[5], "--output");
@@ -187,17 +208,17 @@ fn what_is_known_is_not_computed_again_and_figures_need_no_model() {
 #[test]
 fn encoders_of_images_and_of_texts_have_one_modality() {
     let folder = tempfile::tempdir().unwrap();
-    let encoders = ["models/vit-tiny", "models/bert-tiny"].map(|name| fixture(name).display().to_string());
-    let arguments = ["shift", "--suite", "own.toml", "--limit", "60", "--reference-limit", "300", "--output", "out"];
-    let more = ["--json", "--encoder", &encoders[0], &encoders[1]];
-    let measured = json(&run(folder.path(), &[&arguments[..], &more].concat()));
-    let of = |model: &str| -> Vec<String> {
-        let evaluations = measured["evaluations"].as_array().unwrap().iter();
-        let shifts = evaluations.filter(|one| one["model"] == model).flat_map(|one| one["shifts"].as_array().unwrap());
-        shifts.map(|shift| shift["modality"].as_str().unwrap().to_owned()).collect()
-    };
-    assert_eq!(of("vit-tiny"), ["vision", "vision"]);
-    assert_eq!(of("bert-tiny"), ["question", "question"]);
+    for (encoder, modality) in [("vit-tiny", "vision"), ("bert-tiny", "question")] {
+        let path = fixture(&format!("models/{encoder}")).display().to_string();
+        let arguments =
+            ["shift", "--suite", "own.toml", "--limit", "60", "--reference-limit", "300", "--output", "out"];
+        let more = ["--json", "--features-output", "features", "--encoder", &path];
+        let measured = json(&run(folder.path(), &[&arguments[..], &more].concat()));
+        for evaluation in measured["evaluations"].as_array().unwrap() {
+            assert_eq!(evaluation["shifts"].as_array().unwrap().len(), 1, "{encoder}");
+        }
+        check_against_features(folder.path(), &measured, modality, [300, 60]);
+    }
 }
 
 #[test]
@@ -237,7 +258,13 @@ fn the_papers_page_says_what_is_not_reproducible() {
 fn wrong_arguments_are_told() {
     let folder = tempfile::tempdir().unwrap();
     let model = model();
-    let cases: [(&[&str], &str); 6] = [
+    let cases: [(&[&str], &str); 9] = [
+        (&["shift", "--reference", "a", "--test", "b", "--layer", "3"], "cannot be used with"),
+        (&["shift", "--model", &model, "--suite", "own.toml", "--rtol", "-1"], "error: the relative cut-off is -1; "),
+        (
+            &["shift", "--model", &model, "--suite", "own.toml", "--save-fit", "none/f"],
+            "error: cannot write `none/f`\ncaused by: ",
+        ),
         (&["shift", "--model", &model], "--suite <NAME|FILE>"),
         (&["shift", "--model", &model, "--suite", "own.toml", "--layer", "x"], "`x` is no layer"),
         (

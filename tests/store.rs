@@ -443,6 +443,7 @@ fn a_model_keeps_the_settings_that_are_not_given_anew() {
     let distances = store.distance_settings(&distance_settings("w")).unwrap();
     let model = |name: &str, answers, distances| StoredModel {
         name: name.to_owned(),
+        weights: "w".to_owned(),
         zero_shot: name == "base",
         selected_on_reported: false,
         answers,
@@ -453,4 +454,11 @@ fn a_model_keeps_the_settings_that_are_not_given_anew() {
     store.record_model(&model("tuned", None, Some(distances))).unwrap();
     let expected = [model("tuned", Some(answers), Some(distances)), model("base", None, Some(distances))];
     assert_eq!(store.models().unwrap(), expected);
+    // Distances alone do not say whether a model was fine-tuned.
+    store.record_model(&StoredModel { zero_shot: false, ..model("base", None, Some(distances)) }).unwrap();
+    assert!(store.models().unwrap()[1].zero_shot);
+    // The name of another checkpoint takes nothing over.
+    let other = StoredModel { weights: "v".to_owned(), ..model("tuned", Some(answers), None) };
+    store.record_model(&other).unwrap();
+    assert_eq!(store.models().unwrap()[0], other);
 }

@@ -7,7 +7,9 @@ use digrap_bench::model::features::FeatureLayers;
 use digrap_bench::model::text::Prompt;
 use digrap_bench::report::{self, DatasetShifts};
 use digrap_bench::shift::GaussianOptions;
+use digrap_bench::store::{DistanceSettings, FeatureSettings};
 use digrap_bench::suite::{Evaluation, MODALITIES, Modality, ModalityShift, Reference, ShiftPlan, Suite};
+use indicatif::HumanCount;
 
 use super::known;
 
@@ -40,24 +42,46 @@ pub fn reference(suite: &Suite, root: Option<&Path>, fit: Option<&Path>) -> Resu
     Ok(Reference::Questions(Box::new(training.dataset), None))
 }
 
-/// The mean distances of every evaluation with their intervals; nothing where none were measured.
+/// The mean distances of every evaluation with their intervals, and what they were measured with; nothing where none were
+/// measured.
 pub fn table(evaluations: &[Evaluation]) -> String {
-    let rows: Vec<DatasetShifts> =
-        evaluations.iter().filter(|evaluation| !evaluation.shifts.is_empty()).map(row).collect();
-    let Some(first) = evaluations.iter().find(|evaluation| !evaluation.shifts.is_empty()) else {
+    let measured: Vec<&Evaluation> = evaluations.iter().filter(|evaluation| !evaluation.shifts.is_empty()).collect();
+    if measured.is_empty() {
         return String::new();
-    };
+    }
+    let rows: Vec<DatasetShifts> = measured.iter().map(|evaluation| row(evaluation)).collect();
     let heads: Vec<&str> = MODALITIES.iter().map(|modality| modality.label).collect();
-    let rank =
-        |shift: &ModalityShift| format!("{} {} of {}", shift.modality, shift.summary.rank, shift.summary.dimension);
-    let ranks = first.shifts.iter().map(rank).collect::<Vec<_>>().join(", ");
     let table = report::dataset_shifts(&heads, &rows);
-    format!("\n{table}\n{ABOUT}\nDirections that count: {ranks}.\n")
+    let mut told: Vec<&str> = Vec::new();
+    let mut lines = String::new();
+    for evaluation in measured {
+        if told.contains(&&*evaluation.model) {
+            continue;
+        }
+        told.push(&evaluation.model);
+        let rank =
+            |shift: &ModalityShift| format!("{} {} of {}", shift.modality, shift.summary.rank, shift.summary.dimension);
+        let ranks = evaluation.shifts.iter().map(rank).collect::<Vec<_>>().join(", ");
+        let settings = evaluation.distances.as_ref().map_or_else(String::new, measured_with);
+        lines += &format!("- {}: {settings}; directions that count: {ranks}\n", evaluation.model);
+    }
+    format!("\n{table}\n{ABOUT}\n\n{lines}")
 }
 
 /// What a table of distances shows.
-pub const ABOUT: &str =
-    "Mean Mahalanobis distances from the training set, without unit. 95 % intervals clustered by image.";
+pub const ABOUT: &str = "Mean distances from the training set, without unit. 95 % intervals clustered by image.";
+
+/// What distances were measured with, in a line.
+pub fn measured_with(settings: &DistanceSettings) -> String {
+    let DistanceSettings { features, reference, estimator } = settings;
+    let FeatureSettings { vision_layer, language_layer, prompt, dtype, .. } = features;
+    let n = HumanCount(reference.n as u64);
+    format!(
+        "from {n} questions of {}; hidden states: {vision_layer} (image), {language_layer} (text); prompt `{prompt}`; \
+         {estimator}; {dtype}",
+        reference.dataset
+    )
+}
 
 fn row(evaluation: &Evaluation) -> DatasetShifts<'_> {
     let shift = |modality: &Modality| {

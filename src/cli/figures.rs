@@ -1,6 +1,6 @@
 //! `figures`: what a store holds about shift and training, as figures and a page; no model is needed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -10,15 +10,16 @@ use digrap_bench::report::{
     self, CorrelationMaps, DatasetShifts, DistanceHistograms, DistanceRelationRow, SensitivityPlot, ShiftAccuracyRow,
     ShiftPlot, TowerStrengths,
 };
-use digrap_bench::stats::{histogram, holm};
-use digrap_bench::store::{Distances, Store};
+use digrap_bench::stats::COEFFICIENTS;
+use digrap_bench::store::Store;
 use digrap_bench::suite::{
-    DistanceRelations, MODALITIES, ShiftAndAccuracy, StoredRun, StoredStrengths, Suite, SuiteDataset, Sweeps, Tower,
-    distance_relations, paper_correlations, paper_sweeps, shift_and_accuracy, stored_runs, stored_strengths,
-    stored_sweeps,
+    DistanceRelations, DistanceSpread, LayerStrength, MODALITIES, ShiftAndAccuracy, StoredRun, StoredStrengths, Suite,
+    SuiteDataset, Sweeps, Tower, adjusted_p_values, distance_relations, distance_spread, paper_correlations,
+    paper_sweeps, shift_and_accuracy, stored_runs, stored_strengths, stored_sweeps,
 };
-use serde::Serialize;
+use serde_json::{Value, json};
 
+use super::features::{ABOUT, measured_with};
 use super::known;
 use super::vqa::{shorten, write_whole};
 
@@ -45,9 +46,6 @@ pub struct FiguresArgs {
     output: PathBuf,
 }
 
-/// Bins of a histogram.
-const BINS: usize = 50;
-
 /// Writes the page and its figures, and tells their names.
 pub fn run(args: &FiguresArgs, json: bool) -> Result<()> {
     let page = match &args.suite {
@@ -61,12 +59,12 @@ pub fn run(args: &FiguresArgs, json: bool) -> Result<()> {
 struct Page {
     text: String,
     figures: Vec<(String, Figure)>,
-    numbers: serde_json::Value,
+    numbers: Value,
 }
 
 impl Page {
     fn new(title: &str) -> Self {
-        Self { text: format!("# {title}\n"), figures: Vec::new(), numbers: serde_json::Value::Null }
+        Self { text: format!("# {title}\n"), figures: Vec::new(), numbers: Value::Null }
     }
 
     fn section(&mut self, title: &str, text: &str) {
@@ -102,21 +100,13 @@ impl Page {
     }
 }
 
-/// The numbers behind a page, as JSON.
-#[derive(Serialize)]
-struct Numbers {
-    model: String,
-    shift_and_accuracy: Vec<ShiftAndAccuracy>,
-    distance_relations: Vec<DistanceRelations>,
-}
-
 fn suite_page(args: &FiguresArgs, suite: &Suite) -> Result<Page> {
     let mut datasets = known::suite(suite, args.root.as_deref(), None)?;
     let mut page = Page::new(&format!("Shift: {}", suite.name));
     if let Some(limit) = shorten(&mut datasets, args.limit) {
         page.text += &format!("\nFirst {limit} questions of each dataset only.\n");
     }
-    let (mut runs, mut strengths) = (Vec::new(), Vec::new());
+    let (mut runs, mut stores) = (Vec::new(), Vec::new());
     for path in &args.store {
         if !path.is_file() {
             return Err(Error::input(format!("there is no store `{}`", path.display()))
@@ -124,27 +114,82 @@ fn suite_page(args: &FiguresArgs, suite: &Suite) -> Result<Page> {
         }
         let store = Store::open(path)?;
         runs.extend(stored_runs(&store, &datasets)?);
-        strengths.extend(stored_strengths(&store)?);
+        stores.push(store);
     }
+    let strengths = stored_strengths(&stores)?;
     let mut seen = BTreeSet::new();
     if let Some(run) = runs.iter().find(|run| !seen.insert(&run.model.name)) {
         return Err(Error::input(format!("two stores hold results of a model named `{}`", run.model.name))
             .hint("give one of them"));
     }
     let measured: Vec<Measured> = runs.iter().filter_map(Measured::of).collect();
-    if measured.is_empty() && strengths.is_empty() {
-        return Err(Error::input("no distances and no training curves in these stores")
+    let sweeps = stored_sweeps(suite, &runs);
+    if measured.is_empty() && strengths.is_empty() && sweeps.is_empty() {
+        return Err(Error::input("these stores hold no distances, no projection strengths and no sweep")
             .hint("`digrap-bench vqa --suite ... --shift` measures distances"));
     }
     add_shifts(&mut page, suite, &measured);
     add_relations(&mut page, suite, &measured);
     add_histograms(&mut page, suite, &measured);
     add_strengths(&mut page, &strengths);
-    add_sweeps(&mut page, &stored_sweeps(suite, &runs));
-    let numbers: Vec<Numbers> = measured.into_iter().map(Measured::numbers).collect();
-    page.numbers = serde_json::to_value(numbers)
-        .map_err(|cause| Error::internal("cannot write the numbers as JSON").caused_by(cause))?;
+    add_sweeps(&mut page, &sweeps);
+    page.numbers = numbers(suite, &measured, &strengths, &sweeps);
     Ok(page)
+}
+
+/// The numbers behind a page, by names.
+fn numbers(suite: &Suite, measured: &[Measured], strengths: &[StoredStrengths], sweeps: &[Sweeps]) -> Value {
+    let accuracies = measured.iter().flat_map(|one| one.accuracies.iter());
+    let mut adjusted = adjusted_p_values(&accuracies.collect::<Vec<_>>()).into_iter();
+    let models: Vec<Value> = measured.iter().map(|one| numbers_of(suite, one, &mut adjusted)).collect();
+    let strengths: Vec<Value> = strengths.iter().map(strength_numbers).collect();
+    let sweeps: Vec<Value> = sweeps
+        .iter()
+        .map(|sweep| {
+            json!({"parameter": sweep.parameter, "values": sweep.values,
+        "accuracies": sweep.series.iter().cloned().collect::<BTreeMap<_, _>>()})
+        })
+        .collect();
+    json!({"suite": suite.name, "models": models, "projection_strengths": strengths, "sweeps": sweeps})
+}
+
+fn numbers_of(suite: &Suite, one: &Measured, adjusted: &mut impl Iterator<Item = Option<f64>>) -> Value {
+    let name = |position: usize| suite.datasets.get(position).map_or("", |dataset| dataset.row.name);
+    let by_modality =
+        |values: Vec<Value>| MODALITIES.iter().map(|row| row.name).zip(values).collect::<BTreeMap<_, _>>();
+    let mut accuracies = BTreeMap::new();
+    for relation in &one.accuracies {
+        let points = relation.points.iter().map(|(at, shift, accuracy)| (name(*at), json!([shift, accuracy])));
+        let coefficients = COEFFICIENTS.iter().map(|row| row.name).zip(&relation.coefficients);
+        accuracies.insert(
+            relation.modality,
+            json!({
+                "shift_and_accuracy": points.collect::<BTreeMap<_, _>>(),
+                "coefficients": coefficients.collect::<BTreeMap<_, _>>(),
+                "pearson_p_value_holm": adjusted.next().flatten(),
+                "line": relation.line,
+            }),
+        );
+    }
+    let of_dataset = |relations: &DistanceRelations| {
+        let shifts = by_modality(relations.shifts.iter().map(|shift| json!(shift)).collect());
+        let areas = by_modality(relations.wrong_answers.iter().map(|area| json!(area)).collect());
+        let value = json!({
+            "shifts": shifts,
+            "wrong_answers_auroc": areas,
+            "pearson_vision_joint": relations.vision_joint,
+            "pearson_question_joint": relations.question_joint,
+        });
+        (name(relations.position), value)
+    };
+    let datasets: BTreeMap<&str, Value> = one.relations.iter().map(of_dataset).collect();
+    json!({"model": one.name(), "measured_with": one.run.settings, "modalities": accuracies, "datasets": datasets})
+}
+
+fn strength_numbers(run: &StoredStrengths) -> Value {
+    let steps: Vec<[f64; 2]> = run.by_step.iter().map(|band| [band.x, band.mean]).collect();
+    let layer = |row: &LayerStrength| json!({"tower": row.tower.name(), "layer": row.layer, "epoch": row.epoch, "strength": row.strength});
+    json!({"run": run.name, "steps": steps, "layers": run.by_layer.iter().map(layer).collect::<Vec<_>>()})
 }
 
 /// A model whose distances are stored, and what was computed of them.
@@ -163,11 +208,6 @@ impl<'a> Measured<'a> {
     fn name(&self) -> &'a str {
         &self.run.model.name
     }
-
-    fn numbers(self) -> Numbers {
-        let model = self.name().to_owned();
-        Numbers { model, shift_and_accuracy: self.accuracies, distance_relations: self.relations }
-    }
 }
 
 fn label(suite: &Suite, position: usize) -> &str {
@@ -182,36 +222,22 @@ fn add_shifts(page: &mut Page, suite: &Suite, measured: &[Measured]) {
     if measured.is_empty() {
         return;
     }
-    let row = |one: &'_ Measured, relations: &DistanceRelations| {
-        let shifts = relations.shifts.iter().map(|shift| shift.map(|shift| (shift.mean, shift.interval)));
-        (relations.position, one.run.model.zero_shot, shifts.collect::<Vec<_>>())
-    };
     let mut rows = Vec::new();
     for one in measured {
         for relations in &one.relations {
-            let (position, zero_shot, shifts) = row(one, relations);
-            let n = relations.shifts.iter().flatten().map(|shift| shift.n).max().unwrap_or(0);
-            rows.push(DatasetShifts { model: one.name(), zero_shot, dataset: label(suite, position), n, shifts });
+            rows.push(DatasetShifts {
+                model: one.name(),
+                zero_shot: one.run.model.zero_shot,
+                dataset: label(suite, relations.position),
+                n: relations.shifts.iter().flatten().map(|shift| shift.n).max().unwrap_or(0),
+                shifts: relations.shifts.iter().map(|shift| shift.map(|shift| (shift.mean, shift.interval))).collect(),
+            });
         }
     }
     let heads: Vec<&str> = MODALITIES.iter().map(|modality| modality.label).collect();
     let settings = measured.iter().filter_map(|one| Some((one.name(), one.run.settings.as_ref()?)));
-    let told: String = settings
-        .map(|(name, settings)| {
-            let (reference, features) = (&settings.reference, &settings.features);
-            format!(
-                "- {name}: from {} questions of {}; hidden states {} (image) and {} (text); prompt `{}`; {}; {}\n",
-                reference.n,
-                reference.dataset,
-                features.vision_layer,
-                features.language_layer,
-                features.prompt,
-                settings.estimator,
-                features.dtype,
-            )
-        })
-        .collect();
-    let text = format!("{}\n{}\n\n{told}", report::dataset_shifts(&heads, &rows), super::features::ABOUT);
+    let told: String = settings.map(|(name, settings)| format!("- {name}: {}\n", measured_with(settings))).collect();
+    let text = format!("{}\n{}\n\n{told}", report::dataset_shifts(&heads, &rows), ABOUT);
     page.section("How far each dataset has shifted", &text);
 }
 
@@ -228,6 +254,7 @@ fn add_relations(page: &mut Page, suite: &Suite, measured: &[Measured]) {
     let rows: Vec<DistanceRelationRow> = measured
         .iter()
         .flat_map(|one| one.relations.iter().map(|relations| relation_row(suite, one.name(), relations)))
+        .filter(|row| row.tells())
         .collect();
     if rows.is_empty() {
         return;
@@ -235,7 +262,10 @@ fn add_relations(page: &mut Page, suite: &Suite, measured: &[Measured]) {
     let modalities: Vec<&str> = MODALITIES.iter().map(|modality| modality.name).collect();
     let text = format!("{}\n{RELATIONS}", report::distance_relations(&modalities, &rows));
     page.section("Distances of single questions", &text);
-    page.figure("correlations", report::correlation_maps(&maps(suite, measured)));
+    let maps = maps(suite, measured);
+    if maps.vision_joint.iter().any(Option::is_some) {
+        page.figure("correlations", report::correlation_maps(&maps));
+    }
 }
 
 const RELATIONS: &str = "\
@@ -243,19 +273,18 @@ r: Pearson's coefficient of the distances of a dataset's questions. AUROC: how w
 than half the score) from others; 0.5 says nothing. 95 % intervals clustered by image.";
 
 const ACCURACIES: &str = "\
-Coefficients of mean distance and accuracy over the datasets: negative where accuracy falls as the shift grows. Intervals \
+Coefficients of mean distance and accuracy over the datasets: negative where accuracy falls as the shift grows (the paper \
+takes the negative distance, which turns the sign). Intervals \
 and p-values take the datasets as independent, which sets on the same images are not; the last column is adjusted for all \
 rows.";
 
 fn accuracy_table(accuracies: &[(&str, &ShiftAndAccuracy)]) -> String {
-    let pearson: Vec<Option<f64>> =
-        accuracies.iter().map(|(_, one)| one.coefficients.first()?.map(|pearson| pearson.p_value)).collect();
-    let mut adjusted = holm(&pearson.iter().flatten().copied().collect::<Vec<_>>()).unwrap_or_default().into_iter();
-    let rows = accuracies.iter().zip(&pearson).map(|((model, one), pearson)| ShiftAccuracyRow {
+    let adjusted = adjusted_p_values(&accuracies.iter().map(|(_, one)| *one).collect::<Vec<_>>());
+    let rows = accuracies.iter().zip(adjusted).map(|((model, one), adjusted)| ShiftAccuracyRow {
         model,
         label: label_of_modality(one.modality),
         coefficients: &one.coefficients,
-        adjusted: pearson.and_then(|_| adjusted.next()),
+        adjusted,
     });
     format!("{}\n{ACCURACIES}", report::shift_accuracy(&rows.collect::<Vec<_>>()))
 }
@@ -265,7 +294,7 @@ fn shift_plot<'a>(suite: &'a Suite, accuracy: &ShiftAndAccuracy) -> ShiftPlot<'a
         label: label_of_modality(accuracy.modality),
         points: accuracy.points.iter().map(|(position, x, y)| (label(suite, *position), *x, *y)).collect(),
         line: accuracy.line,
-        correlation: accuracy.coefficients.first().copied().flatten(),
+        correlation: accuracy.pearson(),
     }
 }
 
@@ -296,28 +325,27 @@ fn maps<'a>(suite: &'a Suite, measured: &[Measured<'a>]) -> CorrelationMaps<'a> 
 
 fn add_histograms(page: &mut Page, suite: &Suite, measured: &[Measured]) {
     if !measured.is_empty() {
-        page.section("How distances are spread", "Questions of the training set and of each test set.");
+        page.section("How distances are spread", SPREAD);
     }
     for one in measured {
         for modality in &MODALITIES {
-            let of = |distances: &[Distances]| -> Vec<f64> { distances.iter().filter_map(modality.distance).collect() };
-            let dataset = |position: usize, distances: &[Distances]| {
-                Some((label(suite, position), histogram(&of(distances), BINS)?))
-            };
-            let datasets = one.run.datasets.iter().filter_map(|stored| dataset(stored.position, &stored.distances));
-            let histograms = DistanceHistograms {
-                model: one.name(),
-                label: modality.label,
-                training: histogram(&of(&one.run.reference), BINS),
-                datasets: datasets.collect(),
-            };
-            if !histograms.datasets.is_empty() {
+            let DistanceSpread { training, datasets } = distance_spread(one.run, modality);
+            let datasets: Vec<_> =
+                datasets.into_iter().map(|(position, histogram)| (label(suite, position), histogram)).collect();
+            if !datasets.is_empty() {
                 let name = file_name(&format!("distances-{}", modality.name), one.name());
+                let label = modality.label;
+                let histograms = DistanceHistograms { model: one.name(), label, training, datasets };
                 page.figure(&name, report::distance_histograms(&histograms));
             }
         }
     }
 }
+
+const SPREAD: &str = "\
+Questions of each test set and, where distances were not measured from a fit in a file, up to 10,000 of the training \
+questions. The mean and the covariance are those of the training questions, so that these lie closer than new ones of the \
+same kind would, the more so the fewer there are.";
 
 fn add_strengths(page: &mut Page, strengths: &[StoredStrengths]) {
     if strengths.is_empty() {

@@ -37,14 +37,15 @@ pub struct ShiftArgs {
     models: ModelArgs,
     #[command(flatten)]
     measure: MeasureArgs,
-    /// Folder for the distance of each sample, `<name>.distances.npy` for each test; for shift.json, shift.md and the
-    /// store of a suite
+    /// Folder for the results. Of files: the distance of each sample, `<name>.distances.npy` for each test. Of models:
+    /// shift.json, shift.md and the store
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
 }
 
 /// Where the reference comes from.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Features in files")]
 struct ReferenceArgs {
     /// Features of the reference: a `.npy` file [samples, features] of f16, f32 or f64
     #[arg(long, value_name = "FILE", required_unless_present_any = ["fit", "suite"], conflicts_with = "fit")]
@@ -52,10 +53,10 @@ struct ReferenceArgs {
     /// Class of each sample of the reference: a `.npy` file of integers
     #[arg(long, value_name = "FILE", requires = "reference")]
     labels: Option<PathBuf>,
-    /// File to keep the moments of the reference in
+    /// File to keep the moments of the reference in, that of a model's training questions too
     #[arg(long, value_name = "FILE", conflicts_with = "fit")]
     save_fit: Option<PathBuf>,
-    /// File of an earlier --save-fit, in place of --reference
+    /// File of an earlier --save-fit, in place of --reference or of a model's training questions
     #[arg(long, value_name = "FILE")]
     fit: Option<PathBuf>,
     /// Which fit of the file [default: the only one]
@@ -65,14 +66,16 @@ struct ReferenceArgs {
 
 /// How distances are measured.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Distances")]
 struct MeasureArgs {
     /// Leave out directions with at most this part of the largest variance [default: features x 2^-23]
-    #[arg(long, value_name = "R")]
+    #[arg(long, value_name = "R", allow_negative_numbers = true)]
     rtol: Option<f64>,
     /// Shrink the covariance towards a multiple of the identity: none, ledoit-wolf, or a number from 0 to 1
     #[arg(long, value_name = "HOW", default_value = "none", value_parser = shrinkage)]
     shrinkage: Shrinkage,
-    /// What distances are measured from: marginal, class-conditional or relative
+    /// What distances are measured from (`list variants`): marginal, class-conditional or relative. The classes of a suite
+    /// are the answer types of its training questions
     #[arg(long, value_name = "NAME", default_value = "marginal")]
     variant: String,
     /// positive for distances, negative for scores as the paper's code stores them
@@ -83,7 +86,9 @@ struct MeasureArgs {
 impl MeasureArgs {
     fn options(&self) -> Result<GaussianOptions> {
         let variant = find_variant(&self.variant)?;
-        Ok(GaussianOptions { variant, rtol: self.rtol, shrinkage: self.shrinkage })
+        let options = GaussianOptions { variant, rtol: self.rtol, shrinkage: self.shrinkage };
+        options.check()?;
+        Ok(options)
     }
 }
 
@@ -142,6 +147,7 @@ struct Test {
 pub fn run(args: &ShiftArgs, json: bool) -> Result<()> {
     kernels::choose()?;
     let options = args.measure.options()?;
+    args.reference.save_fit.as_deref().map_or(Ok(()), fit_file::check)?;
     if args.models.suite.is_some() {
         return shift_models::run(&args.models, &common(args, options)?, json);
     }

@@ -9,7 +9,7 @@ use digrap_bench::model::decoding::{Decoding, Strategy};
 use digrap_bench::model::features::{FeatureLayers, Layer};
 use digrap_bench::model::text::Prompt;
 use digrap_bench::runtime;
-use digrap_bench::shift::GaussianOptions;
+use digrap_bench::shift::{GaussianOptions, use_threads};
 use digrap_bench::suite::{Evaluation, ModelSource, Plan, PlannedModel, Reference, ShiftPlan, Suite, evaluate};
 use serde::Serialize;
 
@@ -19,8 +19,12 @@ use super::machine::{Folders, folders, search_path};
 use super::source::{self, HubArgs};
 use super::vqa::{Display, available_threads, parse_batch_size, parse_dtype, shorten, write_whole};
 
+/// The arguments for features in files.
+const FILES: [&str; 2] = ["reference", "test"];
+
 /// Whose features are measured, and of which questions.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Features of models")]
 pub struct ModelArgs {
     /// Model whose features of a suite's datasets are measured, as in `vqa`; several one after the other
     #[arg(long, value_name = "MODEL", requires = "suite", num_args = 1.., conflicts_with_all = ["reference", "test", "sign"])]
@@ -29,46 +33,50 @@ pub struct ModelArgs {
     #[arg(long, value_name = "DIR", requires = "suite", num_args = 1.., conflicts_with_all = ["reference", "test", "sign"])]
     pub encoder: Vec<PathBuf>,
     /// The suite: a known one (`list suites`), or a TOML file
-    #[arg(long, value_name = "NAME|FILE", conflicts_with_all = ["reference", "test"])]
+    #[arg(long, value_name = "NAME|FILE", conflicts_with_all = ["reference", "test", "labels", "fit_name"])]
     pub suite: Option<String>,
     /// Folder with one folder for each dataset of the suite [default: that of the user's data]
-    #[arg(long, value_name = "DIR", requires = "suite")]
+    #[arg(long, value_name = "DIR", requires = "suite", conflicts_with_all = FILES)]
     root: Option<PathBuf>,
     /// Hidden state that features are means of: `last`, or a number from 0, which enters the first layer
-    #[arg(long, value_name = "LAYER", default_value = "last", requires = "suite")]
+    #[arg(long, value_name = "LAYER", default_value = "last", requires = "suite", conflicts_with_all = FILES)]
     layer: Layer,
     /// The same for the image alone, or for an encoder of images [default: that of --layer]
-    #[arg(long, value_name = "LAYER", requires = "suite")]
+    #[arg(long, value_name = "LAYER", requires = "suite", conflicts_with_all = FILES)]
     vision_layer: Option<Layer>,
     /// How each question is put; `list prompts` shows all
-    #[arg(long, value_name = "PRESET", default_value = features::PROMPT, requires = "suite")]
+    #[arg(long, value_name = "PRESET", default_value = features::PROMPT, requires = "suite", conflicts_with_all = FILES)]
     prompt: String,
     /// Fit the reference on so many training questions only, drawn by a seed
-    #[arg(long, value_name = "N", requires = "suite", conflicts_with = "fit", value_parser = clap::value_parser!(u64).range(2..))]
+    #[arg(long, value_name = "N", requires = "suite", conflicts_with_all = ["reference", "test", "fit"], value_parser = at_least_two)]
     reference_limit: Option<u64>,
     /// Measure only the first N questions of each dataset
-    #[arg(long, value_name = "N", requires = "suite", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", requires = "suite", conflicts_with_all = FILES, value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
     /// Folder for the features, as <dataset>.<vision|question|joint|answer>.npy, those of the training set among them
-    #[arg(long, value_name = "DIR", requires = "suite")]
+    #[arg(long, value_name = "DIR", requires = "suite", conflicts_with_all = FILES)]
     features_output: Option<PathBuf>,
     /// File that keeps the distances [default: store.sqlite in the output folder, else in the user's data folder]
-    #[arg(long, value_name = "FILE", requires = "suite")]
+    #[arg(long, value_name = "FILE", requires = "suite", conflicts_with_all = FILES)]
     store: Option<PathBuf>,
     /// Questions per call of the model, or `auto`
-    #[arg(long, value_name = "N", default_value = "auto", requires = "suite")]
+    #[arg(long, value_name = "N", default_value = "auto", requires = "suite", conflicts_with_all = FILES)]
     batch_size: String,
     /// Where to compute: cpu, cuda or cuda:I
-    #[arg(long, value_name = "DEVICE", default_value = "cpu", requires = "suite")]
+    #[arg(long, value_name = "DEVICE", default_value = "cpu", requires = "suite", conflicts_with_all = FILES)]
     device: String,
     /// Compute dtype of models: auto, f32, f16 or bf16
-    #[arg(long, value_name = "DTYPE", default_value = "auto", requires = "suite")]
+    #[arg(long, value_name = "DTYPE", default_value = "auto", requires = "suite", conflicts_with_all = FILES)]
     dtype: String,
     /// Threads of the CPU [default: all]
-    #[arg(long, value_name = "N", requires = "suite", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "N", requires = "suite", conflicts_with_all = FILES, value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
     #[command(flatten)]
     hub: HubArgs,
+}
+
+fn at_least_two(text: &str) -> std::result::Result<u64, &'static str> {
+    text.parse().ok().filter(|count| *count >= 2).ok_or("a covariance needs 2 questions or more")
 }
 
 /// What the arguments for files and for models have in common.
@@ -99,6 +107,7 @@ pub fn run(args: &ModelArgs, common: &Common, json: bool) -> Result<()> {
     }
     let (suite, folders) = (Suite::load(name)?, folders()?);
     let plan = plan(args, common, &suite, &folders)?;
+    use_threads(plan.threads);
     let runtime = runtime::load(&runtime::locate(&search_path(&folders))?, plan.threads)?;
     let mut display = Display::default();
     let evaluations = evaluate(&plan, &runtime, &mut |model, event| display.show(model, event))?;

@@ -11,6 +11,7 @@ use digrap_bench::model::decoding::{Decoding, Strategy};
 use digrap_bench::model::text::Prompt;
 use digrap_bench::report::{self, Conditions, Row, ShiftCells, SuiteColumn, SuiteRow};
 use digrap_bench::runtime::{self, Device};
+use digrap_bench::shift::use_threads;
 use digrap_bench::suite::{
     Column, Evaluation, Event, MODALITIES, Overview, OverviewRow, OverviewShift, Plan, PlannedDataset, PlannedModel,
     Suite, evaluate,
@@ -139,6 +140,9 @@ pub fn run(args: &VqaArgs, json: bool) -> Result<()> {
     let suite = args.suite.as_deref().map(Suite::load).transpose()?;
     let (mut plan, locks) = plan(args, suite.as_ref(), &folders)?;
     plan.limit = shorten(&mut plan.datasets, args.limit);
+    if plan.shift.is_some() {
+        use_threads(plan.threads);
+    }
     let runtime = runtime::load(&runtime::locate(&search_path(&folders))?, plan.threads)?;
     let mut display = Display::default();
     let evaluations = evaluate(&plan, &runtime, &mut |model, event| display.show(model, event))?;
@@ -370,6 +374,9 @@ impl Display {
             Event::Fitted { dataset, done, total } => {
                 let title = format!("{model}: reference of {dataset}");
                 self.stages.set(&title, "questions", done as u64, total as u64);
+            }
+            Event::Deficient { modality, deficiency } => {
+                self.stages.say(&format!("warning: {model}, {modality} features: {deficiency}"));
             }
             Event::Measured { dataset, done, total } => {
                 let title = format!("{model}: distances of {dataset}");

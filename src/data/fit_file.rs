@@ -19,6 +19,15 @@ pub fn save(path: &Path, fits: &Fits) -> Result<()> {
     file.finish().map_err(failed)
 }
 
+/// Makes sure that a file of fits can be written, before what it is to hold is computed.
+///
+/// # Errors
+/// Input error where it cannot.
+pub fn check(path: &Path) -> Result<()> {
+    let created = WholeFile::create(path);
+    created.map(drop).map_err(|cause| Error::input(format!("cannot write `{}`", path.display())).caused_by(cause))
+}
+
 /// Reads the fits of a file.
 ///
 /// # Errors

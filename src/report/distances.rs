@@ -1,6 +1,6 @@
 //! The table of shifts: one line per model and dataset, one column per modality.
 
-use super::markdown::{Head, markdown, unknown};
+use super::markdown::{Head, markdown, unknown, with_interval};
 use super::named_model;
 
 /// How far a dataset has shifted for a model.
@@ -27,17 +27,11 @@ pub fn dataset_shifts(modalities: &[&str], rows: &[DatasetShifts]) -> String {
     let heads: Vec<Head> = heads.map(|(text, number)| Head { text, number }).collect();
     let cells = |row: &DatasetShifts| {
         let model = several.then(|| named_model(row.model, row.zero_shot, false)).into_iter();
-        let shifts = row.shifts.iter().map(|shift| shift.map_or_else(unknown, distance));
+        let shifts =
+            row.shifts.iter().map(|shift| shift.map_or_else(unknown, |(mean, interval)| with_interval(mean, interval)));
         model.chain([row.dataset.to_owned(), row.n.to_string()]).chain(shifts).collect()
     };
     markdown(&heads, &rows.iter().map(cells).collect::<Vec<_>>())
-}
-
-fn distance((mean, interval): (f64, Option<[f64; 2]>)) -> String {
-    match interval {
-        Some([low, high]) => format!("{mean:.2} ({low:.2} to {high:.2})"),
-        None => format!("{mean:.2}"),
-    }
 }
 
 #[cfg(test)]

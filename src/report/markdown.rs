@@ -28,12 +28,33 @@ pub(super) fn unknown() -> String {
     "-".to_owned()
 }
 
+/// A number with two decimals; what rounds to zero has no sign.
+pub(super) fn two_decimals(value: f64) -> String {
+    let text = format!("{value:.2}");
+    if text == "-0.00" { text[1..].to_owned() } else { text }
+}
+
 /// A percentage with two decimals.
 pub(super) fn percent(value: Option<f64>) -> String {
-    value.map_or_else(unknown, |value| format!("{value:.2}"))
+    value.map_or_else(unknown, two_decimals)
 }
 
 /// An interval of percentages.
 pub(super) fn interval(bounds: Option<[f64; 2]>) -> String {
-    bounds.map_or_else(unknown, |[low, high]| format!("{low:.2} to {high:.2}"))
+    bounds.map_or_else(unknown, |[low, high]| format!("{} to {}", two_decimals(low), two_decimals(high)))
+}
+
+/// A value with its interval, if it has one.
+pub(super) fn with_interval(value: f64, bounds: Option<[f64; 2]>) -> String {
+    let bounds = bounds.map_or_else(String::new, |_| format!(" ({})", interval(bounds)));
+    two_decimals(value) + &bounds
+}
+
+/// A p-value with three decimals.
+pub(super) fn p_value(value: Option<f64>) -> String {
+    match value {
+        None => unknown(),
+        Some(value) if value < 0.001 => "< 0.001".to_owned(),
+        Some(value) => format!("{value:.3}"),
+    }
 }

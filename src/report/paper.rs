@@ -1,6 +1,6 @@
 //! A page about the paper's own correlations between accuracy and shift.
 
-use super::markdown::{Head, interval, markdown, unknown};
+use super::markdown::{Head, interval, markdown, p_value, two_decimals, unknown};
 use crate::stats::{COEFFICIENTS, Correlation};
 
 /// How the accuracy of a method goes with a shift over a set of datasets.
@@ -76,7 +76,9 @@ fn in_full(rows: &[CorrelationRow], set: &str) -> String {
     heads.extend(COEFFICIENTS.iter().flat_map(|row| [row.label, "p"]).map(|text| Head { text, number: true }));
     heads.insert(3, Head { text: "95 % interval", number: true });
     let cells = |row: &CorrelationRow| {
-        let with_p_value = |correlation: &Option<Correlation>| [coefficient(correlation), p_value(correlation)];
+        let with_p_value = |correlation: &Option<Correlation>| {
+            [coefficient(correlation), p_value(correlation.map(|correlation| correlation.p_value))]
+        };
         let mut cells = vec![row.method.to_owned()];
         cells.extend(row.coefficients.iter().flat_map(with_p_value));
         let first = row.coefficients.first().copied().flatten();
@@ -126,16 +128,7 @@ fn beside_reported(rows: &[CorrelationRow], set: &str, reported: &[ReportedRow])
 }
 
 fn coefficient(correlation: &Option<Correlation>) -> String {
-    correlation.map_or_else(unknown, |correlation| format!("{:.2}", correlation.coefficient))
-}
-
-/// A p-value with three decimals.
-fn p_value(correlation: &Option<Correlation>) -> String {
-    match correlation.map(|correlation| correlation.p_value) {
-        Some(p_value) if p_value < 0.0005 => "< 0.001".to_owned(),
-        Some(p_value) => format!("{p_value:.3}"),
-        None => unknown(),
-    }
+    correlation.map_or_else(unknown, |correlation| two_decimals(correlation.coefficient))
 }
 
 #[cfg(test)]

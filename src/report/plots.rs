@@ -1,13 +1,14 @@
 //! The figures about shift, about what training did, and about a hyper-parameter.
 
 use super::figure::{Axis, Chart, Estimate, Figure, Heatmap, Mark, Panel, Series, Shade, Spot};
+use super::markdown::{interval, two_decimals};
 use crate::stats::{Band, Correlation, Histogram, Line};
 
 /// What accuracies are measured in.
 const ACCURACY: &str = "accuracy (%)";
 
 /// What distances are measured in.
-const DISTANCE: &str = "Mahalanobis distance (no unit)";
+const DISTANCE: &str = "distance from the training set (no unit)";
 
 /// How accuracy goes with the shift of one modality.
 #[derive(Debug, Clone)]
@@ -35,7 +36,7 @@ pub fn shift_against_accuracy(model: &str, plots: &[ShiftPlot]) -> Figure {
         });
         let note = plot.correlation.as_ref().map(|correlation| Mark::Note(coefficient("r", correlation)));
         let marks = line.into_iter().chain([spots]).chain(note).collect();
-        let (x, y) = (Axis::linear(&format!("{}: mean {DISTANCE}", plot.label)), Axis::linear(ACCURACY));
+        let (x, y) = (Axis::linear(&format!("mean {DISTANCE}")), Axis::linear(ACCURACY));
         Panel::Chart(Chart { title: plot.label.to_owned(), x, y, marks })
     };
     Figure {
@@ -52,12 +53,10 @@ fn ends(values: impl Iterator<Item = f64> + Clone) -> Option<[f64; 2]> {
 }
 
 /// A coefficient with its interval.
-pub(super) fn coefficient(symbol: &str, correlation: &Correlation) -> String {
-    let Correlation { coefficient, interval, .. } = correlation;
-    match interval {
-        Some([low, high]) => format!("{symbol} = {coefficient:.2} (95 % {low:.2} to {high:.2})"),
-        None => format!("{symbol} = {coefficient:.2}"),
-    }
+fn coefficient(symbol: &str, correlation: &Correlation) -> String {
+    let Correlation { coefficient, interval: bounds, .. } = correlation;
+    let bounds = bounds.map_or_else(String::new, |_| format!(" (95 % {})", interval(*bounds)));
+    format!("{symbol} = {}{bounds}", two_decimals(*coefficient))
 }
 
 /// The correlations of distances over the questions of a dataset, by model and dataset.
@@ -85,7 +84,7 @@ pub fn correlation_maps(maps: &CorrelationMaps) -> Figure {
             shade: Shade::Diverging,
             range: Some([-1.0, 1.0]),
             decimals: 2,
-            label: "Pearson's r over questions (-1 to 1)".to_owned(),
+            label: "Pearson's r".to_owned(),
         })
     };
     let panels =

@@ -1,6 +1,6 @@
 //! Tables of how shift goes with accuracy, and distances with each other and with wrong answers.
 
-use super::markdown::{Head, interval, markdown, unknown};
+use super::markdown::{Head, markdown, p_value, unknown, with_interval};
 use crate::stats::{COEFFICIENTS, ClusteredCorrelation, Correlation, Discrimination};
 
 /// How accuracy goes with the shift of one modality over datasets.
@@ -53,9 +53,19 @@ pub struct DistanceRelationRow<'a> {
     pub wrong_answers: &'a [Option<Discrimination>],
 }
 
+impl DistanceRelationRow<'_> {
+    /// Whether there is anything to tell.
+    pub fn tells(&self) -> bool {
+        self.vision_joint.is_some() || self.question_joint.is_some() || self.wrong_answers.iter().any(Option::is_some)
+    }
+}
+
 /// A Markdown table with a line per model and dataset; `modalities` are the names of the columns of wrong answers.
 pub fn distance_relations(modalities: &[&str], rows: &[DistanceRelationRow]) -> String {
-    let areas: Vec<String> = modalities.iter().map(|name| format!("AUROC {name}")).collect();
+    // Without answers, or with features of one kind, whole columns would be empty.
+    let told = |at: &usize| rows.iter().any(|row| row.wrong_answers.get(*at).is_some_and(Option::is_some));
+    let told: Vec<usize> = (0..modalities.len()).filter(told).collect();
+    let areas: Vec<String> = told.iter().map(|at| format!("AUROC {}", modalities[*at])).collect();
     let heads =
         [("model", false), ("dataset", false), ("n", true), ("r question, joint", true), ("r image, joint", true)];
     let heads = heads.into_iter().chain(areas.iter().map(|name| (name.as_str(), true)));
@@ -64,28 +74,16 @@ pub fn distance_relations(modalities: &[&str], rows: &[DistanceRelationRow]) -> 
         one.map_or_else(unknown, |one| with_interval(one.coefficient, one.interval))
     };
     let cells = |row: &DistanceRelationRow| {
-        let n = row.vision_joint.map_or_else(unknown, |one| one.n.to_string());
+        let scored = row.wrong_answers.iter().flatten().map(|one| one.positives + one.negatives).max();
+        let n = row.vision_joint.or(row.question_joint).map(|one| one.n).or(scored);
+        let n = n.map_or_else(unknown, |n| n.to_string());
+        let area = |at: &usize| row.wrong_answers.get(*at).copied().flatten();
         let areas =
-            row.wrong_answers.iter().map(|one| one.map_or_else(unknown, |one| with_interval(one.area, one.interval)));
+            told.iter().map(area).map(|one| one.map_or_else(unknown, |one| with_interval(one.area, one.interval)));
         let names = [row.model.to_owned(), row.dataset.to_owned(), n];
         names.into_iter().chain([correlation(row.question_joint), correlation(row.vision_joint)]).chain(areas).collect()
     };
     markdown(&heads, &rows.iter().map(cells).collect::<Vec<_>>())
-}
-
-fn with_interval(value: f64, bounds: Option<[f64; 2]>) -> String {
-    match bounds {
-        Some(_) => format!("{value:.2} ({})", interval(bounds)),
-        None => format!("{value:.2}"),
-    }
-}
-
-fn p_value(value: Option<f64>) -> String {
-    match value {
-        None => unknown(),
-        Some(value) if value < 0.001 => "< 0.001".to_owned(),
-        Some(value) => format!("{value:.3}"),
-    }
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ unsafe extern "C" {
     fn openblas_get_config() -> *const c_char;
     fn openblas_get_corename() -> *const c_char;
     fn openblas_get_num_threads() -> c_int;
+    fn openblas_set_num_threads(count: c_int);
     fn dsyevd_(
         job: *const c_char,
         triangle: *const c_char,
@@ -62,6 +63,14 @@ fn widest_kernels() -> Option<&'static str> {
 #[cfg(not(target_arch = "x86_64"))]
 fn widest_kernels() -> Option<&'static str> {
     None
+}
+
+/// Runs products on so many threads from now on, in the whole process.
+pub fn use_threads(count: usize) {
+    if let Ok(count) = c_int::try_from(count.max(1)) {
+        // SAFETY: OpenBLAS exports it; it may be called at any time.
+        unsafe { openblas_set_num_threads(count) };
+    }
 }
 
 /// Threads that products run on.

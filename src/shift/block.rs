@@ -138,9 +138,8 @@ fn centre<T: Copy + Into<f64>>(rows: &[T], origin: &[f64], to: &mut [f64], squar
 
 fn not_finite<T: Copy + Into<f64>>(row: &[T], sample: u64) -> Error {
     let column = row.iter().position(|&value| !value.into().is_finite());
-    let what = column.map_or("its length is not finite".to_owned(), |column| {
-        format!("feature {column} is {}", row[column].into())
-    });
+    let what = column
+        .map_or("its length is not finite".to_owned(), |column| format!("feature {column} is {}", row[column].into()));
     Error::input(format!("sample {sample}: {what}")).hint("samples and features count from 0")
 }
 

@@ -81,6 +81,29 @@ pub struct GaussianOptions {
     pub shrinkage: Shrinkage,
 }
 
+impl GaussianOptions {
+    /// Refuses what no moments can be used with.
+    ///
+    /// # Errors
+    /// Input error for a cut-off or a shrinkage outside of 0 to 1, and for [`Shrinkage::LedoitWolf`] of a covariance within
+    /// classes, whose fourth powers are not known.
+    pub fn check(&self) -> Result<()> {
+        if let Some(rtol) = self.rtol.filter(|rtol| !(0.0..1.0).contains(rtol)) {
+            return Err(Error::input(format!("the relative cut-off is {rtol}; it is from 0 to below 1")));
+        }
+        match self.shrinkage {
+            Shrinkage::Fixed(value) if !(0.0..=1.0).contains(&value) => {
+                Err(Error::input(format!("the shrinkage is {value}; it is from 0 to 1")))
+            }
+            Shrinkage::LedoitWolf if self.variant.needs_labels => {
+                let message = "Ledoit and Wolf's shrinkage is known for the covariance of all samples only";
+                Err(Error::input(message).hint(format!("give `{}` a number", self.variant.name)))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 impl Default for GaussianOptions {
     fn default() -> Self {
         Self { variant: &VARIANTS[0], rtol: None, shrinkage: Shrinkage::None }
@@ -162,8 +185,13 @@ impl Gaussian {
     pub fn new(moments: &Moments, options: GaussianOptions) -> Result<Self> {
         let GaussianOptions { variant, .. } = options;
         let rtol = options.rtol.unwrap_or_else(|| default_rtol(moments.dimension()));
-        check(moments, variant, rtol)?;
-        let shrinkage = intensity(moments, options)?;
+        options.check()?;
+        check(moments, variant)?;
+        let shrinkage = match options.shrinkage {
+            Shrinkage::None => 0.0,
+            Shrinkage::Fixed(intensity) => intensity,
+            Shrinkage::LedoitWolf => moments.ledoit_wolf(),
+        };
         let invert = |scatter: Array2<f64>| Whitening::new(covariance(scatter, moments.n, shrinkage), moments, rtol);
         let whole = || invert(moments.scatter.clone());
         let (whitening, marginal) = match variant.form {
@@ -216,7 +244,7 @@ impl Gaussian {
     }
 }
 
-fn check(moments: &Moments, variant: &Variant, rtol: f64) -> Result<()> {
+fn check(moments: &Moments, variant: &Variant) -> Result<()> {
     if moments.n < 2 {
         return Err(Error::input(format!("a covariance needs 2 samples or more, not {}", moments.n)));
     }
@@ -224,23 +252,7 @@ fn check(moments: &Moments, variant: &Variant, rtol: f64) -> Result<()> {
         let message = format!("the samples of the reference have no labels, which `{}` needs", variant.name);
         return Err(Error::input(message));
     }
-    if !(0.0..1.0).contains(&rtol) {
-        return Err(Error::input(format!("the relative cut-off is {rtol}; it is from 0 to below 1")));
-    }
     Ok(())
-}
-
-fn intensity(moments: &Moments, options: GaussianOptions) -> Result<f64> {
-    match options.shrinkage {
-        Shrinkage::None => Ok(0.0),
-        Shrinkage::Fixed(value) if (0.0..=1.0).contains(&value) => Ok(value),
-        Shrinkage::Fixed(value) => Err(Error::input(format!("the shrinkage is {value}; it is from 0 to 1"))),
-        Shrinkage::LedoitWolf if options.variant.needs_labels => {
-            let message = "Ledoit and Wolf's shrinkage is known for the covariance of all samples only";
-            Err(Error::input(message).hint(format!("give `{}` a number", options.variant.name)))
-        }
-        Shrinkage::LedoitWolf => Ok(moments.ledoit_wolf()),
-    }
 }
 
 /// Lower triangle of the covariance that has this scatter.

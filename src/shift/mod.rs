@@ -11,7 +11,7 @@ mod gaussian;
 mod moments;
 mod summary;
 
-pub use blas::{Blas, blas};
+pub use blas::{Blas, blas, use_threads};
 pub use gaussian::{
     Deficiency, Gaussian, GaussianOptions, Scoring, Shrinkage, VARIANTS, Variant, default_rtol, find_variant,
 };

@@ -10,6 +10,8 @@ use crate::error::{Error, Result};
 pub struct StoredModel {
     /// Name in reports.
     pub name: String,
+    /// Digest of the weights and of what says how they are used: a name may be given to another model later.
+    pub weights: String,
     /// Whether it was evaluated as one that was not fine-tuned.
     pub zero_shot: bool,
     /// Whether a reported set selected its weights.
@@ -20,22 +22,27 @@ pub struct StoredModel {
     pub distances: Option<DistanceSettingsId>,
 }
 
-const UPSERT: &str = "INSERT INTO model (name, zero_shot, selected_on_reported, answers, distances)
-    VALUES (?1, ?2, ?3, ?4, ?5)
-    ON CONFLICT (name) DO UPDATE SET zero_shot = ?2, selected_on_reported = ?3,
-        answers = coalesce(?4, answers), distances = coalesce(?5, distances)";
+const UPSERT: &str = "INSERT INTO model (name, weights, zero_shot, selected_on_reported, answers, distances)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+    ON CONFLICT (name) DO UPDATE SET
+        zero_shot = iif(weights = ?2 AND ?5 IS NULL, zero_shot, ?3),
+        selected_on_reported = ?4,
+        answers = iif(weights = ?2, coalesce(?5, answers), ?5),
+        distances = iif(weights = ?2, coalesce(?6, distances), ?6),
+        weights = ?2";
 
 impl Store {
-    /// Records under which settings the results of a model are filed, in place of what was recorded under its name before;
-    /// settings that are not given stay.
+    /// Records under which settings the results of a model are filed. Where its name stood for the same weights before,
+    /// settings that are not given stay, and the mark of a zero-shot model changes with its answers alone; where it stood
+    /// for others, nothing of these stays.
     ///
     /// # Errors
     /// The store cannot be written.
     pub fn record_model(&mut self, model: &StoredModel) -> Result<()> {
-        let StoredModel { name, zero_shot, selected_on_reported, answers, distances } = model;
+        let StoredModel { name, weights, zero_shot, selected_on_reported, answers, distances } = model;
         let (answers, distances) = (answers.map(|id| id.0), distances.map(|id| id.0));
         self.connection
-            .execute(UPSERT, params![name, zero_shot, selected_on_reported, answers, distances])
+            .execute(UPSERT, params![name, weights, zero_shot, selected_on_reported, answers, distances])
             .map_err(|cause| self.failure("write to", cause))?;
         Ok(())
     }
@@ -47,19 +54,45 @@ impl Store {
     pub fn models(&self) -> Result<Vec<StoredModel>> {
         let select = || {
             let mut all = self.connection.prepare_cached(
-                "SELECT name, zero_shot, selected_on_reported, answers, distances FROM model ORDER BY id",
+                "SELECT name, weights, zero_shot, selected_on_reported, answers, distances FROM model ORDER BY id",
             )?;
             let rows = all.query_map([], |row| {
                 Ok(StoredModel {
                     name: row.get(0)?,
-                    zero_shot: row.get(1)?,
-                    selected_on_reported: row.get(2)?,
-                    answers: row.get::<_, Option<i64>>(3)?.map(SettingsId),
-                    distances: row.get::<_, Option<i64>>(4)?.map(DistanceSettingsId),
+                    weights: row.get(1)?,
+                    zero_shot: row.get(2)?,
+                    selected_on_reported: row.get(3)?,
+                    answers: row.get::<_, Option<i64>>(4)?.map(SettingsId),
+                    distances: row.get::<_, Option<i64>>(5)?.map(DistanceSettingsId),
                 })
             })?;
             rows.collect::<rusqlite::Result<Vec<StoredModel>>>()
         };
+        select().map_err(|cause| self.failure("read", cause))
+    }
+
+    /// Whether there is any answer to a dataset's questions under these settings.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn has_answers(&self, settings: SettingsId, dataset: &str) -> Result<bool> {
+        self.has("answer", settings.0, dataset)
+    }
+
+    /// Whether there are distances of any question of a dataset under these settings.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn has_distances(&self, settings: DistanceSettingsId, dataset: &str) -> Result<bool> {
+        self.has("distance", settings.0, dataset)
+    }
+
+    fn has(&self, table: &str, settings: i64, dataset: &str) -> Result<bool> {
+        let sql = format!(
+            "SELECT EXISTS (SELECT 1 FROM {table}
+                WHERE settings = ?1 AND dataset = (SELECT id FROM dataset WHERE name = ?2))"
+        );
+        let select = || self.connection.prepare_cached(&sql)?.query_row(params![settings, dataset], |row| row.get(0));
         select().map_err(|cause| self.failure("read", cause))
     }
 

@@ -72,6 +72,7 @@ const MIGRATIONS: [&str; 3] = [
     CREATE TABLE model (
         id INTEGER PRIMARY KEY,
         name TEXT NOT NULL UNIQUE,
+        weights TEXT NOT NULL,
         zero_shot INTEGER NOT NULL,
         selected_on_reported INTEGER NOT NULL,
         answers INTEGER REFERENCES settings,

@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use super::distances::{FeatureFiles, Measuring, with_answer};
-use super::pipeline::{self, Batch, Fingerprint, Pass, Subject, TextReader, Wanted};
+use super::pipeline::{self, Batch, Fingerprint, Pass, Readers, Subject, TextReader, Wanted};
 use super::schedule::Schedule;
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::runtime::{Activity, CallTime};
+use crate::shift::Deficiency;
 use crate::store::{SettingsId, Store, StoredAnswer};
 
 /// What happens during a long run.
@@ -36,6 +37,13 @@ pub enum Event<'a> {
         /// Questions in all.
         total: usize,
     },
+    /// Not all directions of the reference count in a modality, which decides the level of its distances.
+    Deficient {
+        /// Name of the modality.
+        modality: &'static str,
+        /// Which do.
+        deficiency: Deficiency,
+    },
     /// So many of so many questions have distances. Told where no answers are asked for.
     Measured {
         /// Name of the dataset.
@@ -63,6 +71,8 @@ pub struct Pace {
     pub answered: usize,
     /// Questions whose answer was in the store.
     pub reused: usize,
+    /// Questions whose distances were measured by this run.
+    pub measured: usize,
     /// Replicas of the model that answered side by side.
     pub replicas: usize,
     /// Time from the first to the last call of ONNX Runtime.
@@ -74,14 +84,15 @@ pub struct Pace {
 impl serde::Serialize for Pace {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         use serde::ser::SerializeStruct;
-        let mut fields = serializer.serialize_struct("Pace", 9)?;
+        let mut fields = serializer.serialize_struct("Pace", 10)?;
         fields.serialize_field("answered", &self.answered)?;
         fields.serialize_field("reused", &self.reused)?;
+        fields.serialize_field("measured", &self.measured)?;
         fields.serialize_field("replicas", &self.replicas)?;
         fields.serialize_field("wall_s", &self.wall.as_secs_f64())?;
         fields.serialize_field("busy_s", &self.calls.busy.as_secs_f64())?;
         fields.serialize_field("work_s", &self.calls.work.as_secs_f64())?;
-        fields.serialize_field("questions_per_second", &self.per_wall(self.answered as f64))?;
+        fields.serialize_field("questions_per_second", &self.per_wall(self.answered.max(self.measured) as f64))?;
         fields.serialize_field("idle_share", &self.idle_share())?;
         fields.serialize_field("utilisation", &self.utilisation())?;
         fields.end()
@@ -129,9 +140,9 @@ pub(super) fn find_out_all<S: Subject>(
     on_event: &mut dyn FnMut(Event),
 ) -> Result<Pace> {
     let schedule = pipeline::schedule(pass, replicas)?;
-    let open = Open::of(pass, &schedule, (store, &filing))?;
+    let Readers { images, text } = pipeline::first(replicas)?.readers();
+    let open = Open::of(pass, &schedule, images.is_some(), (store, &filing))?;
     let (before, count) = (activity.time(), replicas.len());
-    let text = pipeline::first(replicas)?.readers().text;
     let mut writer = Writer::new(pass, &text, (store, filing), &open);
     on_event(writer.event());
     pipeline::run(pass, replicas, &schedule, (&open.wanted, 0), &mut |batch| {
@@ -171,7 +182,8 @@ struct Open {
 }
 
 impl Open {
-    fn of(pass: &Pass, schedule: &Schedule, (store, filing): (&Store, &Filing)) -> Result<Self> {
+    /// `images` tells whether images are looked at.
+    fn of(pass: &Pass, schedule: &Schedule, images: bool, (store, filing): (&Store, &Filing)) -> Result<Self> {
         let Pass { dataset, .. } = pass;
         let count = dataset.questions.len();
         let mut open =
@@ -179,15 +191,15 @@ impl Open {
         let mut fingerprint = Fingerprint::default();
         for index in schedule.order.iter().map(|index| *index as usize) {
             let question = &dataset.questions[index];
-            let content = fingerprint.of(dataset, question)?;
+            let content = if images { fingerprint.of(dataset, question)? } else { Fingerprint::of_text(question) };
             let (question_id, image_id) = question.key();
             let key = (dataset.name.as_str(), question_id.as_str(), image_id.as_str());
             let answered = |id| Ok::<_, Error>(store.answer(id, key.0, key.1, key.2)?.map(|(content, _)| content));
             let answer = filing.answers.map(answered).transpose()?;
             let distances = filing.distances.map(|measuring| measuring.known(store, key)).transpose()?;
-            let missing = |known: Option<Option<u64>>, content| known.is_some_and(|known| known != Some(content));
-            let features = filing.features.is_some() || missing(distances, with_answer(dataset, index, content));
-            open.wanted[index] = Wanted { answer: missing(answer, content), features };
+            let answer = answer.is_some_and(|known| known != Some(content));
+            let measured = distances.is_some_and(|known| known != Some(with_answer(dataset, index, content)));
+            open.wanted[index] = Wanted { answer, features: measured || filing.features.is_some() };
             open.contents[index] = content;
         }
         Ok(open)
@@ -215,7 +227,7 @@ struct Writer<'a> {
 
 impl<'a> Writer<'a> {
     fn new(pass: &'a Pass, text: &'a TextReader, (store, filing): (&'a mut Store, Filing<'a>), open: &'a Open) -> Self {
-        let reused = open.wanted.iter().filter(|wanted| !wanted.answer).count();
+        let reused = open.wanted.iter().filter(|wanted| !wanted.answer && filing.answers.is_some()).count();
         let pace = Pace { reused, ..Pace::default() };
         Self { pass, text, store, filing, open, done: open.known(), pace, span: None }
     }
@@ -233,6 +245,7 @@ impl<'a> Writer<'a> {
         }
         if let Some(measuring) = self.filing.distances.filter(|_| !batch.features.questions.is_empty()) {
             measuring.commit(self.store, dataset, &self.open.contents, &batch.features)?;
+            self.pace.measured += batch.features.questions.len();
         }
         if let Some(files) = &mut self.filing.features {
             files.write(&batch.features)?;

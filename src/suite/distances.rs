@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::pipeline::{Features, common_answer};
+use super::pipeline::{Features, Fingerprint, common_answer, first_bytes};
+use super::subject::question_digest;
 use crate::data::{Dataset, Question};
 use crate::data::{fit_file, npy};
 use crate::error::{Error, Result};
@@ -16,7 +17,7 @@ use crate::model::features::FeatureLayers;
 use crate::model::hex;
 use crate::model::text::Prompt;
 use crate::shift::fits::Fits;
-use crate::shift::{Gaussian, GaussianOptions, Shrinkage, Summary, summarise};
+use crate::shift::{Deficiency, Gaussian, GaussianOptions, Shrinkage, Summary, summarise};
 use crate::store::{
     AnswerSettings, DistanceSettings, DistanceSettingsId, Distances, FeatureSettings, ReferenceSettings, Store,
     StoredDistances,
@@ -30,14 +31,13 @@ pub struct Modality {
     pub label: &'static str,
     /// What its features are.
     pub about: &'static str,
+    /// Whether only questions with a human answer have such features.
+    pub(super) partial: bool,
     /// The features among those of a batch.
     pub(super) features: fn(&Features) -> &[f32],
     /// The distance among those of a question.
     pub distance: fn(&Distances) -> Option<f64>,
 }
-
-/// The modality that not every question has.
-const ANSWER: &str = "answer";
 
 /// Every modality.
 pub static MODALITIES: [Modality; 4] = [
@@ -45,6 +45,7 @@ pub static MODALITIES: [Modality; 4] = [
         name: "vision",
         label: "vision shift",
         about: "the image alone: mean over the image tokens of a prompt whose text is masked",
+        partial: false,
         features: |features| &features.vision,
         distance: |distances| distances.vision,
     },
@@ -52,6 +53,7 @@ pub static MODALITIES: [Modality; 4] = [
         name: "question",
         label: "question shift",
         about: "the question alone: mean over the text tokens of a prompt whose image is masked",
+        partial: false,
         features: |features| &features.question,
         distance: |distances| distances.question,
     },
@@ -59,13 +61,15 @@ pub static MODALITIES: [Modality; 4] = [
         name: "joint",
         label: "joint shift",
         about: "image and question: the mean of the means over image tokens and text tokens",
+        partial: false,
         features: |features| &features.joint,
         distance: |distances| distances.joint,
     },
     Modality {
-        name: ANSWER,
+        name: "answer",
         label: "joint shift with answers",
         about: "image, question and answer: as joint, of `question : answer` with the answer that most people gave",
+        partial: true,
         features: |features| &features.answer,
         distance: |distances| distances.answer,
     },
@@ -150,6 +154,20 @@ pub(super) fn reference_sample(reference: &Dataset) -> Dataset {
     Dataset { name: name_of_reference(&reference.name), ..reference.sample(REFERENCE_SAMPLE) }
 }
 
+/// What the fit of a reference depends on: questions, answers and images.
+///
+/// # Errors
+/// An image that is not there.
+pub(super) fn reference_settings(reference: &Dataset) -> Result<ReferenceSettings> {
+    let mut hash = Sha256::new_with_prefix(question_digest(reference));
+    let mut fingerprint = Fingerprint::default();
+    for question in &reference.questions {
+        hash.update(fingerprint.of(reference, question)?.to_le_bytes());
+    }
+    let (dataset, n) = (reference.name.clone(), reference.questions.len());
+    Ok(ReferenceSettings { dataset, questions: hex(&hash.finalize()), n })
+}
+
 /// How far a dataset has shifted in one modality.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct ModalityShift {
@@ -180,13 +198,13 @@ pub(super) fn distances(store: &Store, id: DistanceSettingsId, dataset: &Dataset
 /// The fingerprint of a question, its image and the answer that features are taken with, from that of the first two.
 pub(super) fn with_answer(dataset: &Dataset, question: usize, content: u64) -> u64 {
     let answer = common_answer(dataset, question).unwrap_or_default();
-    let digest = Sha256::new_with_prefix(content.to_le_bytes()).chain_update(answer.as_bytes()).finalize();
-    digest.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
+    first_bytes(Sha256::new_with_prefix(content.to_le_bytes()).chain_update(answer.as_bytes()))
 }
 
 /// The distances from one reference, with what they are filed under.
 pub(super) struct Measuring {
     id: DistanceSettingsId,
+    settings: DistanceSettings,
     /// In the order of [`MODALITIES`]; none where the reference has no such features.
     gaussians: Vec<Option<Gaussian>>,
 }
@@ -199,7 +217,7 @@ impl Measuring {
             gaussian.map_err(|error| error.within(format!("the {} features cannot be a reference", modality.name)))
         };
         let gaussians = MODALITIES.iter().map(gaussian).collect::<Result<_>>()?;
-        Ok(Self { id: store.distance_settings(settings)?, gaussians })
+        Ok(Self { id: store.distance_settings(settings)?, settings: settings.clone(), gaussians })
     }
 
     /// How far a dataset has shifted in each modality that was measured.
@@ -225,6 +243,17 @@ impl Measuring {
     /// Number of the settings of these distances.
     pub(super) fn id(&self) -> DistanceSettingsId {
         self.id
+    }
+
+    /// What distances are measured with.
+    pub(super) fn settings(&self) -> &DistanceSettings {
+        &self.settings
+    }
+
+    /// The modalities in which not all directions of the reference count.
+    pub(super) fn deficiencies(&self) -> impl Iterator<Item = (&'static str, Deficiency)> {
+        let named = MODALITIES.iter().zip(&self.gaussians);
+        named.filter_map(|(modality, gaussian)| Some((modality.name, gaussian.as_ref()?.deficiency()?)))
     }
 
     /// The fingerprint of a question whose distances are known.
@@ -294,6 +323,21 @@ pub(super) fn facts_of(fits: &Fits) -> Facts {
     fits.values().next().map(|moments| moments.about.clone()).unwrap_or_default()
 }
 
+/// The facts about features that a fit is compared by, those first that tell most.
+const COMPARED: [&str; 11] = [
+    "weights",
+    "vision_layer",
+    "language_layer",
+    "prompt",
+    "dtype",
+    "tokenizer",
+    "configuration",
+    "preprocessing",
+    "provider",
+    "runtime_version",
+    "program_version",
+];
+
 /// Reads a fit that was made by the same features.
 ///
 /// # Errors
@@ -301,11 +345,17 @@ pub(super) fn facts_of(fits: &Fits) -> Facts {
 pub(super) fn read_fit(path: &Path, settings: &DistanceSettings) -> Result<Fits> {
     let fits = fit_file::load(path)?;
     let (wanted, known) = (facts(settings)?, facts_of(&fits));
-    let mut of_features = wanted.iter().filter(|(name, _)| !name.starts_with(REFERENCE));
-    match of_features.find(|(name, value)| known.get(*name) != Some(value)) {
+    let differs = |name: &&&str| known.get(**name) != wanted.get(**name);
+    match COMPARED.iter().find(differs) {
         None => Ok(fits),
-        Some((name, value)) => {
-            let found = known.get(name).map_or("not stated", String::as_str);
+        Some(name) if !known.contains_key(*name) => {
+            Err(Error::input(format!("`{}` was not made from the features of a model", path.display()))
+                .hint("make a fit with `shift --model ... --suite ... --save-fit FILE`"))
+        }
+        Some(name) => {
+            let short =
+                |facts: &Facts| facts.get(*name).map_or_else(String::new, |fact| fact.chars().take(16).collect());
+            let (found, value) = (short(&known), short(&wanted));
             Err(Error::input(format!(
                 "`{}` is a fit of other features: {name} is {found}, but {value} here",
                 path.display()
@@ -359,7 +409,7 @@ impl FeatureFiles {
     pub(super) fn write(&mut self, features: &Features) -> Result<()> {
         for (modality, file) in MODALITIES.iter().zip(&mut self.files) {
             let values = (modality.features)(features);
-            let partial = modality.name == ANSWER;
+            let partial = modality.partial;
             let width = if partial { &features.joint } else { values }.len().checked_div(features.questions.len());
             let Some(width) = width.filter(|width| *width > 0 && (!partial || self.answers)) else { continue };
             let file = match file {

@@ -3,41 +3,22 @@
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
-
-use super::answering::{Event, Filing, Pace, find_out_all};
-use super::distances::{
-    Measuring, ModalityShift, Reference, ShiftPlan, facts, fit_beside, read_fit, reference_of, reference_sample,
-};
-use super::fitting::fit;
+use super::answering::{Event, Pace};
+use super::distances::{Measuring, ModalityShift, ShiftPlan};
+use super::loading::{Loaded, check_dtype, dtype_of, load_encoder, load_model};
 use super::measuring::{self, Answered, Link};
-use super::pipeline::{Pass, Subject};
-use super::subject::question_digest;
+use super::pipeline::Subject;
 use super::training::selected_on_reported;
-use crate::data::image::stamp;
 use crate::data::{Dataset, DatasetRow, Portion, results};
 use crate::error::{Error, Result};
+use crate::model::Checkpoint;
 use crate::model::decoding::Decoding;
-use crate::model::encoder::{Encoder, EncoderCheckpoint, EncoderOptions, Reader};
+use crate::model::encoder::EncoderCheckpoint;
 use crate::model::text::Prompt;
-use crate::model::training::Trained;
-use crate::model::weights::{Placement, Weights};
-use crate::model::{Checkpoint, Loading, Model, hex};
-use crate::runtime::{Device, Runtime, SessionOptions, Sharing};
+use crate::runtime::{Device, Runtime};
 use crate::score::{Measurement, Metric, ScoreOptions, Summary, score, summarise};
-use crate::store::{AnswerSettings, ReferenceSettings, SettingsId, Store, StoredModel};
+use crate::store::{AnswerSettings, DistanceSettings, SettingsId, Store, StoredModel};
 use crate::tensor::DType;
-
-/// Models whose weights take up to this many bytes in the compute dtype run as replicas, one per thread, each with a
-/// rearranged copy of the weights; of larger ones there is one, whose operators use all threads and whose weights stay
-/// in the mapped file. The size alone decides, so that equal runs on different machines compute alike.
-const REPLICA_LIMIT: u64 = 256 << 20;
-
-/// Upper bound of the rearranged weights of all replicas. Their number changes no answer.
-const REPLICAS_LIMIT: u64 = 4 << 30;
-
-/// Batch sizes that are chosen where none is given, for models below and above the limit.
-const BATCH_SIZES: [usize; 2] = [64, 16];
 
 /// What to evaluate and how. Everything is checked before the first question is asked.
 pub struct Plan {
@@ -122,8 +103,12 @@ pub struct Evaluation {
     pub zero_shot: bool,
     /// Name of the dataset.
     pub dataset: String,
-    /// What decided the answers besides the questions.
-    pub settings: AnswerSettings,
+    /// What decided the answers besides the questions, if there are answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub settings: Option<AnswerSettings>,
+    /// What distances were measured with, if they were.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub distances: Option<DistanceSettings>,
     /// Questions per call of the model.
     pub batch_size: usize,
     /// Whether a reported set selected the model's weights while it was trained.
@@ -179,8 +164,9 @@ pub fn evaluate(plan: &Plan, runtime: &Runtime, on_event: &mut dyn FnMut(&str, E
         let mut report = |event: Event| on_event(&source.name, event);
         let loaded = load_encoder(plan, runtime, encoder, &mut store)
             .map_err(|error| error.within(format!("cannot load the encoder `{}`", source.folder.display())))?;
-        let named = Named { name: &source.name, zero_shot: false, selected_on_reported: false, folder: None };
-        evaluations.extend(evaluate_loaded(plan, runtime, (&named, loaded), &links, &mut store, &mut report)?);
+        let named =
+            Named { name: &source.name, zero_shot: false, selected_on_reported: false, folder: None, distances: None };
+        evaluations.extend(evaluate_loaded(plan, runtime, (named, loaded), &links, &mut store, &mut report)?);
     }
     Ok(evaluations)
 }
@@ -192,6 +178,8 @@ struct Named<'a> {
     selected_on_reported: bool,
     /// Folder of the results files.
     folder: Option<&'a Path>,
+    /// What distances are measured with, once that is known.
+    distances: Option<DistanceSettings>,
 }
 
 fn evaluate_model(
@@ -209,29 +197,36 @@ fn evaluate_model(
         zero_shot: model.zero_shot,
         selected_on_reported: selected_on_reported(&checkpoint.folder),
         folder,
+        distances: None,
     };
-    evaluate_loaded(plan, runtime, (&named, loaded), links, store, on_event)
+    evaluate_loaded(plan, runtime, (named, loaded), links, store, on_event)
 }
 
 fn evaluate_loaded<S: Subject>(
     plan: &Plan,
     runtime: &Runtime,
-    (named, mut loaded): (&Named, Loaded<S>),
+    (mut named, mut loaded): (Named, Loaded<S>),
     links: &[Link],
     store: &mut Store,
     on_event: &mut dyn FnMut(Event),
 ) -> Result<Vec<Evaluation>> {
     let measuring = plan.shift.as_ref().map(|shift| loaded.measuring(plan, shift, runtime, store, on_event));
     let measuring = measuring.transpose()?;
+    named.distances = measuring.as_ref().map(|measuring| measuring.settings().clone());
     let mut found = Vec::new();
     for planned in &plan.datasets {
         let pace = loaded.find_out(plan, runtime, (&planned.dataset, measuring.as_ref()), store, on_event)?;
-        found.push(Found::collect(named, store, (loaded.answers, measuring.as_ref()), &planned.dataset, pace)?);
+        found.push(Found::collect(&named, store, (loaded.answers, measuring.as_ref()), &planned.dataset, pace)?);
     }
-    let Named { name, zero_shot, selected_on_reported, .. } = *named;
-    let (answers, distances) = (loaded.answers, measuring.as_ref().map(Measuring::id));
-    store.record_model(&StoredModel { name: name.to_owned(), zero_shot, selected_on_reported, answers, distances })?;
-    evaluations(plan, named, &loaded, links, found)
+    store.record_model(&StoredModel {
+        name: named.name.to_owned(),
+        weights: format!("{} {}", loaded.settings.weights, loaded.settings.configuration),
+        zero_shot: named.zero_shot,
+        selected_on_reported: named.selected_on_reported,
+        answers: loaded.answers,
+        distances: measuring.as_ref().map(Measuring::id),
+    })?;
+    evaluations(plan, &named, &loaded, links, found)
 }
 
 /// What was found out about a dataset.
@@ -280,7 +275,8 @@ fn evaluations<S>(
             model: named.name.to_owned(),
             zero_shot: named.zero_shot,
             dataset: planned.dataset.name.clone(),
-            settings: loaded.settings.clone(),
+            settings: loaded.answers.map(|_| loaded.settings.clone()),
+            distances: named.distances.clone(),
             batch_size: loaded.batch_size,
             selected_on_reported: named.selected_on_reported,
             portion: planned.dataset.portion(),
@@ -291,201 +287,6 @@ fn evaluations<S>(
         });
     }
     Ok(evaluations)
-}
-
-/// How a checkpoint is run.
-pub(super) struct Execution {
-    pub dtype: DType,
-    pub sharing: Sharing,
-    pub replicas: usize,
-    pub batch_size: usize,
-}
-
-impl Execution {
-    fn of(plan: &Plan, checkpoint: &Checkpoint) -> Self {
-        let dtype = dtype_of(plan, checkpoint);
-        let chosen = Self::chosen(plan.device, dtype, plan.threads, &checkpoint.weights);
-        Self { batch_size: plan.batch_size.unwrap_or(chosen.batch_size), ..chosen }
-    }
-
-    /// What the size of the weights asks for.
-    pub(super) fn chosen(device: Device, dtype: DType, threads: usize, weights: &Weights) -> Self {
-        let bytes = weights.size() / weights.dtype().size() as u64 * dtype.size() as u64;
-        let small = bytes <= REPLICA_LIMIT;
-        let (sharing, replicas) = match device {
-            Device::Cpu if small => (Sharing::Replicas, threads.min((REPLICAS_LIMIT / bytes.max(1)) as usize)),
-            _ => (Sharing::Operators, 1),
-        };
-        let batch_size = BATCH_SIZES[usize::from(!small)];
-        Self { dtype, sharing, replicas, batch_size }
-    }
-}
-
-/// A model or an encoder, and the settings its answers are filed under.
-struct Loaded<S> {
-    /// As many as there are threads, or one whose operators use all threads.
-    replicas: Vec<S>,
-    settings: AnswerSettings,
-    /// Number of the settings, where answers are asked for.
-    answers: Option<SettingsId>,
-    prompt: &'static Prompt,
-    batch_size: usize,
-}
-
-fn load_model(
-    plan: &Plan,
-    runtime: &Runtime,
-    (checkpoint, planned): (&Checkpoint, &PlannedModel),
-    store: &mut Store,
-    on_event: &mut dyn FnMut(Event),
-) -> Result<Loaded<Model>> {
-    let execution = Execution::of(plan, checkpoint);
-    let total = checkpoint.weights.size();
-    let mut tell = |event| {
-        if total > REPLICA_LIMIT {
-            on_event(event);
-        }
-    };
-    let mut on_converted = |done| tell(Event::Converted { done, total });
-    let placement = Placement::new(&checkpoint.weights, execution.dtype, &plan.scratch, &mut on_converted)?;
-    let session = SessionOptions { device: plan.device, sharing: execution.sharing };
-    let features = plan.shift.as_ref().map(|shift| shift.layers);
-    let loading = Loading { session, replicas: execution.replicas, features };
-    let replicas = Model::load(checkpoint, placement, &Trained::default(), runtime, &loading)?;
-    let model = replicas.first().ok_or_else(|| Error::internal("no replica of the model was made"))?;
-    model.check_decoding(&plan.decoding)?;
-    let mut done = 0;
-    let weights = weights_digest(&checkpoint.weights, store, &mut |bytes| {
-        done += bytes;
-        tell(Event::Hashed { done, total });
-    })?;
-    let configuration = checkpoint.configuration_digest()?;
-    let prompt = planned.prompt;
-    let reads = (model.text().digest().to_owned(), model.images().describe());
-    let settings = settings(plan, runtime, &execution, prompt, ([weights, configuration], reads));
-    let answers = if plan.answers { Some(store.settings(&settings)?) } else { None };
-    Ok(Loaded { replicas, settings, answers, prompt, batch_size: execution.batch_size })
-}
-
-fn load_encoder(
-    plan: &Plan,
-    runtime: &Runtime,
-    checkpoint: &EncoderCheckpoint,
-    store: &mut Store,
-) -> Result<Loaded<Encoder>> {
-    let shift = plan.shift.as_ref().ok_or_else(|| Error::internal("an encoder has features alone"))?;
-    let chosen = Execution::chosen(plan.device, DType::F32, plan.threads, checkpoint.weights());
-    let execution = Execution { batch_size: plan.batch_size.unwrap_or(chosen.batch_size), ..chosen };
-    let options = EncoderOptions {
-        session: SessionOptions { device: plan.device, sharing: execution.sharing },
-        layer: shift.layers.of(checkpoint.modality()),
-        scratch: plan.scratch.clone(),
-    };
-    let replicas = Encoder::load(checkpoint, runtime, &options, execution.replicas)?;
-    let encoder = replicas.first().ok_or_else(|| Error::internal("no replica of the encoder was made"))?;
-    let weights = weights_digest(checkpoint.weights(), store, &mut |_| ())?;
-    let reads = match encoder.reader() {
-        Reader::Images(images) => (String::new(), images.describe()),
-        Reader::Texts(texts) => (texts.digest().to_owned(), String::new()),
-    };
-    let made = ([weights, checkpoint.configuration_digest().to_owned()], reads);
-    let settings = settings(plan, runtime, &execution, shift.prompt, made);
-    Ok(Loaded { replicas, settings, answers: None, prompt: shift.prompt, batch_size: execution.batch_size })
-}
-
-impl<S: Subject> Loaded<S> {
-    fn find_out(
-        &mut self,
-        plan: &Plan,
-        runtime: &Runtime,
-        (dataset, distances): (&Dataset, Option<&Measuring>),
-        store: &mut Store,
-        on_event: &mut dyn FnMut(Event),
-    ) -> Result<Pace> {
-        let pass = self.pass(plan, dataset);
-        let features = plan.shift.as_ref().and_then(|shift| shift.files_for(dataset));
-        let filing = Filing { answers: self.answers, distances, features };
-        find_out_all(&pass, &mut self.replicas, runtime.activity(), (store, filing), on_event)
-    }
-
-    fn pass<'a>(&self, plan: &Plan, dataset: &'a Dataset) -> Pass<'a> {
-        Pass {
-            dataset,
-            prompt: self.prompt,
-            feature_prompt: plan.shift.as_ref().map_or(self.prompt, |shift| shift.prompt),
-            decoding: plan.decoding,
-            batch_size: self.batch_size,
-            threads: plan.threads,
-        }
-    }
-
-    /// The reference that distances are measured from, fitted where it is not known yet.
-    fn measuring(
-        &mut self,
-        plan: &Plan,
-        shift: &ShiftPlan,
-        runtime: &Runtime,
-        store: &mut Store,
-        on_event: &mut dyn FnMut(Event),
-    ) -> Result<Measuring> {
-        let mut settings = shift.settings(&self.settings);
-        let fits = match &shift.reference {
-            Reference::Fit(path) => {
-                let fits = read_fit(path, &settings)?;
-                settings.reference = reference_of(&fits);
-                fits
-            }
-            Reference::Questions(dataset, file) => {
-                settings.reference = ReferenceSettings {
-                    dataset: dataset.name.clone(),
-                    questions: question_digest(dataset),
-                    n: dataset.questions.len(),
-                };
-                let facts = facts(&settings)?;
-                let file = file.clone().unwrap_or_else(|| fit_beside(store.path(), &facts));
-                let pass = self.pass(plan, dataset);
-                fit(&pass, &mut self.replicas, (&file, &facts), shift.files_for(dataset), on_event)?
-            }
-        };
-        let measuring = Measuring::new(&fits, shift, &settings, store)?;
-        if let Reference::Questions(dataset, _) = &shift.reference {
-            let sample = reference_sample(dataset);
-            let pass = self.pass(plan, &sample);
-            let filing = Filing { distances: Some(&measuring), ..Filing::default() };
-            find_out_all(&pass, &mut self.replicas, runtime.activity(), (store, filing), on_event)?;
-        }
-        Ok(measuring)
-    }
-}
-
-/// What decides an answer besides the question and the image. `made` has digests of weights and configuration, and what
-/// reads questions and images.
-fn settings(
-    plan: &Plan,
-    runtime: &Runtime,
-    execution: &Execution,
-    prompt: &Prompt,
-    made: ([String; 2], (String, String)),
-) -> AnswerSettings {
-    let ([weights, configuration], (tokenizer, preprocessing)) = made;
-    let provider = match (plan.device, execution.sharing) {
-        (Device::Cpu, Sharing::Replicas) => "cpu",
-        (Device::Cpu, Sharing::Operators | Sharing::Training { .. } | Sharing::Updates { .. }) => "cpu, shared weights",
-        (Device::Cuda(_), _) => "cuda",
-    };
-    AnswerSettings {
-        weights,
-        configuration,
-        tokenizer,
-        prompt: prompt.template.to_owned(),
-        decoding: plan.decoding.strategy.to_string(),
-        max_new_tokens: plan.decoding.max_new_tokens,
-        dtype: execution.dtype.name().to_owned(),
-        provider: provider.to_owned(),
-        runtime_version: runtime.info.version.clone(),
-        preprocessing,
-        program_version: env!("CARGO_PKG_VERSION").to_owned(),
-    }
 }
 
 /// The answers to a dataset's questions, in their order. Equal texts are kept once.
@@ -577,40 +378,4 @@ fn check_names(plan: &Plan) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn dtype_of(plan: &Plan, checkpoint: &Checkpoint) -> DType {
-    let stored = checkpoint.dtype();
-    plan.dtype.unwrap_or(if plan.device == Device::Cpu { DType::F32 } else { stored })
-}
-
-fn check_dtype(device: Device, dtype: DType) -> Result<()> {
-    match (device, dtype) {
-        (Device::Cpu, DType::BF16) => Err(Error::input("ONNX Runtime has no bf16 matrix product on the CPU")
-            .hint("use --dtype f32, or --device cuda")),
-        _ => Ok(()),
-    }
-}
-
-/// SHA-256 of the weights: that of the file, or over those of all files. Each is remembered by the store as long as size
-/// and time of the file stay.
-pub(super) fn weights_digest(weights: &Weights, store: &mut Store, on_bytes: &mut dyn FnMut(u64)) -> Result<String> {
-    let mut digests = Vec::new();
-    for (index, file) in weights.files().enumerate() {
-        let stamp = stamp(file)?;
-        let path = std::path::absolute(file)
-            .map_err(|cause| Error::input(format!("`{}` cannot name a file", file.display())).caused_by(cause))?;
-        digests.push(match store.digest(&path, stamp.size, stamp.modified_ns)? {
-            Some(known) => known,
-            None => {
-                let digest = weights.digest(index, on_bytes);
-                store.remember_digest(&path, stamp.size, stamp.modified_ns, &digest)?;
-                digest
-            }
-        });
-    }
-    Ok(match digests.as_slice() {
-        [only] => only.clone(),
-        several => hex(&Sha256::digest(several.join("\n"))),
-    })
 }

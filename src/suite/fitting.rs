@@ -20,7 +20,7 @@ const RECORD_EVERY: Duration = Duration::from_secs(60);
 /// ends with the bytes it would have come to.
 const SEGMENT: usize = 1 << 14;
 
-/// Fact that tells how many windows of the schedule are in an unfinished fit.
+/// Fact that tells how many windows of the schedule are in an unfinished fit, and what the schedule was made for.
 const WINDOWS: &str = "windows";
 
 /// Fits the features of all questions of the pass, or reads the fit that `file` holds already. A pass that was broken off
@@ -113,13 +113,19 @@ impl<'a> Fitting<'a> {
     fn go_on(&mut self) {
         let Ok(mut record) = fit_file::load(&self.record()) else { return };
         let mut facts = facts_of(&record);
-        let windows = facts.remove(WINDOWS).and_then(|count| count.parse::<usize>().ok());
+        let told = facts.remove(WINDOWS);
+        let windows = told.as_deref().and_then(|told| told.strip_suffix(&self.schedule_kind())?.parse::<usize>().ok());
         let Some(windows) = windows.filter(|_| facts == *self.facts) else { return };
         for (modality, moments) in MODALITIES.iter().zip(&mut self.moments) {
             *moments = record.remove(modality.name);
         }
         self.next = (windows, 0);
         self.done = self.schedule.windows.iter().take(windows).map(ExactSizeIterator::len).sum();
+    }
+
+    /// What windows depend on besides the questions.
+    fn schedule_kind(&self) -> String {
+        format!(" of {}, batches of {}", self.schedule.windows.len(), self.pass.batch_size)
     }
 
     /// File that holds an unfinished fit.
@@ -153,7 +159,7 @@ impl<'a> Fitting<'a> {
         }
         self.gathered = 0;
         if self.recorded.elapsed() >= self.record_every {
-            let windows = (WINDOWS.to_owned(), self.next.0.to_string());
+            let windows = (WINDOWS.to_owned(), format!("{}{}", self.next.0, self.schedule_kind()));
             let facts = self.facts.clone().into_iter().chain([windows]).collect();
             save(&self.record(), &self.fits(&facts))?;
             self.recorded = Instant::now();
@@ -167,7 +173,7 @@ impl<'a> Fitting<'a> {
         let of_answered: Vec<i64> = features.answered.iter().map(|place| classes[*place]).collect();
         for (modality, segment) in MODALITIES.iter().zip(&mut self.segment) {
             let rows = (modality.features)(features);
-            let classes = if modality.name == "answer" { &of_answered } else { &classes };
+            let classes = if modality.partial { &of_answered } else { &classes };
             if rows.is_empty() {
                 continue;
             }
@@ -192,6 +198,10 @@ impl<'a> Fitting<'a> {
 
     fn finish(mut self) -> Result<Fits> {
         self.end_segment()?;
+        let (done, total) = (self.done, self.pass.dataset.questions.len());
+        if done != total {
+            return Err(Error::internal(format!("{done} of {total} questions are in the fit")));
+        }
         self.features.take().map_or(Ok(()), FeatureFiles::finish)?;
         let fits = self.fits(self.facts);
         save(self.file, &fits)?;
@@ -258,7 +268,8 @@ mod tests {
 
     fn pass(dataset: &Dataset) -> Pass<'_> {
         let decoding = Decoding { strategy: Strategy::Greedy, max_new_tokens: 1 };
-        Pass { dataset, prompt: &PROMPTS[0], feature_prompt: &PROMPTS[0], decoding, batch_size: 64, threads: 1 }
+        let (prompt, feature_prompt) = (&PROMPTS[0], &PROMPTS[0]);
+        Pass { dataset, prompt, answers: false, feature_prompt, decoding, batch_size: 64, threads: 1 }
     }
 
     /// The batches of a pass from a window on, with features that follow from the question alone.
@@ -311,6 +322,9 @@ mod tests {
             }
         }
         drop(fitting);
+        let larger = Pass { batch_size: 128, ..pass };
+        let windows = Schedule::new(&dataset, larger.batch_size, 16);
+        assert_eq!(Fitting::begin(&larger, &windows, (&broken, &facts), None).next, (0, 0), "these are other windows");
         let mut fitting = Fitting::begin(&pass, &schedule, (&broken, &facts), None);
         assert!(fitting.done >= SEGMENT && fitting.next.0 > 0, "nothing of {} questions was kept", fitting.done);
         for (place, features) in batches(&pass, &schedule, fitting.next.0) {

@@ -9,6 +9,7 @@ mod curves;
 mod distances;
 mod evaluation;
 mod fitting;
+mod loading;
 mod manifest;
 mod measuring;
 mod overview;
@@ -36,7 +37,10 @@ pub use paper::{
     PAPER_SETS, PaperCorrelation, PaperCorrelations, PaperSet, ReportedCorrelation, paper_correlations, paper_sweeps,
 };
 pub use plan::{Length, TrainingPlan, Validation};
-pub use relations::{DistanceRelations, ShiftAndAccuracy, distance_relations, shift_and_accuracy};
+pub use relations::{
+    DistanceRelations, DistanceSpread, ShiftAndAccuracy, adjusted_p_values, distance_relations, distance_spread,
+    shift_and_accuracy,
+};
 pub use sampling::Sampling;
 pub use stored::{StoredDataset, StoredRun, stored_runs};
 pub use strengths::{LayerStrength, StoredStrengths, Tower, stored_strengths};

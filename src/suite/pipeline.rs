@@ -28,6 +28,8 @@ pub(super) struct Pass<'a> {
     pub dataset: &'a Dataset,
     /// How each is put to the model.
     pub prompt: &'static Prompt,
+    /// Whether answers are asked for; where not, `prompt` means nothing.
+    pub answers: bool,
     /// How each is put for its features.
     pub feature_prompt: &'static Prompt,
     /// How answers are searched for.
@@ -140,6 +142,11 @@ impl TextReader {
             Self::Sentences(sentences) => sentences.encode(text),
             Self::None => Ok(Vec::new()),
         }
+    }
+
+    /// Whether questions are put as prompts, which may hold an answer too.
+    fn reads_prompts(&self) -> bool {
+        matches!(self, Self::Prompts(_))
     }
 
     /// The answer that tokens spell.
@@ -305,12 +312,21 @@ impl<'a> Fingerprint<'a> {
                 Sha256::new_with_prefix(identity.map_err(|error| unaskable(dataset, question, error))?)
             }
         };
-        let digest = hash.clone().chain_update(question.text.as_bytes()).finalize();
+        let content = first_bytes(hash.clone().chain_update(question.text.as_bytes()));
         self.last = Some((&question.image_id, hash));
-        let mut first = [0; 8];
-        first.copy_from_slice(&digest[..8]);
-        Ok(u64::from_le_bytes(first))
+        Ok(content)
     }
+
+    /// That of the text alone, for what sees no images.
+    pub(super) fn of_text(question: &Question) -> u64 {
+        first_bytes(Sha256::new_with_prefix(question.text.as_bytes()))
+    }
+}
+
+/// The first eight bytes of a digest as a number.
+pub(super) fn first_bytes(hash: Sha256) -> u64 {
+    let digest = hash.finalize();
+    digest.iter().take(8).rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
 fn unaskable(dataset: &Dataset, question: &Question, error: Error) -> Error {
@@ -392,18 +408,22 @@ impl Preparation<'_> {
     }
 
     fn prepare_question(&self, index: usize, image: usize) -> Result<PreparedQuestion> {
-        let Pass { dataset, prompt, feature_prompt, .. } = self.pass;
+        let Pass { dataset, answers, prompt, feature_prompt, .. } = self.pass;
         let text = &dataset.questions[index].text;
         let request = |prompt: &str| Ok::<_, Error>(Request { tokens: self.readers.text.encode(prompt)?, image });
         let wanted = self.wanted[index];
         let features = || {
             let question = feature_prompt.fill(text);
-            let with_answer = common_answer(dataset, index).map(|answer| format!("{question} : {answer}"));
-            let answer = with_answer.map(|text| request(&text)).transpose()?;
+            let answer = common_answer(dataset, index).filter(|_| self.readers.text.reads_prompts());
+            let answer = answer.map(|answer| request(&format!("{question} : {answer}"))).transpose()?;
             Ok::<_, Error>(PreparedFeatures { question: request(&question)?, answer })
         };
         let features = wanted.features.then(features).transpose()?;
-        Ok(PreparedQuestion { index, wanted, request: request(&prompt.fill(text))?, features })
+        let request = match &features {
+            Some(features) if !answers => features.question.clone(),
+            _ => request(&prompt.fill(text))?,
+        };
+        Ok(PreparedQuestion { index, wanted, request, features })
     }
 }
 

@@ -1,12 +1,10 @@
 //! How shift goes with accuracy over datasets, and how distances go with each other and with wrong answers over questions.
 
-use serde::Serialize;
-
 use super::distances::{MODALITIES, Modality};
 use super::stored::{StoredDataset, StoredRun};
 use crate::stats::{
-    COEFFICIENTS, ClusteredCorrelation, Correlation, Discrimination, Estimate, Line, Resampling, clustered_mean,
-    discrimination, least_squares,
+    COEFFICIENTS, ClusteredCorrelation, Correlation, Discrimination, Estimate, Histogram, Line, Resampling,
+    clustered_mean, discrimination, histogram, holm, least_squares,
 };
 use crate::store::Distances;
 
@@ -17,7 +15,7 @@ const WRONG_BELOW: f64 = 0.5;
 const RESAMPLING: Resampling = Resampling { replicates: 1_000, seed: 42 };
 
 /// How accuracy goes with the shift of one modality over the datasets of a suite.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub struct ShiftAndAccuracy {
     /// Name of the modality.
     pub modality: &'static str,
@@ -30,8 +28,19 @@ pub struct ShiftAndAccuracy {
     pub line: Option<Line>,
 }
 
+impl ShiftAndAccuracy {
+    /// Pearson's coefficient.
+    pub fn pearson(&self) -> Option<Correlation> {
+        let place = COEFFICIENTS.iter().position(|row| row.name == PEARSON)?;
+        *self.coefficients.get(place)?
+    }
+}
+
+/// Name of the coefficient that figures tell.
+const PEARSON: &str = "pearson";
+
 /// How distances go with each other and with wrong answers over the questions of one dataset.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub struct DistanceRelations {
     /// Position of the dataset in the suite.
     pub position: usize,
@@ -43,6 +52,39 @@ pub struct DistanceRelations {
     pub question_joint: Option<ClusteredCorrelation>,
     /// How well the distance of each modality tells wrong answers, those of less than half the score, from others.
     pub wrong_answers: Vec<Option<Discrimination>>,
+}
+
+/// P-values of Pearson's coefficients, adjusted for all of these by Holm's method; none where there is no coefficient.
+pub fn adjusted_p_values(relations: &[&ShiftAndAccuracy]) -> Vec<Option<f64>> {
+    let p_value = |one: &&ShiftAndAccuracy| one.pearson().map(|pearson| pearson.p_value);
+    let raw: Vec<Option<f64>> = relations.iter().map(p_value).collect();
+    let known: Vec<f64> = raw.iter().flatten().copied().collect();
+    let mut adjusted = holm(&known).unwrap_or_default().into_iter();
+    raw.iter().map(|raw| raw.and_then(|_| adjusted.next())).collect()
+}
+
+/// How the distances of one modality are spread.
+#[derive(Debug, Clone)]
+pub struct DistanceSpread {
+    /// Those of training questions, where they are known.
+    pub training: Option<Histogram>,
+    /// Those of each dataset, by position in the suite.
+    pub datasets: Vec<(usize, Histogram)>,
+}
+
+/// Bins of a histogram.
+const BINS: usize = 50;
+
+/// How the distances of a run are spread in one modality.
+pub fn distance_spread(run: &StoredRun, modality: &Modality) -> DistanceSpread {
+    let spread = |distances: &[Distances]| {
+        histogram(&distances.iter().filter_map(modality.distance).collect::<Vec<f64>>(), BINS)
+    };
+    let datasets = run.datasets.iter();
+    DistanceSpread {
+        training: spread(&run.reference),
+        datasets: datasets.filter_map(|dataset| Some((dataset.position, spread(&dataset.distances)?))).collect(),
+    }
 }
 
 /// Accuracy by shift, modality by modality, over the datasets of a run that have both.
@@ -84,7 +126,8 @@ fn with_joint(dataset: &StoredDataset, distance: fn(&Distances) -> Option<f64>) 
         measured.filter_map(|(one, cluster)| Some((distance(one)?, one.joint?, *cluster))).collect();
     let clusters: Vec<u32> = pairs.iter().map(|pair| pair.2).collect();
     let (first, second): (Vec<f64>, Vec<f64>) = pairs.into_iter().map(|pair| (pair.0, pair.1)).unzip();
-    COEFFICIENTS[0].clustered(&first, &second, &clusters, RESAMPLING)
+    let row = COEFFICIENTS.iter().find(|row| row.name == PEARSON)?;
+    row.clustered(&first, &second, &clusters, RESAMPLING)
 }
 
 fn mean_distance(dataset: &StoredDataset, modality: &Modality) -> Option<Estimate> {

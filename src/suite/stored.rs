@@ -2,7 +2,7 @@
 
 use super::distances::{distances, name_of_reference};
 use super::evaluation::{Answers, PlannedDataset};
-use crate::data::{Dataset, Question};
+use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::score::{ScoreOptions, Summary, score, summarise};
 use crate::store::{DistanceSettings, Distances, Store, StoredModel};
@@ -72,13 +72,9 @@ fn stored_dataset(
     (position, planned): (usize, &PlannedDataset),
 ) -> Result<Option<StoredDataset>> {
     let dataset = &planned.dataset;
-    let first = |question: &Question| {
-        let (question_id, image_id) = question.key();
-        (dataset.name.clone(), question_id, image_id)
-    };
-    let Some((name, question, image)) = dataset.questions.first().map(first) else { return Ok(None) };
-    let answered = |id| Ok::<_, Error>(store.answer(id, &name, &question, &image)?.map(|_| id));
-    let measured = |id| Ok::<_, Error>(store.distances(id, &name, &question, &image)?.map(|_| id));
+    let name = dataset.name.as_str();
+    let answered = |id| Ok::<_, Error>(store.has_answers(id, name)?.then_some(id));
+    let measured = |id| Ok::<_, Error>(store.has_distances(id, name)?.then_some(id));
     let answers = model.answers.map(answered).transpose()?.flatten();
     let measured = model.distances.map(measured).transpose()?.flatten();
     if answers.is_none() && measured.is_none() {

@@ -71,14 +71,18 @@ impl StoredStrengths {
     }
 }
 
-/// The projection strengths of every run of a store that recorded them.
+/// The projection strengths of every run of these stores that recorded them.
 ///
 /// # Errors
-/// The store cannot be read.
-pub fn stored_strengths(store: &Store) -> Result<Vec<StoredStrengths>> {
+/// A store cannot be read.
+pub fn stored_strengths(stores: &[Store]) -> Result<Vec<StoredStrengths>> {
     let mut found = Vec::new();
     let mut settings = Vec::new();
-    for (run, json) in store.training_runs()? {
+    let mut runs = Vec::new();
+    for store in stores {
+        runs.extend(store.training_runs()?.into_iter().map(|(run, json)| (store, run, json)));
+    }
+    for (store, run, json) in runs {
         let by_step = store.curve(run, STRENGTH)?;
         if by_step.is_empty() {
             continue;
@@ -125,8 +129,19 @@ fn place(tensor: &str) -> Option<(Tower, usize)> {
     Some((tower, layer))
 }
 
-/// A name for each run: its method, with the settings in which not all runs agree.
+/// A name for each run: its method, with the settings in which not all runs agree, and a number where that is not enough.
 fn names(settings: &[Value]) -> Vec<String> {
+    let mut names = told(settings);
+    for place in 0..names.len() {
+        let same: Vec<usize> = (place..names.len()).filter(|other| names[*other] == names[place]).collect();
+        if same.len() > 1 {
+            same.into_iter().zip(1..).for_each(|(other, number)| names[other] += &format!(" ({number})"));
+        }
+    }
+    names
+}
+
+fn told(settings: &[Value]) -> Vec<String> {
     let flat: Vec<BTreeMap<String, String>> = settings.iter().map(|value| flatten("", value)).collect();
     let differ = |name: &str| flat.iter().any(|one| one.get(name) != flat[0].get(name));
     let name = |one: &BTreeMap<String, String>| {
@@ -167,7 +182,7 @@ mod tests {
     fn runs_are_named_by_what_differs() {
         let run =
             |mu: f64, seed: u64| json!({"method": "digrap", "method_settings": {"mu": mu}, "subject": {"seed": seed}});
-        assert_eq!(names(&[run(0.1, 1), run(0.1, 1)]), ["digrap", "digrap"]);
+        assert_eq!(names(&[run(0.1, 1), run(0.1, 1)]), ["digrap (1)", "digrap (2)"]);
         assert_eq!(names(&[run(0.1, 1), run(1.0, 1)]), ["digrap mu=0.1", "digrap mu=1.0"]);
     }
 }

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::evaluation::{PlannedDataset, weights_digest};
+use super::evaluation::PlannedDataset;
+use super::loading::weights_digest;
 use super::plan::{TrainingPlan, Validation};
 use super::sampling::split_by_image;
 use crate::data::{Dataset, Id, WholeFile};

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::answering::answers;
 use super::batches::QuestionBatches;
 use super::curves::Curves;
-use super::evaluation::Execution;
+use super::loading::Execution;
 use super::pipeline::Pass;
 use super::plan::{Length, REPORTED, TrainingPlan};
 use super::sampling::{Sampler, Sampling};
@@ -476,6 +476,7 @@ fn validate(
     let pass = Pass {
         dataset: &set.dataset,
         prompt: plan.prompt,
+        answers: true,
         feature_prompt: plan.prompt,
         decoding: Decoding { strategy: Strategy::Greedy, max_new_tokens: VALIDATION_TOKENS },
         batch_size: VALIDATION_BATCH,
