@@ -138,7 +138,7 @@ fn distances_are_those_of_the_features_that_are_written() {
     let refused = run(at, &[&vqa[..], &[&base, "--output", "other"]].concat());
     assert_eq!(refused.status.code(), Some(2));
     let told = told(&refused);
-    assert!(told.contains("`fit.safetensors` is a fit of other features: weights is "), "{told}");
+    assert!(told.contains("`fit.safetensors` is a fit of other features: configuration is "), "{told}");
     assert!(
         told.contains("hint: measure with the model and the settings it was made with, or leave out --fit"),
         "{told}"

@@ -8,8 +8,8 @@ three are then evaluated on the suite `miniature` together with their distances,
 drawn from the stores afterwards: `digrap-bench figures` reads no model. Finished runs in DIR are not repeated, and one that
 was broken off goes on.
 
-The script ends with an error if a command fails, if one of the ten datasets lacks a shift row or its interval, or if a
-second drawing differs by a byte from the first.
+PNG files of the histograms are not kept. The script ends with an error if a command fails, if one of the ten datasets lacks a
+shift row or its interval, or if a second drawing differs by a byte from the first.
 """
 
 import argparse
@@ -89,6 +89,9 @@ def main():
     differing = filecmp.cmpfiles(options.output, again, [str(name) for name in names], shallow=False)
     if differing[1] or differing[2]:
         sys.exit(f"drawn twice, these differ: {', '.join(differing[1] + differing[2])}")
+    # Large, and the page shows the SVG files.
+    for path in options.output.glob("distances-*.png"):
+        path.unlink()
     print(f"{len(names)} files in {options.output}, drawn twice to the same bytes")
 
 

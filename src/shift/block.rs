@@ -21,9 +21,10 @@ const WORTHWHILE: usize = 1 << 18;
 #[derive(Debug)]
 pub(super) struct Block {
     origin: Vec<f64>,
-    /// `[ROWS, dimension]`; grows to that with the first block.
-    rows: Vec<f64>,
-    /// Squared length of each row.
+    /// `[ROWS, dimension]`; grows to that with the first block and stays. What is behind the rows that are held means
+    /// nothing.
+    space: Vec<f64>,
+    /// Squared length of each row that is held.
     squares: Vec<f64>,
     seen: u64,
     first: bool,
@@ -31,7 +32,7 @@ pub(super) struct Block {
 
 impl Block {
     pub(super) fn new(dimension: usize) -> Self {
-        Self { origin: vec![0.0; dimension], rows: Vec::new(), squares: Vec::new(), seen: 0, first: true }
+        Self { origin: vec![0.0; dimension], space: Vec::new(), squares: Vec::new(), seen: 0, first: true }
     }
 
     /// A block whose rows are taken relative to this point.
@@ -50,32 +51,32 @@ impl Block {
     /// Takes further `step` off the origin and all rows.
     pub(super) fn move_origin(&mut self, step: &[f64]) {
         self.origin.iter_mut().zip(step).for_each(|(origin, step)| *origin += step);
-        for row in self.rows.chunks_exact_mut(step.len().max(1)) {
+        let rows = self.space.chunks_exact_mut(step.len().max(1));
+        for (row, square) in rows.zip(&mut self.squares) {
             row.iter_mut().zip(step).for_each(|(value, step)| *value -= step);
+            *square = dot(row, row);
         }
-        let rows = self.rows.chunks_exact(step.len().max(1));
-        self.squares = rows.map(|row| dot(row, row)).collect();
     }
 
     /// Adds rows until the block is full; returns how many. Their lengths less the origin must be finite: of others none
     /// is added.
     pub(super) fn fill<T: Copy + Into<f64> + Sync>(&mut self, rows: &[T]) -> Result<usize> {
         let dimension = self.origin.len().max(1);
-        let (held, start) = (self.squares.len(), self.rows.len());
+        let held = self.squares.len();
+        let start = held * dimension;
         let count = (rows.len() / dimension).min(ROWS - held);
         let rows = &rows[..count * dimension];
-        if start == 0 {
-            self.rows.reserve_exact(ROWS * dimension);
+        if self.space.len() < start + rows.len() {
+            self.space.reserve_exact(ROWS * dimension - self.space.len());
+            self.space.resize(start + rows.len(), 0.0);
         }
-        self.rows.resize(start + rows.len(), 0.0);
         self.squares.resize(held + count, 0.0);
-        let (to, squares) = (&mut self.rows[start..], &mut self.squares[held..]);
+        let (to, squares) = (&mut self.space[start..start + rows.len()], &mut self.squares[held..]);
         let parts = to.chunks_mut(PART * dimension).zip(squares.chunks_mut(PART)).zip(rows.chunks(PART * dimension));
         let origin = &self.origin;
         side_by_side(parts.collect(), rows.len(), |((to, squares), rows)| centre(rows, origin, to, squares));
         let bad = self.squares[held..].iter().position(|square| !square.is_finite());
         if let Some(bad) = bad {
-            self.rows.truncate(start);
             self.squares.truncate(held);
             return Err(not_finite(&rows[bad * dimension..(bad + 1) * dimension], self.seen + bad as u64));
         }
@@ -100,8 +101,9 @@ impl Block {
     /// What `sum` makes of each part of the block, from its rows and their squared lengths, in their order.
     pub(super) fn parts<S: Send>(&self, sum: impl Fn(&[f64], &[f64]) -> S + Sync) -> Vec<S> {
         let dimension = self.origin.len().max(1);
-        let parts = self.rows.chunks(PART * dimension).zip(self.squares.chunks(PART)).collect();
-        side_by_side(parts, self.rows.len(), |(rows, squares)| sum(rows, squares))
+        let rows = self.held();
+        let parts = rows.chunks(PART * dimension).zip(self.squares.chunks(PART)).collect();
+        side_by_side(parts, rows.len(), |(rows, squares)| sum(rows, squares))
     }
 
     /// Whether no block has been cleared yet.
@@ -111,14 +113,15 @@ impl Block {
 
     /// The rows less the origin, `[n, dimension]`.
     pub(super) fn rows(&self) -> Result<ArrayView2<'_, f64>> {
-        let dimension = self.origin.len();
-        let shape = (self.rows.len() / dimension.max(1), dimension);
-        ArrayView2::from_shape(shape, &self.rows)
+        ArrayView2::from_shape((self.len(), self.origin.len()), self.held())
             .map_err(|cause| Error::internal("a block of rows with gaps").caused_by(cause))
     }
 
+    fn held(&self) -> &[f64] {
+        &self.space[..self.len() * self.origin.len()]
+    }
+
     pub(super) fn clear(&mut self) {
-        self.rows.clear();
         self.squares.clear();
         self.first = false;
     }
