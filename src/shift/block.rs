@@ -9,7 +9,7 @@ use super::moments::dot;
 use crate::error::{Error, Result};
 
 /// Rows of a block. A product with as many rows reads a covariance of 2,048 features in a small part of its time.
-const ROWS: usize = 1024;
+const ROWS: usize = 4096;
 
 /// Rows that one thread takes at a time. Fixed, so that sums over them do not depend on the number of threads.
 pub(super) const PART: usize = 128;

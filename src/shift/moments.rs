@@ -148,7 +148,7 @@ impl Class {
 /// Takes samples one block after the other and ends as their [`Moments`].
 ///
 /// The mean of the first block of samples is taken off all samples, and what it is off the mean of all is accounted for
-/// at the end. That loses no more than log10(samples / 1,024) of sixteen digits, in whatever direction and whatever the
+/// at the end. That loses no more than log10(samples / 4,096) of sixteen digits, in whatever direction and whatever the
 /// order of the samples: where the first block lies apart from the others, that alone makes a variance of its share of
 /// the samples times the squared offset.
 #[derive(Debug)]
