@@ -11,10 +11,10 @@ use digrap_bench::shift::{Fitting, Gaussian, GaussianOptions};
 use divan::counter::ItemsCount;
 
 /// Rows of a product, as many as the library takes.
-const BLOCK: usize = 4096;
+const BLOCK: usize = 1024;
 
 static DIMENSION: LazyLock<usize> = LazyLock::new(|| crate::size(2048, 8));
-static COUNT: LazyLock<usize> = LazyLock::new(|| crate::size(8, 1) * BLOCK);
+static COUNT: LazyLock<usize> = LazyLock::new(|| crate::size(32, 1) * BLOCK);
 
 /// Numbers between -1 and 1 (Knuth's MMIX generator).
 static FEATURES: LazyLock<Vec<f32>> = LazyLock::new(|| {

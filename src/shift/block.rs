@@ -9,10 +9,10 @@ use super::moments::dot;
 use crate::error::{Error, Result};
 
 /// Rows of a block. A product with as many rows reads a covariance of 2,048 features in a small part of its time.
-const ROWS: usize = 4096;
+const ROWS: usize = 1024;
 
 /// Rows that one thread takes at a time. Fixed, so that sums over them do not depend on the number of threads.
-pub(super) const PART: usize = 128;
+const PART: usize = 128;
 
 /// Numbers that are worth the start of threads.
 const WORTHWHILE: usize = 1 << 18;
@@ -26,13 +26,27 @@ pub(super) struct Block {
     space: Vec<f64>,
     /// Squared length of each row that is held.
     squares: Vec<f64>,
+    /// Of each part; empty where they are not asked for.
+    sums: Vec<Sums>,
     seen: u64,
     first: bool,
 }
 
 impl Block {
     pub(super) fn new(dimension: usize) -> Self {
-        Self { origin: vec![0.0; dimension], space: Vec::new(), squares: Vec::new(), seen: 0, first: true }
+        Self {
+            origin: vec![0.0; dimension],
+            space: Vec::new(),
+            squares: Vec::new(),
+            sums: Vec::new(),
+            seen: 0,
+            first: true,
+        }
+    }
+
+    /// A block that sums up its rows as they come, while they are at hand.
+    pub(super) fn summing(dimension: usize) -> Self {
+        Self { sums: vec![Sums::none(dimension); ROWS / PART], ..Self::new(dimension) }
     }
 
     /// A block whose rows are taken relative to this point.
@@ -56,6 +70,24 @@ impl Block {
             row.iter_mut().zip(step).for_each(|(value, step)| *value -= step);
             *square = dot(row, row);
         }
+        self.sum_up();
+    }
+
+    /// Sums up all rows that are held anew.
+    fn sum_up(&mut self) {
+        let dimension = self.origin.len().max(1);
+        let rows = &self.space[..self.squares.len() * self.origin.len()];
+        for ((sums, rows), squares) in
+            self.sums.iter_mut().zip(rows.chunks(PART * dimension)).zip(self.squares.chunks(PART))
+        {
+            *sums = Sums::none(dimension);
+            rows.chunks_exact(dimension).zip(squares).for_each(|(row, square)| sums.add(row, *square));
+        }
+    }
+
+    /// The sums of the parts, in the order of their rows.
+    pub(super) fn sums(&self) -> &[Sums] {
+        &self.sums[..self.len().div_ceil(PART).min(self.sums.len())]
     }
 
     /// Adds rows until the block is full; returns how many. Their lengths less the origin must be finite: of others none
@@ -71,13 +103,15 @@ impl Block {
             self.space.resize(start + rows.len(), 0.0);
         }
         self.squares.resize(held + count, 0.0);
-        let (to, squares) = (&mut self.space[start..start + rows.len()], &mut self.squares[held..]);
-        let parts = to.chunks_mut(PART * dimension).zip(squares.chunks_mut(PART)).zip(rows.chunks(PART * dimension));
+        let work = Work { rows, to: &mut self.space[start..start + rows.len()], squares: &mut self.squares[held..] };
+        let parts = work.parts(held % PART, dimension, self.sums.get_mut(held / PART..).unwrap_or_default());
         let origin = &self.origin;
-        side_by_side(parts.collect(), rows.len(), |((to, squares), rows)| centre(rows, origin, to, squares));
+        side_by_side(parts, rows.len(), |(work, sums)| work.centre(origin, sums));
         let bad = self.squares[held..].iter().position(|square| !square.is_finite());
         if let Some(bad) = bad {
             self.squares.truncate(held);
+            // What the rows that are refused have added is taken off with them.
+            self.sum_up();
             return Err(not_finite(&rows[bad * dimension..(bad + 1) * dimension], self.seen + bad as u64));
         }
         self.seen += count as u64;
@@ -98,14 +132,6 @@ impl Block {
         self.squares.len()
     }
 
-    /// What `sum` makes of each part of the block, from its rows and their squared lengths, in their order.
-    pub(super) fn parts<S: Send>(&self, sum: impl Fn(&[f64], &[f64]) -> S + Sync) -> Vec<S> {
-        let dimension = self.origin.len().max(1);
-        let rows = self.held();
-        let parts = rows.chunks(PART * dimension).zip(self.squares.chunks(PART)).collect();
-        side_by_side(parts, rows.len(), |(rows, squares)| sum(rows, squares))
-    }
-
     /// Whether no block has been cleared yet.
     pub(super) fn is_first(&self) -> bool {
         self.first
@@ -123,19 +149,71 @@ impl Block {
 
     pub(super) fn clear(&mut self) {
         self.squares.clear();
+        self.sums.iter_mut().for_each(|sums| *sums = Sums::none(self.origin.len()));
         self.first = false;
     }
 }
 
-/// Rows less the origin, and their squared lengths.
-fn centre<T: Copy + Into<f64>>(rows: &[T], origin: &[f64], to: &mut [f64], squares: &mut [f64]) {
-    let dimension = origin.len().max(1);
-    let rows = rows.chunks_exact(dimension).zip(to.chunks_exact_mut(dimension)).zip(squares);
-    for ((row, to), square) in rows {
-        for ((to, value), origin) in to.iter_mut().zip(row).zip(origin) {
-            *to = (*value).into() - origin;
+/// Sums over a part of a block.
+#[derive(Debug, Clone)]
+pub(super) struct Sums {
+    pub sum: Vec<f64>,
+    /// Of the rows times their squared lengths.
+    pub cubic: Vec<f64>,
+    /// Of the squared squared lengths.
+    pub quartic: f64,
+}
+
+impl Sums {
+    fn none(dimension: usize) -> Self {
+        Self { sum: vec![0.0; dimension], cubic: vec![0.0; dimension], quartic: 0.0 }
+    }
+
+    fn add(&mut self, row: &[f64], square: f64) {
+        for ((cubic, sum), value) in self.cubic.iter_mut().zip(&mut self.sum).zip(row) {
+            *cubic += square * value;
+            *sum += value;
         }
-        *square = dot(to, to);
+        self.quartic += square * square;
+    }
+}
+
+/// Rows on their way into a part of a block.
+struct Work<'a, T> {
+    rows: &'a [T],
+    to: &'a mut [f64],
+    squares: &'a mut [f64],
+}
+
+impl<'a, T: Copy + Into<f64>> Work<'a, T> {
+    /// Cut where parts begin, each with its sums; `held` rows of the first part are there already.
+    fn parts(self, held: usize, dimension: usize, sums: &'a mut [Sums]) -> Vec<(Self, Option<&'a mut Sums>)> {
+        let Work { mut rows, mut to, mut squares } = self;
+        let (mut parts, mut sums, mut length) = (Vec::new(), sums.iter_mut(), PART - held);
+        while !squares.is_empty() {
+            let count = length.min(squares.len());
+            let (these, rest) = rows.split_at(count * dimension);
+            let (to_these, to_rest) = to.split_at_mut(count * dimension);
+            let (own, others) = squares.split_at_mut(count);
+            parts.push((Work { rows: these, to: to_these, squares: own }, sums.next()));
+            (rows, to, squares, length) = (rest, to_rest, others, PART);
+        }
+        parts
+    }
+
+    /// Rows less the origin, and their squared lengths.
+    fn centre(self, origin: &[f64], mut sums: Option<&mut Sums>) {
+        let dimension = origin.len().max(1);
+        let rows = self.rows.chunks_exact(dimension).zip(self.to.chunks_exact_mut(dimension)).zip(self.squares);
+        for ((row, to), square) in rows {
+            for ((to, value), origin) in to.iter_mut().zip(row).zip(origin) {
+                *to = (*value).into() - origin;
+            }
+            *square = dot(to, to);
+            if let Some(sums) = sums.as_deref_mut() {
+                sums.add(to, *square);
+            }
+        }
     }
 }
 

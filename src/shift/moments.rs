@@ -148,7 +148,7 @@ impl Class {
 /// Takes samples one block after the other and ends as their [`Moments`].
 ///
 /// The mean of the first block of samples is taken off all samples, and what it is off the mean of all is accounted for
-/// at the end. That loses no more than log10(samples / 4,096) of sixteen digits, in whatever direction and whatever the
+/// at the end. That loses no more than log10(samples / 1,024) of sixteen digits, in whatever direction and whatever the
 /// order of the samples: where the first block lies apart from the others, that alone makes a variance of its share of
 /// the samples times the squared offset.
 #[derive(Debug)]
@@ -166,7 +166,7 @@ pub struct Fitting {
 impl Fitting {
     /// For samples of so many features.
     pub fn new(dimension: usize) -> Self {
-        let (block, sums) = (Block::new(dimension), Moments::none(dimension));
+        let (block, sums) = (Block::summing(dimension), Moments::none(dimension));
         Self { block, sums, sum: vec![0.0; dimension], labelled: false, labels: Vec::new() }
     }
 
@@ -223,7 +223,7 @@ impl Fitting {
         if self.block.is_first() {
             self.centre_first_block();
         }
-        for part in self.block.parts(Sums::of) {
+        for part in self.block.sums() {
             self.sums.quartic += part.quartic;
             add(&mut self.sums.cubic, &part.cubic);
             add(&mut self.sum, &part.sum);
@@ -247,7 +247,7 @@ impl Fitting {
     fn centre_first_block(&mut self) {
         let share = 1.0 / self.block.len().max(1) as f64;
         let mut mean = vec![0.0; self.dimension()];
-        for part in self.block.parts(Sums::of) {
+        for part in self.block.sums() {
             add(&mut mean, &part.sum);
         }
         mean.iter_mut().for_each(|value| *value *= share);
@@ -272,28 +272,6 @@ impl Fitting {
             class.mean.iter_mut().zip(origin).for_each(|(mean, origin)| *mean += origin);
         }
         Ok(moments)
-    }
-}
-
-/// Sums over a part of a block.
-struct Sums {
-    sum: Vec<f64>,
-    cubic: Vec<f64>,
-    quartic: f64,
-}
-
-impl Sums {
-    /// Of rows with these squared lengths.
-    fn of(rows: &[f64], squares: &[f64]) -> Self {
-        let dimension = rows.len() / squares.len().max(1);
-        let (mut sum, mut cubic) = (vec![0.0; dimension], vec![0.0; dimension]);
-        for (row, square) in rows.chunks_exact(dimension.max(1)).zip(squares) {
-            for ((cubic, sum), value) in cubic.iter_mut().zip(&mut sum).zip(row) {
-                *cubic += square * value;
-                *sum += value;
-            }
-        }
-        Self { sum, cubic, quartic: dot(squares, squares) }
     }
 }
 
