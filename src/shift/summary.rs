@@ -3,7 +3,7 @@
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
-use crate::stats::clustered_mean;
+use crate::stats::{clustered_mean, quantile};
 
 /// Which way distances point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,13 +62,7 @@ impl Quantiles {
     pub fn of(values: &[f64]) -> Option<Self> {
         let mut sorted = values.to_vec();
         sorted.sort_by(f64::total_cmp);
-        let last = sorted.len().checked_sub(1)?;
-        Some(Self(LEVELS.map(|(_, level)| {
-            let position = level * last as f64;
-            let below = position.floor();
-            let (low, high) = (sorted[below as usize], sorted[last.min(below as usize + 1)]);
-            low + (position - below) * (high - low)
-        })))
+        (!sorted.is_empty()).then(|| Self(LEVELS.map(|(_, level)| quantile(&sorted, level))))
     }
 }
 

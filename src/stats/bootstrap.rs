@@ -39,14 +39,20 @@ fn drawn(draws: Random, clusters: usize) -> Vec<u32> {
     times
 }
 
-/// The percentile interval: the quantiles of 0.025 and 0.975, linear between neighbours (type 7 of Hyndman and Fan
-/// 1996, "Sample Quantiles in Statistical Packages", as in NumPy). There is at least one value.
+/// The percentile interval: the quantiles of 0.025 and 0.975. There is at least one value.
 pub(super) fn percentile_interval(sorted: &[f64]) -> [f64; 2] {
-    [0.025, 0.975].map(|share| {
-        let position = share * (sorted.len() - 1) as f64;
-        let (below, above) = (sorted[position.floor() as usize], sorted[position.ceil() as usize]);
-        below + (above - below) * position.fract()
-    })
+    [0.025, 0.975].map(|share| quantile(sorted, share))
+}
+
+/// The quantile of a share from 0 to 1 of values in ascending order, linear between neighbours (type 7 of Hyndman and Fan
+/// 1996, "Sample Quantiles in Statistical Packages", as in NumPy).
+///
+/// # Panics
+/// Like slices, without values.
+pub fn quantile(sorted: &[f64], share: f64) -> f64 {
+    let position = share * sorted.len().saturating_sub(1) as f64;
+    let (below, above) = (sorted[position.floor() as usize], sorted[position.ceil() as usize]);
+    below + (above - below) * position.fract()
 }
 
 /// How often a statistic would be this far from 0 if it were 0 on the whole: the level at which the percentile interval

@@ -16,7 +16,7 @@ mod rank;
 mod tail;
 
 pub use bands::{Band, bands};
-pub use bootstrap::Resampling;
+pub use bootstrap::{Resampling, quantile};
 pub use correlation::{COEFFICIENTS, ClusteredCorrelation, Coefficient, Correlation, kendall, pearson, spearman};
 pub use discrimination::{Discrimination, discrimination};
 pub use histogram::{Histogram, histogram};

@@ -75,6 +75,14 @@ pub static MODALITIES: [Modality; 4] = [
     },
 ];
 
+impl Modality {
+    /// The distances of those questions that have one, each with its cluster.
+    pub(super) fn measured(&self, distances: &[Distances], clusters: &[u32]) -> (Vec<f64>, Vec<u32>) {
+        let measured = distances.iter().zip(clusters);
+        measured.filter_map(|(one, cluster)| Some(((self.distance)(one)?, *cluster))).unzip()
+    }
+}
+
 /// How shift is measured.
 #[derive(Debug)]
 pub struct ShiftPlan {
@@ -93,8 +101,17 @@ pub struct ShiftPlan {
 impl ShiftPlan {
     /// What features and distances depend on, with the reference left open.
     pub(super) fn settings(&self, answers: &AnswerSettings) -> DistanceSettings {
-        let AnswerSettings { weights, configuration, tokenizer, dtype, provider, .. } = answers.clone();
-        let AnswerSettings { runtime_version, preprocessing, program_version, .. } = answers.clone();
+        let AnswerSettings {
+            weights,
+            configuration,
+            tokenizer,
+            dtype,
+            provider,
+            runtime_version,
+            preprocessing,
+            program_version,
+            ..
+        } = answers.clone();
         let features = FeatureSettings {
             weights,
             configuration,
@@ -230,9 +247,7 @@ impl Measuring {
         let mut shifts = Vec::new();
         for (modality, gaussian) in MODALITIES.iter().zip(&self.gaussians) {
             let Some(gaussian) = gaussian else { continue };
-            let measured = distances.iter().zip(&clusters);
-            let measured = measured.filter_map(|(one, cluster)| Some(((modality.distance)(one)?, *cluster)));
-            let (values, clusters): (Vec<f64>, Vec<u32>) = measured.unzip();
+            let (values, clusters) = modality.measured(&distances, &clusters);
             if let Some(summary) = summarise(&values, Some(&clusters), gaussian) {
                 shifts.push(ModalityShift { modality: modality.name, summary });
             }

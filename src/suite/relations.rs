@@ -131,9 +131,7 @@ fn with_joint(dataset: &StoredDataset, distance: fn(&Distances) -> Option<f64>) 
 }
 
 fn mean_distance(dataset: &StoredDataset, modality: &Modality) -> Option<Estimate> {
-    let measured = dataset.distances.iter().zip(&dataset.clusters);
-    let measured = measured.filter_map(|(one, cluster)| Some(((modality.distance)(one)?, *cluster)));
-    let (values, clusters): (Vec<f64>, Vec<u32>) = measured.unzip();
+    let (values, clusters) = modality.measured(&dataset.distances, &dataset.clusters);
     clustered_mean(&values, &clusters)
 }
 
