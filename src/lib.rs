@@ -11,7 +11,7 @@
 //! | 0 | [`random`] | seeded random numbers, by position |
 //! | 1 | [`tensor`] | host tensors: dtype, shape, bytes |
 //! | 1 | [`stats`] | intervals, correlations, paired tests (the only room that names statrs) |
-//! | 2 | [`graph`] | ONNX as a value: typed builder, shape rules, protobuf (the only room that names prost); runs nothing |
+//! | 2 | [`graph`] | ONNX as a value: typed builder, shape rules, protobuf (with report the only room that names prost); runs nothing |
 //! | 2 | [`score`] | answer normalisers and metrics: strings and numbers in, numbers out |
 //! | 2 | [`hub`] | models and datasets of the Hub as verified local files (the only room that names hf-hub and ureq) |
 //! | 2 | [`store`] | raw answers, distances and curves in SQLite (the only room that names rusqlite) |
@@ -21,7 +21,7 @@
 //! | 4 | [`model`] | model families as graph builders, preprocessing, decoding (the only room that names tokenizers) |
 //! | 4 | [`train`] | optimisers, methods, schedules, the loop, checkpoints; knows no dataset, metric or store |
 //! | 5 | [`suite`] | composes the others: a validated plan and its execution |
-//! | 5 | [`report`] | tables and figures from scores (names only error, score, stats, store and data; the only room that names ttf-parser) |
+//! | 6 | [`report`] | tables, figures and pages from results (names only error, score, stats, store, data and suite; the only room that names ttf-parser and csv; with graph the only room that names prost) |
 //!
 //! The binary (`src/main.rs`, `src/cli/`) comes last: it alone prints, draws progress and exits, and
 //! is the only room that names clap and indicatif.
@@ -101,7 +101,7 @@
 //!   and questions of its key: what it loses against strength 0 is lost to the shift alone.
 //! - **The world's objects fill cells that are patches of its model**, and its broad mixture holds patterns of one object:
 //!   a million parameters learn to see from them in minutes, where scenes alone leave them on the priors of the answers.
-//! - **`report` also names `score`**, whose summaries are what its tables show.
+//! - **`report` also names `score` and `suite`**, whose results are what it shows. It computes nothing from them.
 //! - **Figures are laid out once and drawn on two canvases**, SVG text and PNG, so that both show the same. plotters writes
 //!   the colour into each element, which a dark page cannot change, and has no tooltips; resvg, to draw PNG files from SVG
 //!   ones, adds a tenth to a cold build. Texts are measured with a subset of DejaVu Sans, the font of the PNG files.

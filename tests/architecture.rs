@@ -17,11 +17,14 @@ struct Room {
 #[derive(Debug, Default)]
 struct Map {
     rooms: BTreeMap<String, Room>,
-    /// External crate to the one room that may name it; `the binary` is a room here.
-    externals: BTreeMap<String, String>,
+    /// External crate to the rooms that may name it; `the binary` is a room here.
+    externals: BTreeMap<String, BTreeSet<String>>,
 }
 
 const BINARY: &str = "the binary";
+
+/// What stands before the crates of a room.
+const ONLY_ROOM: &str = "the only room that names ";
 
 impl Map {
     /// Reads rows such as ``| 2 | [`store`] | answers (the only room that names rusqlite) |``.
@@ -38,8 +41,11 @@ impl Map {
                 }
                 _ => BINARY.to_owned(),
             };
-            let externals = listed(line, "the only room that names ").unwrap_or_default();
-            map.externals.extend(externals.into_iter().map(|external| (external.replace('-', "_"), owner.clone())));
+            for (at, _) in line.match_indices(ONLY_ROOM) {
+                for external in listed(&line[at..], ONLY_ROOM).unwrap_or_default() {
+                    map.externals.entry(external.replace('-', "_")).or_default().insert(owner.clone());
+                }
+            }
         }
         map
     }
@@ -197,8 +203,9 @@ fn breaches(map: &Map, file: &Path, source: &str) -> Vec<String> {
             report(at, "`super` leaves the room; say `crate::`".to_owned());
         }
         let names_crate = before != "::" && before != "." && (text(at + 1) == "::" || before == "use");
-        if let Some(owner) = map.externals.get(text(at)).filter(|owner| names_crate && **owner != room) {
-            report(at, format!("`{}` is for {owner} only", text(at)));
+        if let Some(owners) = map.externals.get(text(at)).filter(|owners| names_crate && !owners.contains(&room)) {
+            let owners: Vec<&str> = owners.iter().map(String::as_str).collect();
+            report(at, format!("`{}` is for {} only", text(at), owners.join(" and ")));
         }
         for (sequence, reason) in FORBIDDEN_IN_THE_LIBRARY {
             if room != BINARY && sequence.iter().enumerate().all(|(i, token)| text(at + i) == *token) {
@@ -255,8 +262,8 @@ fn the_map_names_every_room_and_real_crates() {
     let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
     let dependencies: BTreeSet<String> =
         manifest.lines().filter_map(|line| Some(line.split_once(" = ")?.0.replace('-', "_"))).collect();
-    for (external, owner) in &map.externals {
-        assert!(dependencies.contains(external), "`{external}` (of {owner}) is no dependency");
+    for (external, owners) in &map.externals {
+        assert!(dependencies.contains(external), "`{external}` (of {owners:?}) is no dependency");
     }
     for external in ["ort", "rusqlite", "statrs", "ndarray_linalg", "clap", "indicatif"] {
         assert!(map.externals.contains_key(external), "no room owns `{external}`");
