@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use digrap_bench::error::{Error, Kind, Result};
 
+mod compare;
 mod doctor;
 mod export;
 mod features;
@@ -27,8 +28,7 @@ mod train;
 mod train_display;
 mod vqa;
 
-const EXIT_CODES: &str =
-    "Exit codes: 0 done; 2 wrong arguments or input; 3 not comparable or incomplete; 4 internal failure.";
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 a comparison fails; 2 wrong arguments or input; 3 not comparable or incomplete; 4 internal failure.";
 
 /// Measures how robust visual question answering models are.
 #[derive(Debug, Parser)]
@@ -49,6 +49,8 @@ enum Verb {
     Train(Box<train::TrainArgs>),
     /// Score a results file
     Score(score::ScoreArgs),
+    /// Compare a model with a baseline, and exit with 1 where it has become worse
+    Compare(Box<compare::CompareArgs>),
     /// Draw what stores hold about shift and training, with a page; reads no model
     Figures(figures::FiguresArgs),
     /// Measure how far datasets have shifted: a model's features of a suite, or features in files
@@ -80,7 +82,7 @@ pub fn main() -> ExitCode {
         }
     };
     match std::panic::catch_unwind(|| run(&cli)) {
-        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Ok(code)) => code,
         Ok(Err(error)) => {
             print_error(&error);
             exit_code(error.kind())
@@ -90,8 +92,10 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(cli: &Cli) -> Result<()> {
+/// Success, unless a comparison says otherwise.
+fn run(cli: &Cli) -> Result<ExitCode> {
     match &cli.verb {
+        Verb::Compare(args) => return compare::run(args, cli.json),
         Verb::Vqa(args) => vqa::run(args, cli.json),
         Verb::Train(args) => train::run(args, cli.json),
         Verb::Score(args) => score::run(args, cli.json),
@@ -102,7 +106,8 @@ fn run(cli: &Cli) -> Result<()> {
         Verb::List(args) => list::run(args, cli.json),
         Verb::SelectMiniature(args) => select_miniature::run(args),
         Verb::Doctor => doctor::run(cli.json),
-    }
+    }?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn exit_code(kind: Kind) -> ExitCode {

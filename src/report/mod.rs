@@ -1,7 +1,9 @@
 //! Tables and figures from scores. Computes no statistic of its own.
 
+mod comparison;
 mod distances;
 pub mod figure;
+mod junit;
 mod markdown;
 mod overview;
 mod paper;
@@ -9,7 +11,9 @@ mod plots;
 mod relations;
 mod shift;
 
+pub use self::comparison::{blessed, comparison};
 pub use self::distances::{DatasetShifts, dataset_shifts};
+pub use self::junit::junit;
 use self::markdown::{Head, interval, markdown, percent, unknown};
 pub use self::overview::{ShiftCells, SuiteColumn, SuiteRow, overview};
 pub use self::paper::{CorrelationRow, ReportedRow, paper_correlations};

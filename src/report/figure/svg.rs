@@ -157,7 +157,7 @@ fn short(value: f64) -> String {
 }
 
 /// The text with marks of XML written as references; characters that XML forbids become the replacement character.
-fn escaped(text: &str) -> String {
+pub(in crate::report) fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for character in text.chars() {
         match character {
