@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use digrap_bench::error::{Error, Kind, Result};
+use digrap_bench::store::Maker;
 
 mod doctor;
 mod export;
@@ -111,6 +112,25 @@ fn exit_code(kind: Kind) -> ExitCode {
         Kind::Incomplete => 3,
         Kind::Internal => 4,
     })
+}
+
+/// The commit this program was built from, where the build has told it.
+const COMMIT: Option<&str> = option_env!("DIGRAP_BENCH_COMMIT");
+
+/// This program, as it was started.
+fn maker() -> Maker {
+    let plain = |argument: &String| {
+        !argument.is_empty() && argument.chars().all(|letter| letter.is_alphanumeric() || "-_./=:,+@%".contains(letter))
+    };
+    let quoted =
+        |argument: String| if plain(&argument) { argument } else { format!("'{}'", argument.replace('\'', r"'\''")) };
+    let arguments = std::env::args_os().skip(1).map(|argument| quoted(argument.to_string_lossy().into_owned()));
+    let command: Vec<String> = std::iter::once("digrap-bench".to_owned()).chain(arguments).collect();
+    Maker {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        commit: COMMIT.filter(|commit| !commit.is_empty()).map(str::to_owned),
+        command: command.join(" "),
+    }
 }
 
 /// `--batch_size` and `--batch-size` are the same flag; values, and all after a bare `--`, stay as they are.

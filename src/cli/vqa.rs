@@ -202,6 +202,7 @@ fn plan(args: &VqaArgs, suite: Option<&Suite>, folders: &Folders) -> Result<(Pla
         store,
         output: args.output.clone(),
         scratch: folders.cache.join("converted"),
+        maker: super::maker(),
     };
     Ok((plan, locks))
 }
