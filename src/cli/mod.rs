@@ -16,6 +16,7 @@ mod fetch_miniature;
 mod figures;
 mod kernels;
 mod known;
+mod leaderboard;
 mod list;
 mod machine;
 mod progress;
@@ -50,6 +51,8 @@ enum Verb {
     Train(Box<train::TrainArgs>),
     /// Score a results file
     Score(score::ScoreArgs),
+    /// Rank the models whose results stores hold, with counts, intervals and where all comes from; reads no model
+    Leaderboard(leaderboard::LeaderboardArgs),
     /// Draw what stores hold about shift and training, with a page; reads no model
     Figures(figures::FiguresArgs),
     /// Measure how far datasets have shifted: a model's features of a suite, or features in files
@@ -96,6 +99,7 @@ fn run(cli: &Cli) -> Result<()> {
         Verb::Vqa(args) => vqa::run(args, cli.json),
         Verb::Train(args) => train::run(args, cli.json),
         Verb::Score(args) => score::run(args, cli.json),
+        Verb::Leaderboard(args) => leaderboard::run(args, cli.json),
         Verb::Figures(args) => figures::run(args, cli.json),
         Verb::Shift(args) => shift::run(args, cli.json),
         Verb::Export(args) => export::run(args, cli.json),
