@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use digrap_bench::error::{Error, Kind, Result};
+use digrap_bench::store::Maker;
 
 mod compare;
 mod doctor;
@@ -16,6 +17,7 @@ mod fetch_miniature;
 mod figures;
 mod kernels;
 mod known;
+mod leaderboard;
 mod list;
 mod machine;
 mod progress;
@@ -51,6 +53,8 @@ enum Verb {
     Score(score::ScoreArgs),
     /// Compare a model with a baseline, and exit with 1 where it has become worse
     Compare(Box<compare::CompareArgs>),
+    /// Rank the models whose results stores hold, with counts, intervals and where all comes from; reads no model
+    Leaderboard(leaderboard::LeaderboardArgs),
     /// Draw what stores hold about shift and training, with a page; reads no model
     Figures(figures::FiguresArgs),
     /// Measure how far datasets have shifted: a model's features of a suite, or features in files
@@ -99,6 +103,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Verb::Vqa(args) => vqa::run(args, cli.json),
         Verb::Train(args) => train::run(args, cli.json),
         Verb::Score(args) => score::run(args, cli.json),
+        Verb::Leaderboard(args) => leaderboard::run(args, cli.json),
         Verb::Figures(args) => figures::run(args, cli.json),
         Verb::Shift(args) => shift::run(args, cli.json),
         Verb::Export(args) => export::run(args, cli.json),
@@ -116,6 +121,25 @@ fn exit_code(kind: Kind) -> ExitCode {
         Kind::Incomplete => 3,
         Kind::Internal => 4,
     })
+}
+
+/// The commit this program was built from, where the build has told it.
+const COMMIT: Option<&str> = option_env!("DIGRAP_BENCH_COMMIT");
+
+/// This program, as it was started.
+fn maker() -> Maker {
+    let plain = |argument: &String| {
+        !argument.is_empty() && argument.chars().all(|letter| letter.is_alphanumeric() || "-_./=:,+@%".contains(letter))
+    };
+    let quoted =
+        |argument: String| if plain(&argument) { argument } else { format!("'{}'", argument.replace('\'', r"'\''")) };
+    let arguments = std::env::args_os().skip(1).map(|argument| quoted(argument.to_string_lossy().into_owned()));
+    let command: Vec<String> = std::iter::once("digrap-bench".to_owned()).chain(arguments).collect();
+    Maker {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        commit: COMMIT.filter(|commit| !commit.is_empty()).map(str::to_owned),
+        command: command.join(" "),
+    }
 }
 
 /// `--batch_size` and `--batch-size` are the same flag; values, and all after a bare `--`, stay as they are.

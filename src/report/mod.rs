@@ -4,6 +4,7 @@ mod comparison;
 mod distances;
 pub mod figure;
 mod junit;
+mod leaderboard;
 mod markdown;
 mod overview;
 mod paper;
@@ -14,8 +15,9 @@ mod shift;
 pub use self::comparison::{blessed, comparison};
 pub use self::distances::{DatasetShifts, dataset_shifts};
 pub use self::junit::junit;
+pub use self::leaderboard::{leaderboard, leaderboard_csv, leaderboard_latex};
 use self::markdown::{Head, interval, markdown, percent, unknown};
-pub use self::overview::{ShiftCells, SuiteColumn, SuiteRow, overview};
+pub use self::overview::overview;
 pub use self::paper::{CorrelationRow, ReportedRow, paper_correlations};
 pub use self::plots::{
     CorrelationMaps, DistanceHistograms, SensitivityPlot, ShiftPlot, TowerStrengths, correlation_maps,

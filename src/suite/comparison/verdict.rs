@@ -25,13 +25,13 @@ pub enum Verdict {
 
 /// The verdict on these datasets.
 pub fn verdict(compared: &[DatasetComparison]) -> Verdict {
-    let with = |outcome| compared.iter().filter(move |one| one.outcome == outcome);
-    let failures: Vec<_> = with(Outcome::Fails).map(|one| (one.dataset.clone(), one.failures.join(", and "))).collect();
-    let datasets = compared.len();
-    if failures.is_empty() {
-        Verdict::Pass { datasets, tolerated: with(Outcome::TolerableDrop).map(|one| one.dataset.clone()).collect() }
-    } else {
-        Verdict::Fail { datasets, failures }
+    let with = |outcome| -> Vec<String> {
+        compared.iter().filter(|one| one.outcome == outcome).map(|one| one.dataset.clone()).collect()
+    };
+    let (datasets, failed) = (compared.len(), with(Outcome::Fails));
+    match failed.is_empty() {
+        true => Verdict::Pass { datasets, tolerated: with(Outcome::TolerableDrop) },
+        false => Verdict::Fail { datasets, failed },
     }
 }
 
