@@ -4,6 +4,7 @@ mod adapters;
 mod architecture;
 mod bad_input;
 mod cli;
+mod comparison;
 mod datasets;
 mod encoders;
 mod evaluation;
