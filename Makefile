@@ -4,10 +4,11 @@ CARGO ?= cargo
 # Reports say which commit made them.
 export DIGRAP_BENCH_COMMIT := $(shell git describe --always --dirty --abbrev=12 --exclude '*' 2>/dev/null)
 
-.PHONY: help demo test setup
+.PHONY: help demo test setup baseline
 help:
 	@echo "make demo   evaluate two small models on the ten sets of the miniature world"
 	@echo "make test   run all tests"
+	@echo "make baseline  make the answers of miniature-ft what the gate of .ci/run compares with"
 	@echo "make setup  only install what is missing: OpenBLAS, ONNX Runtime, easy-VQA"
 
 setup:
@@ -16,6 +17,12 @@ setup:
 demo: setup
 	$(CARGO) run --locked -- vqa --suite miniature --model fixtures/models/miniature-ft \
 		--zero-shot fixtures/models/miniature-pt
+
+# From nothing: answers of an earlier build with the same version would count as those of this one.
+baseline: setup
+	rm -rf target/baseline
+	$(CARGO) run --locked -- vqa --suite miniature --model fixtures/models/miniature-ft --output target/baseline
+	$(CARGO) run --locked -- compare --suite miniature --baseline reports/baseline --current target/baseline --bless
 
 test: setup
 	$(CARGO) test --locked --no-fail-fast

@@ -88,7 +88,7 @@ impl Baseline {
         if format != FORMAT {
             let what =
                 format!("the baseline `{}` has format {format}, this program reads format {FORMAT}", path.display());
-            return Err(wrong(what));
+            return Err(Error::input(what).hint("update the program, or write the baseline anew with --bless"));
         }
         let mut baseline: Self = serde_json::from_str(&text).map_err(damaged)?;
         baseline.questions = baseline.datasets.iter().map(BaselineDataset::question_set).collect();

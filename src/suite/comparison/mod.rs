@@ -110,22 +110,23 @@ const TOLD: usize = 3;
 
 fn check_comparable(planned: &[PlannedDataset], runs: [&Run; 2]) -> Result<()> {
     let (questions, here_alone) = other_questions(planned, runs);
-    let kinds = [questions, left_out(planned, runs), other_metrics(planned, runs), asked_otherwise(runs)];
-    let only_questions = kinds[1..].iter().all(Vec::is_empty);
-    let reasons: Vec<String> = kinds.into_iter().flat_map(few).collect();
-    if reasons.is_empty() {
-        return Ok(());
-    }
-    let [baseline, current] = runs.map(|run| &run.source);
-    let error = Error::incomplete(format!("`{baseline}` and `{current}` cannot be compared: {}", reasons.join("; ")));
-    Err(match here_alone && only_questions {
-        true => {
-            error.hint("give --limit N where only the first N were asked, else the dataset's files as they were then")
+    let kinds = [questions, other_metrics(planned, runs), left_out(planned, runs), asked_otherwise(runs)];
+    let mut found = kinds.iter().enumerate().filter(|(_, reasons)| !reasons.is_empty()).map(|(kind, _)| kind);
+    let hint = match (found.next(), found.next()) {
+        (None, _) => return Ok(()),
+        (Some(0), None) if here_alone => {
+            "give --limit N where only the first N were asked, else the dataset's files as they were then"
         }
-        false => error.hint(
-            "evaluate both in the same way with `digrap-bench vqa`, or make the current run the baseline with --bless",
-        ),
-    })
+        (Some(1), None) => {
+            "name the metric of the baseline with --metric, or make the current run the baseline with --bless"
+        }
+        (Some(2), None) => "compare all datasets of the baseline, or make the current run the baseline with --bless",
+        _ => "evaluate both in the same way with `digrap-bench vqa`, or make the current run the baseline with --bless",
+    };
+    let reasons: Vec<String> = kinds.into_iter().flat_map(few).collect();
+    let [baseline, current] = runs.map(|run| &run.source);
+    let what = format!("`{baseline}` and `{current}` cannot be compared: {}", reasons.join("; "));
+    Err(Error::incomplete(what).hint(hint))
 }
 
 /// The first reasons, and how many more there are.

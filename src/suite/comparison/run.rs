@@ -103,11 +103,18 @@ impl Run {
     pub(super) fn answers(&self, dataset: &Dataset) -> Result<Vec<Box<str>>> {
         match &self.place {
             Place::Store(store, id, _) => {
-                let within = |error: Error| error.within(format!("`{}` cannot be compared", self.source));
-                let answers = stored_answers(store, *id, dataset).map_err(within)?;
+                let answers = stored_answers(store, *id, dataset).map_err(|error| self.unanswered(error))?;
                 Ok(answers.texts().into_iter().map(Box::from).collect())
             }
             Place::Baseline(folder, baseline) => baseline.answers(folder, dataset),
+        }
+    }
+
+    fn unanswered(&self, error: Error) -> Error {
+        let error = error.within(format!("`{}` cannot be compared", self.source));
+        match error.next_step() {
+            Some(_) => error,
+            None => error.hint("run the same `digrap-bench vqa` again: it goes on where it stopped"),
         }
     }
 
