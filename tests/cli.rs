@@ -57,7 +57,7 @@ fn help_and_version_go_to_standard_output() {
     assert_eq!(text(&version.stdout), concat!("digrap-bench ", env!("CARGO_PKG_VERSION"), "\n"));
     let help = run(&["--help"]);
     assert!(help.status.success());
-    assert!(text(&help.stdout).contains("Exit codes: 0 done; 2 wrong arguments or input"));
+    assert!(text(&help.stdout).contains("Exit codes: 0 done; 1 a comparison fails; 2 wrong arguments or input"));
 }
 
 #[test]

@@ -13,10 +13,12 @@ use digrap_bench::data::image::RgbImage;
 use digrap_bench::data::{Dataset, Id, ImageSource, Question, Relations};
 use digrap_bench::error::{Error, Result};
 use digrap_bench::random::Random;
+use digrap_bench::report;
 use digrap_bench::score::{References, find_metric};
-use digrap_bench::store::{Store, StoredAnswer};
+use digrap_bench::store::{AnswerSettings, Store, StoredAnswer};
 use digrap_bench::suite::{
-    AnsweredTwice, DatasetComparison, Outcome, PlannedDataset, Thresholds, compare_answers, verdict,
+    AnsweredTwice, Comparison, DatasetComparison, Differing, Limits, Outcome, PlannedDataset, Side, Thresholds,
+    compare_answers, verdict,
 };
 use serde_json::Value;
 
@@ -236,6 +238,90 @@ fn a_comparison_counts_what_has_changed() {
     assert!((one.difference + 100.0 * 0.7 / 20.0).abs() < 1e-9, "{}", one.difference);
     assert_eq!(one.gained.first.len() + one.lost.first.len(), 2);
     assert_eq!((one.outcome, one.failures.len()), (Outcome::NoChange, 0));
+}
+
+fn side(source: &str, weights: &str) -> Side {
+    let settings = AnswerSettings {
+        weights: weights.to_owned(),
+        configuration: "c".to_owned(),
+        tokenizer: "t".to_owned(),
+        prompt: "{q}".to_owned(),
+        decoding: "greedy".to_owned(),
+        max_new_tokens: 20,
+        dtype: "f32".to_owned(),
+        provider: "cpu".to_owned(),
+        runtime_version: "1.31.1".to_owned(),
+        preprocessing: "p".to_owned(),
+        program_version: "0.1.0".to_owned(),
+    };
+    Side { source: source.to_owned(), model: "m_1\u{1}".to_owned(), settings }
+}
+
+/// Two questions lost and one gained of twenty, with a threshold that this breaks.
+fn by_hand() -> Comparison {
+    let planned = [dataset("hand", 20, 2)];
+    let mut said = answers(20, 1, |_| Said { right_before: true, right_now: true });
+    (said[1][3], said[1][5], said[0][8]) = ("a|b\n`c` <i>".into(), "x".repeat(200).into(), "".into());
+    let answered = [AnsweredTwice { planned: &planned[0], baseline: &said[0], current: &said[1] }];
+    let limits = vec![Limits { max_drop: Some(1.0), ..Limits::default() }];
+    let datasets = compare_answers(&answered, &Thresholds { level: 0.05, limits }, 1).unwrap();
+    let verdict = verdict(&datasets);
+    let [baseline, current] = [side("base", &"0f".repeat(32)), side("run\u{7}<&\"", "new")];
+    let differing = Differing {
+        what: "weights".to_owned(),
+        baseline: baseline.settings.weights.clone(),
+        current: current.settings.weights.clone(),
+    };
+    let passes = verdict.exit_code() == 0;
+    Comparison { verdict, passes, level: 0.05, baseline, current, differing: vec![differing], notes: vec![], datasets }
+}
+
+#[test]
+fn a_comparison_is_markdown() {
+    let expected = "\
+## FAIL: 1 of 1 dataset: hand
+
+- hand: accuracy fell by 5.00 points, more than max-drop = 1
+
+Baseline: `base` (m\\_1). Current: `run'<&\"` (m\\_1).
+
+| dataset |  n | images | baseline % | current % | difference |   95 % interval |     p | p (Holm) | detectable | lost / gained | verdict |
+|---------|---:|-------:|-----------:|----------:|-----------:|----------------:|------:|---------:|-----------:|--------------:|---------|
+| hand    | 20 |     10 |      91.50 |     86.50 |      -5.00 | -23.93 to 13.93 | 0.375 |    0.375 |      20.80 |         2 / 1 | FAIL    |
+";
+    let text = report::comparison(&by_hand());
+    assert!(text.starts_with(expected), "{text}");
+    let tail = "\
+### What differs
+
+|         | baseline          | current |
+|---------|-------------------|---------|
+| weights | `0f0f0f0f0f0f...` | `new`   |
+
+### Questions whose score has changed
+
+**hand**: 2 lost (first 1), 1 gained
+
+|        | question | image | text               | people | baseline | current              |        score |
+|--------|---------:|------:|--------------------|--------|----------|----------------------|-------------:|
+| lost   |        3 |     1 | what colour is it? | red    | Red.     | a\\|b \\`c\\` &lt;i&gt; | 0.90 to 0.00 |
+| gained |        8 |     4 | what colour is it? | red    | -        | Red.                 | 0.00 to 0.90 |
+";
+    assert!(text.ends_with(tail), "{text}");
+}
+
+#[test]
+fn a_comparison_is_a_file_of_junit() {
+    let text = report::junit(&by_hand());
+    let expected = "\
+<?xml version=\"1.0\" encoding=\"UTF-8\"?>
+<testsuites tests=\"1\" failures=\"1\">
+<testsuite name=\"digrap-bench compare\" tests=\"1\" failures=\"1\" errors=\"0\" skipped=\"0\">
+<testcase classname=\"digrap-bench.compare\" name=\"hand\">
+<failure type=\"regression\" message=\"accuracy fell by 5.00 points, more than max-drop = 1\">FAIL: 20 questions, ";
+    assert!(text.starts_with(expected), "{text}");
+    let told = "FAIL: 1 of 1 dataset: hand\nbaseline: base\ncurrent: run\u{fffd}&lt;&amp;&quot;";
+    assert!(text.ends_with(&format!("<system-out>{told}</system-out>\n</testsuite>\n</testsuites>\n")), "{text}");
 }
 
 /// A home, a run of the miniature model on two datasets, and a baseline made of it.

@@ -192,7 +192,8 @@ fn escaped(text: &str) -> String {
 
 /// A name as code.
 fn code(text: &str) -> String {
-    format!("`{}`", text.replace(['`', '\n', '\r'], "'"))
+    let plain = |letter: char| if letter == '`' || letter.is_control() { '\'' } else { letter };
+    format!("`{}`", text.chars().map(plain).collect::<String>())
 }
 
 /// A baseline that was written, beside the one that it replaces.
