@@ -4,6 +4,7 @@ mod distances;
 pub mod figure;
 mod markdown;
 mod overview;
+pub mod page;
 mod paper;
 mod plots;
 mod relations;

@@ -17,6 +17,7 @@ mod paper;
 mod pipeline;
 mod plan;
 mod relations;
+mod samples;
 mod sampling;
 mod schedule;
 mod stored;
@@ -41,6 +42,7 @@ pub use relations::{
     DistanceRelations, DistanceSpread, ShiftAndAccuracy, adjusted_p_values, distance_relations, distance_spread,
     shift_and_accuracy,
 };
+pub use samples::{SampleSet, SampledModel, SampledResults, Samples, samples};
 pub use sampling::Sampling;
 pub use stored::{StoredDataset, StoredRun, stored_runs};
 pub use strengths::{LayerStrength, StoredStrengths, Tower, stored_strengths};
