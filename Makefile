@@ -2,18 +2,22 @@
 
 CARGO ?= cargo
 
-.PHONY: help demo test setup
+.PHONY: help demo test setup setup-test
 help:
-	@echo "make demo   evaluate two small models on the ten sets of the miniature world"
-	@echo "make test   run all tests"
-	@echo "make setup  only install what is missing: OpenBLAS, ONNX Runtime, easy-VQA"
+	@echo "make demo        evaluate two small models on the ten sets of the miniature world"
+	@echo "make test        run all tests"
+	@echo "make setup       only install what is missing: OpenBLAS, ONNX Runtime, easy-VQA"
+	@echo "make setup-test  the same, and the browser of the tests: Chromium"
 
 setup:
 	@setup/setup.sh
+
+setup-test:
+	@setup/setup.sh tests
 
 demo: setup
 	$(CARGO) run --locked -- vqa --suite miniature --model fixtures/models/miniature-ft \
 		--zero-shot fixtures/models/miniature-pt
 
-test: setup
+test: setup-test
 	$(CARGO) test --locked --no-fail-fast

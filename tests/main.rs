@@ -3,6 +3,7 @@
 mod adapters;
 mod architecture;
 mod bad_input;
+mod chromium;
 mod cli;
 mod datasets;
 mod encoders;
@@ -20,6 +21,7 @@ mod methods;
 mod miniature;
 mod model_gradients;
 mod operators;
+mod page;
 mod paper;
 mod parity;
 mod pixels;
