@@ -2,6 +2,7 @@
 
 mod distances;
 pub mod figure;
+mod leaderboard;
 mod markdown;
 mod overview;
 pub mod page;
@@ -11,8 +12,9 @@ mod relations;
 mod shift;
 
 pub use self::distances::{DatasetShifts, dataset_shifts};
+pub use self::leaderboard::{leaderboard, leaderboard_csv, leaderboard_latex};
 use self::markdown::{Head, interval, markdown, percent, unknown};
-pub use self::overview::{ShiftCells, SuiteColumn, SuiteRow, overview};
+pub use self::overview::overview;
 pub use self::paper::{CorrelationRow, ReportedRow, paper_correlations};
 pub use self::plots::{
     CorrelationMaps, DistanceHistograms, SensitivityPlot, ShiftPlot, TowerStrengths, correlation_maps,

@@ -27,7 +27,7 @@ pub use curves::{CurvePoint, TrainingRunId};
 pub use distances::{
     DistanceSettings, DistanceSettingsId, Distances, FeatureSettings, ReferenceSettings, StoredDistances,
 };
-pub use models::StoredModel;
+pub use models::{Maker, StoredModel};
 pub use questions::QuestionSet;
 
 /// How long a process waits for its turn; a turn is one batch, which takes milliseconds.

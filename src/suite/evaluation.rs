@@ -18,7 +18,7 @@ use crate::model::encoder::EncoderCheckpoint;
 use crate::model::text::Prompt;
 use crate::runtime::{Device, Runtime};
 use crate::score::{Measurement, Metric, ScoreOptions, Summary, score, summarise};
-use crate::store::{AnswerSettings, DistanceSettings, QuestionSet, SettingsId, Store, StoredModel};
+use crate::store::{AnswerSettings, DistanceSettings, Maker, QuestionSet, SettingsId, Store, StoredModel};
 use crate::tensor::DType;
 
 /// What to evaluate and how. Everything is checked before the first question is asked.
@@ -51,6 +51,8 @@ pub struct Plan {
     pub output: Option<PathBuf>,
     /// Folder for weights that have to be converted.
     pub scratch: PathBuf,
+    /// What makes the results.
+    pub maker: Maker,
 }
 
 /// Where a model is.
@@ -235,6 +237,7 @@ fn evaluate_loaded<S: Subject>(
         name: named.name.to_owned(),
         weights: format!("{} {}", loaded.settings.weights, loaded.settings.configuration),
         training: named.training.clone(),
+        made_by: Some(plan.maker.clone()),
         zero_shot: named.zero_shot,
         selected_on_reported: named.selected_on_reported,
         answers: loaded.answers,

@@ -9,6 +9,7 @@ mod curves;
 mod distances;
 mod evaluation;
 mod fitting;
+mod leaderboard;
 mod loading;
 mod manifest;
 mod measuring;
@@ -17,6 +18,7 @@ mod paper;
 mod pipeline;
 mod plan;
 mod relations;
+mod run_names;
 mod samples;
 mod sampling;
 mod schedule;
@@ -31,11 +33,13 @@ mod tuning;
 pub use answering::{Event, Pace};
 pub use distances::{MODALITIES, Modality, ModalityShift, Reference, ShiftPlan};
 pub use evaluation::{Answers, Evaluation, ModelSource, Plan, PlannedDataset, PlannedModel, evaluate};
+pub use leaderboard::{Cell, Entry, EntryRun, EntryShift, Leaderboard, LeaderboardDataset, Selection, leaderboard};
 pub use manifest::{Group, KnownSuite, SHIFTS, SUITES, Shift, Suite, SuiteDataset};
 pub use measuring::measure_alone;
 pub use overview::{Column, Overview, OverviewRow, OverviewShift};
 pub use paper::{
-    PAPER_SETS, PaperCorrelation, PaperCorrelations, PaperSet, ReportedCorrelation, paper_correlations, paper_sweeps,
+    PAPER_SETS, PaperCorrelation, PaperCorrelations, PaperRow, PaperSet, ReportedCorrelation, paper_correlations,
+    paper_sweeps,
 };
 pub use plan::{Length, TrainingPlan, Validation};
 pub use relations::{
