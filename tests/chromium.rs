@@ -91,7 +91,9 @@ impl Browser {
         let (sender, messages) = channel();
         std::thread::spawn(move || {
             for message in answers.split(0).map_while(Result::ok) {
-                let Ok(message) = serde_json::from_slice(&message) else { continue };
+                let Ok(message) = serde_json::from_slice(&message) else {
+                    continue;
+                };
                 if sender.send(message).is_err() {
                     break;
                 }
@@ -237,7 +239,9 @@ impl Browser {
 
     /// Leaves a picture of the window in the folder that `SCREENSHOTS` names, for a look.
     pub fn screenshot(&mut self, name: &str) {
-        let Some(folder) = std::env::var_os("SCREENSHOTS") else { return };
+        let Some(folder) = std::env::var_os("SCREENSHOTS") else {
+            return;
+        };
         self.value("new Promise((shown) => setTimeout(shown, 300))");
         let picture = self.call("Page.captureScreenshot", json!({"format": "png"}));
         std::fs::create_dir_all(&folder).unwrap();
@@ -252,7 +256,9 @@ impl Browser {
         for event in &self.events {
             let about = &event["params"];
             match event["method"].as_str().unwrap_or_default() {
-                "Runtime.exceptionThrown" | "Runtime.consoleAPICalled" | "Log.entryAdded" => panic!("{event}"),
+                "Runtime.exceptionThrown" | "Runtime.consoleAPICalled" | "Log.entryAdded" => {
+                    panic!("{event}")
+                }
                 "Network.requestWillBeSent" => {
                     let address = about["request"]["url"].as_str().unwrap();
                     assert!(address.starts_with(&own) || address.starts_with("data:"), "{address}");

@@ -11,8 +11,11 @@ use digrap_bench::data::{Dataset, Id, ImageSource, Question, Relations};
 use digrap_bench::error::{Error, Result};
 use digrap_bench::report::page::{Page, PageEvent, write_page};
 use digrap_bench::score::{METRICS, References, ScoreOptions, score};
-use digrap_bench::store::Distances;
-use digrap_bench::suite::{SHIFTS, SampleSet, SampledModel, SampledResults, Samples};
+use digrap_bench::store::{Distances, Maker};
+use digrap_bench::suite::{
+    Cell, Column, Entry, EntryRun, EntryShift, Leaderboard, LeaderboardDataset, PaperRow, SHIFTS, SampleSet,
+    SampledModel, SampledResults, Samples,
+};
 use serde_json::{Value, json};
 
 use crate::chromium::Browser;
@@ -39,7 +42,9 @@ impl ImageSource for Pictures {
     }
 
     fn decode(&self, image_id: &Id) -> Result<RgbImage> {
-        let Id::Number(number) = image_id else { return Err(Error::input("no number")) };
+        let Id::Number(number) = image_id else {
+            return Err(Error::input("no number"));
+        };
         if number % 7 == 3 {
             return Err(Error::input("the file is empty"));
         }
@@ -141,7 +146,7 @@ impl Made {
         let sets = self.0.iter().enumerate().map(|(at, made)| SampleSet {
             dataset: &made.dataset,
             label: made.label,
-            shift: Some(&SHIFTS[at]),
+            shift: &SHIFTS[at],
             metric: METRICS[0].name,
             results: made.results(),
         });
@@ -149,10 +154,49 @@ impl Made {
         Samples { models: MODELS.map(|(name, zero_shot)| SampledModel { name, zero_shot }).to_vec(), sets }
     }
 
+    /// The accuracies of the same models, with an average that some have.
+    fn board(&self) -> Leaderboard {
+        let column = |name: &str, label: &str, shift, average_of: &[&str]| Column {
+            name: name.to_owned(),
+            label: label.to_owned(),
+            shift,
+            average_of: average_of.iter().map(|name| (*name).to_owned()).collect(),
+        };
+        let sets = self.0.iter().zip(SHIFTS);
+        let mut columns: Vec<Column> =
+            sets.map(|(set, shift)| column(&set.dataset.name, set.label, Some(shift.name), &[])).collect();
+        columns.push(column("all", "avg.", None, &["any"]));
+        let entry = |(model, (name, zero_shot)): (usize, &(&str, bool))| {
+            let mut cells: Vec<Option<Cell>> = self.0.iter().map(|set| Some(set.cell(model))).collect();
+            cells.push(cells[0].filter(|_| !zero_shot).map(|cell| Cell { n: None, interval: None, ..cell }));
+            Entry {
+                name: (*name).to_owned(),
+                method: name.split_once(' ').map(|(method, _)| method.to_owned()),
+                zero_shot: *zero_shot,
+                selected_on_reported: model == 2,
+                runs: vec![run_named(name)],
+                shifts: vec![EntryShift { modality: "joint", cells: vec![Some(25.0); cells.len()] }],
+                cells,
+            }
+        };
+        Leaderboard {
+            suite: "made up".to_owned(),
+            limit: Some(7),
+            datasets: self.0.iter().map(MadeSet::described).collect(),
+            entries: MODELS.iter().enumerate().map(entry).collect(),
+            paper: vec![PaperRow {
+                name: "Vanilla FT".to_owned(),
+                is_shift: false,
+                cells: (0..columns.len()).map(|at| (at != 1).then_some(99.5)).collect(),
+            }],
+            columns,
+        }
+    }
+
     /// Writes the page and returns what was told meanwhile.
     fn write(&self, folder: &Path, images: bool) -> Vec<String> {
         let mut told = Vec::new();
-        let page = Page { samples: &self.samples(), images };
+        let page = Page { board: &self.board(), figures: &[], samples: &self.samples(), images };
         write_page(&page, folder, &mut |event: PageEvent| told.push(format!("{event:?}"))).unwrap();
         told
     }
@@ -178,6 +222,22 @@ impl MadeSet {
         (0..MODELS.len()).map(of).collect()
     }
 
+    fn cell(&self, model: usize) -> Cell {
+        let accuracy = 100.0 * self.scores[model].iter().sum::<f64>() / self.len() as f64;
+        let interval = Some([accuracy - 1.0, accuracy + 1.0]);
+        Cell { accuracy, spread: None, n: Some(self.len()), interval, change: None, rank: None }
+    }
+
+    fn described(&self) -> LeaderboardDataset {
+        LeaderboardDataset {
+            name: self.dataset.name.clone(),
+            n: self.len(),
+            images: 60,
+            digest: "0123456789abcdef".to_owned(),
+            metric: METRICS[0].name,
+        }
+    }
+
     fn len(&self) -> usize {
         self.dataset.questions.len()
     }
@@ -196,6 +256,13 @@ impl MadeSet {
         let models = self.answers.iter().any(|said| said[at].to_lowercase().contains(text));
         people || models || self.dataset.questions[at].text.to_lowercase().contains(text)
     }
+}
+
+fn run_named(name: &str) -> EntryRun {
+    let (label, model, weights) = (name.to_owned(), name.to_owned(), "fedcba9876543210".to_owned());
+    let command = format!("digrap-bench vqa --model '{name}'");
+    let made_by = Some(Maker { version: "0.1.0".to_owned(), commit: None, command });
+    EntryRun { label, model, seed: None, weights, settings: None, made_by, stored: 0 }
 }
 
 const COUNT: &str = "document.getElementById('count').textContent";
@@ -277,8 +344,11 @@ fn filters_select_what_the_samples_say() {
     explorer.close();
 }
 
+/// A value of the filter, and the scores that it keeps.
+type Outcome = (&'static str, fn(f64) -> bool);
+
 /// The outcomes in the order in which they are offered.
-const OUTCOMES: [(&str, fn(f64) -> bool); 4] = [
+const OUTCOMES: [Outcome; 4] = [
     ("wrong", |score| score < 0.5),
     ("right", |score| score >= 0.5),
     ("none", |score| score == 0.0),
@@ -319,7 +389,9 @@ fn distances_limit_and_order_the_list() {
     let (made, folder) = (Made::new(300), tempfile::tempdir().unwrap());
     made.write(folder.path(), false);
     let mut explorer = Explorer::open(&made, folder.path(), "");
-    let joint = |made: &Made, (set, at): (usize, usize)| made.0[set].distances[SHOWN][at].joint;
+    // The columns of the page hold single precision.
+    let joint =
+        |made: &Made, (set, at): (usize, usize)| made.0[set].distances[SHOWN][at].joint.map(|distance| distance as f32);
     explorer.browser.choose("[name=order]", "farthest");
     let mut expected = made.that(|_, _| true);
     // Stable, and those without a distance last.
@@ -336,7 +408,7 @@ fn distances_limit_and_order_the_list() {
     expected.retain(|at| joint(&made, *at).is_some_and(|distance| (25.5..=27.0).contains(&distance)));
     explorer.shows(&expected);
     explorer.browser.choose("[name=distance]", "vision:digrap mu=0.5");
-    let vision = |(set, at): (usize, usize)| made.0[set].distances[2][at].vision.unwrap();
+    let vision = |(set, at): (usize, usize)| made.0[set].distances[2][at].vision.unwrap() as f32;
     expected = made.that(|_, _| true);
     expected.retain(|at| (25.5..=27.0).contains(&vision(*at)));
     expected.sort_by(|a, b| vision(*a).total_cmp(&vision(*b)));
@@ -510,7 +582,11 @@ fn hostile_texts_do_no_harm() {
     set.answers[1] = vec![attack.to_owned(); 20];
     let mut samples = made.samples();
     samples.models[1].name = attack;
-    write_page(&Page { samples: &samples, images: true }, folder.path(), &mut |_| {}).unwrap();
+    let mut board = made.board();
+    board.suite = "{{content}}<script>window.harmed = 1</script>".to_owned();
+    board.entries[1] = Entry { name: attack.to_owned(), runs: vec![run_named(attack)], ..board.entries[1].clone() };
+    let page = Page { board: &board, figures: &[], samples: &samples, images: true };
+    write_page(&page, folder.path(), &mut |_| {}).unwrap();
     let data = fs::read_dir(folder.path().join("data")).unwrap().count();
     assert_eq!(data, 2, "a folder and the catalogue");
     let mut explorer = Explorer::open(&made, folder.path(), "");
@@ -526,6 +602,64 @@ fn hostile_texts_do_no_harm() {
         explorer.browser.value("[...document.querySelectorAll('#detail .said')].map((text) => text.textContent)");
     assert_eq!(said.as_array().unwrap().iter().filter(|text| **text == json!(attack)).count(), 2, "{said}");
     assert_eq!(explorer.browser.value("window.harmed ?? null"), Value::Null);
+    explorer.browser.open(&folder.path().join("index.html"), "");
+    assert_eq!(
+        explorer.browser.text("document.querySelector('h1').textContent"),
+        format!("Leaderboard: {}", board.suite)
+    );
+    explorer.browser.click("#board tbody tr:nth-child(2) td a");
+    explorer.browser.wait_for("document.getElementById('samples') && !document.getElementById('samples').hidden");
+    assert_eq!(explorer.browser.text("document.querySelector('[name=dataset]').value"), attack);
+    assert_eq!(explorer.browser.value("window.harmed ?? null"), Value::Null);
+    explorer.close();
+}
+
+#[test]
+fn the_leaderboard_sorts_finds_and_opens_samples() {
+    let (made, folder) = (Made::new(200), tempfile::tempdir().unwrap());
+    made.write(folder.path(), false);
+    let mut browser = Browser::start(1280, 900);
+    browser.open(&folder.path().join("index.html"), "");
+    browser.screenshot("leaderboard-light");
+    let names = "[...document.querySelectorAll('#board tbody.measured th')].filter((name) => name.checkVisibility())\
+                 .map((name) => name.firstChild.textContent.trim())";
+    let by = |set: usize| {
+        let mut models: Vec<usize> = (0..MODELS.len()).collect();
+        models.sort_by(|one, other| made.0[set].cell(*other).accuracy.total_cmp(&made.0[set].cell(*one).accuracy));
+        models.into_iter().map(|model| MODELS[model].0).collect::<Vec<_>>()
+    };
+    let given = MODELS.map(|(name, _)| name);
+    assert_eq!(browser.value(names), json!(given));
+    browser.click("#board thead th:nth-child(3) button");
+    assert_eq!(browser.value(names), json!(by(1)));
+    browser.click("#board thead th:nth-child(3) button");
+    assert_eq!(browser.value(names), json!(by(1).into_iter().rev().collect::<Vec<_>>()));
+    browser.click("#board thead th:nth-child(3) button");
+    assert_eq!(browser.value(names), json!(given));
+    // A row without the average is last whichever way the others go.
+    browser.click("#board thead th:nth-child(5) button");
+    browser.click("#board thead th:nth-child(5) button");
+    assert_eq!(browser.value(names).as_array().unwrap().last(), Some(&json!("base")));
+    let last = browser.text("[...document.querySelectorAll('#board tbody tr')].at(-1).textContent");
+    assert!(last.starts_with("Vanilla FT"), "{last}");
+    browser.click("#filter");
+    browser.write("digrap");
+    assert_eq!(browser.value(names), json!(["digrap mu=0.5"]));
+    assert_eq!(browser.text("document.getElementById('rows').textContent"), "1 of 4 rows");
+    browser.prefer("dark");
+    browser.screenshot("leaderboard-dark");
+    for width in [360, 800] {
+        browser.resize(width, 800);
+        let wide = browser.value("document.documentElement.scrollWidth");
+        assert!(wide.as_u64().unwrap() <= u64::from(width), "{wide} pixels in a window of {width}");
+        browser.screenshot(&format!("leaderboard-dark-{width}"));
+    }
+    browser.resize(1280, 900);
+    browser.click("#board tbody.measured tr:not([hidden]) td:nth-child(4) a");
+    let mut explorer = Explorer { made: &made, folder: folder.path(), browser };
+    explorer.browser.wait_for("document.getElementById('samples') && !document.getElementById('samples').hidden");
+    explorer.shows(&made.that(|set, _| set.label == "Far"));
+    assert_eq!(explorer.browser.text("document.querySelector('[name=model]').value"), "2");
     explorer.close();
 }
 
@@ -559,4 +693,54 @@ fn files_below(folder: &Path) -> BTreeMap<String, Vec<u8>> {
         }
     }
     files
+}
+
+/// An input, what is given to it, and the samples that are kept then.
+type Step = (&'static str, &'static str, fn(&MadeSet, usize) -> bool);
+
+/// Measures what filters take: how long it is from the event of an input until the list is rendered. With `PAGE_SAMPLES=N`
+/// in the environment there are N samples, and the times are printed and have to be below 200 ms; by default few, and what
+/// the list shows is checked alone.
+#[test]
+fn filters_of_many_samples() {
+    let asked = std::env::var("PAGE_SAMPLES").ok().map(|count| count.parse::<usize>().unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let sets = (1..=10).map(|seed| made_set(&format!("set-{seed}"), "set", asked.unwrap_or(3000) / 10, seed));
+    let made = Made(sets.collect());
+    made.write(folder.path(), true);
+    let mut explorer = Explorer::open(&made, folder.path(), "");
+    explorer.shows(&made.that(|_, _| true));
+    let steps: [Step; 10] = [
+        ("type", "number", |set, at| set.references().answer_type(at) == Some("number")),
+        ("type", "", |_, _| true),
+        ("outcome", "wrong", |set, at| set.scores[SHOWN][at] < 0.5),
+        ("outcome", "any", |_, _| true),
+        ("agreement", "disagree", |set, at| (1..MODELS.len()).contains(&set.right(at))),
+        ("agreement", "any", |_, _| true),
+        ("text", "t", |set, at| set.says(at, "t")),
+        ("text", "tennis next umbrella", |set, at| {
+            ["tennis", "next", "umbrella"].iter().all(|word| set.says(at, word))
+        }),
+        ("text", "", |_, _| true),
+        ("order", "farthest", |_, _| true),
+    ];
+    for (name, value, holds) in steps {
+        let taken = explorer.browser.value(&format!(
+            "(() => {{ const input = document.querySelector('[name={name}]'); input.value = '{value}'; \
+             const start = performance.now(); input.dispatchEvent(new Event('input', {{ bubbles: true }})); \
+             document.body.getBoundingClientRect(); return performance.now() - start; }})()"
+        ));
+        let taken = taken.as_f64().unwrap();
+        if let Some(samples) = asked {
+            println!("{samples} samples, {name} {value:?}: {taken:.0} ms");
+            assert!(taken < 200.0, "{name} {value:?} took {taken} ms");
+        }
+        let mut expected = made.that(holds);
+        if value == "farthest" {
+            let joint = |(set, at): (usize, usize)| made.0[set].distances[SHOWN][at].joint.unwrap_or(-1.0) as f32;
+            expected.sort_by(|one, other| joint(*other).total_cmp(&joint(*one)));
+        }
+        explorer.shows(&expected);
+    }
+    explorer.close();
 }

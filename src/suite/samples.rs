@@ -2,7 +2,8 @@
 
 use super::distances::MODALITIES;
 use super::evaluation::{Answers, PlannedDataset};
-use super::manifest::{Shift, Suite};
+use super::leaderboard::Leaderboard;
+use super::manifest::{Shift, Suite, SuiteDataset};
 use super::stored::{StoredDataset, StoredRun};
 use crate::data::Dataset;
 use crate::stats::{Estimate, clustered_mean};
@@ -11,13 +12,13 @@ use crate::store::Distances;
 /// Samples of several datasets.
 #[derive(Debug, Clone)]
 pub struct Samples<'a> {
-    /// The models that any of the datasets has results of.
+    /// The models, in the order of the leaderboard.
     pub models: Vec<SampledModel<'a>>,
     /// In the order of the suite; datasets without results are left out.
     pub sets: Vec<SampleSet<'a>>,
 }
 
-/// A model that has answered or was measured.
+/// A model, or one of the runs of an entry of a leaderboard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SampledModel<'a> {
     /// Name in reports.
@@ -33,8 +34,8 @@ pub struct SampleSet<'a> {
     pub dataset: &'a Dataset,
     /// Name in tables.
     pub label: &'a str,
-    /// How it has shifted, where a suite says so.
-    pub shift: Option<&'static Shift>,
+    /// How it has shifted.
+    pub shift: &'static Shift,
     /// Name of the metric of its scores.
     pub metric: &'a str,
     /// What is known of models.
@@ -73,25 +74,28 @@ impl<'a> SampledResults<'a> {
     }
 }
 
-/// The samples of these datasets with the results of these runs. Labels and shifts are those of the suite, whose datasets
-/// these are; without one a dataset's label is its name.
-pub fn samples<'a>(runs: &'a [StoredRun], datasets: &'a [PlannedDataset], suite: Option<&'a Suite>) -> Samples<'a> {
-    let models = runs.iter().map(|run| SampledModel { name: &run.model.name, zero_shot: run.model.zero_shot });
-    let set = |(position, planned): (usize, &'a PlannedDataset)| {
-        let results: Vec<SampledResults> = runs.iter().enumerate().filter_map(|at| results_at(at, position)).collect();
-        let known = suite.and_then(|suite| suite.datasets.get(position));
-        (!results.is_empty()).then(|| SampleSet {
-            dataset: &planned.dataset,
-            label: known.map_or(&planned.dataset.name, |dataset| &dataset.label),
-            shift: known.map(|dataset| dataset.shift),
-            metric: planned.metric.name,
-            results,
-        })
+/// The samples of a suite's datasets with the results of the runs that are in a leaderboard of theirs, under the labels that
+/// they have there.
+pub fn samples<'a>(
+    suite: &'a Suite,
+    datasets: &'a [PlannedDataset],
+    runs: &'a [StoredRun],
+    board: &'a Leaderboard,
+) -> Samples<'a> {
+    let entries = || board.entries.iter().flat_map(|entry| entry.runs.iter().map(move |run| (entry, run)));
+    let models = entries().map(|(entry, run)| SampledModel { name: &run.label, zero_shot: entry.zero_shot });
+    let shown: Vec<&StoredRun> = entries().filter_map(|(_, run)| runs.get(run.stored)).collect();
+    let set = |(position, (planned, known)): (usize, (&'a PlannedDataset, &'a SuiteDataset))| {
+        let results = shown.iter().enumerate().filter_map(|(model, run)| results_at(model, run, position));
+        let results: Vec<SampledResults> = results.collect();
+        let (dataset, label, shift, metric) = (&planned.dataset, &known.label, known.shift, planned.metric.name);
+        (!results.is_empty()).then_some(SampleSet { dataset, label, shift, metric, results })
     };
-    Samples { models: models.collect(), sets: datasets.iter().enumerate().filter_map(set).collect() }
+    let sets = datasets.iter().zip(&suite.datasets).enumerate();
+    Samples { models: models.collect(), sets: sets.filter_map(set).collect() }
 }
 
-fn results_at<'a>((model, run): (usize, &'a StoredRun), position: usize) -> Option<SampledResults<'a>> {
+fn results_at<'a>(model: usize, run: &'a StoredRun, position: usize) -> Option<SampledResults<'a>> {
     let stored: &StoredDataset = run.datasets.iter().find(|dataset| dataset.position == position)?;
     let answers = stored.answers.as_ref().map(Answers::texts).unwrap_or_default();
     Some(SampledResults::new(model, answers, &stored.scores, &stored.distances, &stored.clusters))

@@ -19,6 +19,7 @@ mod scene;
 mod svg;
 mod text;
 
+pub(super) use self::svg::escaped;
 use crate::error::{Error, Result};
 
 /// A grid of panels.

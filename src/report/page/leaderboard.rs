@@ -250,9 +250,11 @@ fn shifts(board: &Leaderboard) -> String {
     let lines = board.entries.iter().flat_map(|entry| {
         entry.shifts.iter().map(|shift| {
             let name = format!("{}, {}", escaped(modality_label(shift.modality)), name_of(entry));
-            let cells = board.columns.iter().zip(&shift.cells).map(|(column, cell)| {
-                number(Kind::of(column), *cell, &cell.map_or_else(unknown, two_decimals))
-            });
+            let cells = board
+                .columns
+                .iter()
+                .zip(&shift.cells)
+                .map(|(column, cell)| number(Kind::of(column), *cell, &cell.map_or_else(unknown, two_decimals)));
             row(&names_of(entry), &name, cells)
         })
     });
@@ -282,21 +284,28 @@ fn provenance(board: &Leaderboard) -> String {
         ("digest", Kind::Text),
     ];
     let mut datasets = Table::new(&kinds.map(|(text, kind)| (text.to_owned(), kind)));
-    datasets.body("measured", board.datasets.iter().map(|one| {
-        let count = |count: usize| number(Kind::Number, Some(count as f64), &count.to_string());
-        let text = |text: &str| format!("<td class=\"text\">{}</td>", escaped(text));
-        let cells = [text(one.metric), count(one.n), count(one.images), text(&short(&one.digest))];
-        format!("<tr><th scope=\"row\">{}</th>{}</tr>\n", escaped(&one.name), cells.concat())
-    }));
+    datasets.body(
+        "measured",
+        board.datasets.iter().map(|one| {
+            let count = |count: usize| number(Kind::Number, Some(count as f64), &count.to_string());
+            let text = |text: &str| format!("<td class=\"text\">{}</td>", escaped(text));
+            let cells = [text(one.metric), count(one.n), count(one.images), text(&short(&one.digest))];
+            format!("<tr><th scope=\"row\">{}</th>{}</tr>\n", escaped(&one.name), cells.concat())
+        }),
+    );
     let heads: Vec<(String, Kind)> = RUN_COLUMNS.iter().map(|(text, _)| ((*text).to_owned(), Kind::Text)).collect();
     let mut models = Table::new(&heads);
-    models.body("measured", board.entries.iter().flat_map(|entry| {
-        entry.runs.iter().map(|run| {
-            let cells = RUN_COLUMNS.iter().skip(1);
-            let cells = cells.map(|(_, cell)| format!("<td class=\"text\">{}</td>", escaped(cell(run).trim_matches('`'))));
-            row(&names_of(entry), &escaped(&run.label), cells)
-        })
-    }));
+    models.body(
+        "measured",
+        board.entries.iter().flat_map(|entry| {
+            entry.runs.iter().map(|run| {
+                let cells = RUN_COLUMNS.iter().skip(1);
+                let cells =
+                    cells.map(|(_, cell)| format!("<td class=\"text\">{}</td>", escaped(cell(run).trim_matches('`'))));
+                row(&names_of(entry), &escaped(&run.label), cells)
+            })
+        }),
+    );
     let commands = commands(board);
     let commands = match commands.is_empty() {
         true => String::new(),

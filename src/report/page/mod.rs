@@ -3,6 +3,7 @@
 //! Nothing in it names an address outside of the folder. Equal results give equal bytes.
 
 mod images;
+mod leaderboard;
 mod samples;
 mod script;
 
@@ -15,12 +16,17 @@ use serde::Serialize;
 
 use crate::data::WholeFile;
 use crate::error::{Error, Result};
-use crate::suite::Samples;
+use crate::report::figure::Figure;
+use crate::suite::{Leaderboard, Samples};
 
 /// What a page holds.
 #[derive(Debug, Clone, Copy)]
 pub struct Page<'a> {
-    /// The samples of its explorer.
+    /// The tables that it begins with.
+    pub board: &'a Leaderboard,
+    /// Figures with their file names, without ending.
+    pub figures: &'a [(String, Figure)],
+    /// The samples of its explorer; its models are the runs of the leaderboard.
     pub samples: &'a Samples<'a>,
     /// Whether images are copied, reduced to at most 256 pixels.
     pub images: bool,
@@ -57,9 +63,10 @@ pub enum PageEvent<'a> {
 }
 
 /// The files that are the same in every page.
-const ASSETS: [(&str, &str); 4] = [
+const ASSETS: [(&str, &str); 5] = [
     ("explorer.html", include_str!("explorer.html")),
     ("assets/page.css", include_str!("page.css")),
+    ("assets/leaderboard.js", include_str!("leaderboard.js")),
     ("assets/samples.js", include_str!("samples.js")),
     ("assets/explorer.js", include_str!("explorer.js")),
 ];
@@ -73,7 +80,11 @@ pub fn write_page(page: &Page, folder: impl Into<PathBuf>, on_event: &mut dyn Fn
     for (name, text) in ASSETS {
         output.write(name, text.as_bytes())?;
     }
-    let Page { samples, images } = *page;
+    for (name, figure) in page.figures {
+        output.write(&format!("figures/{name}.svg"), figure.svg()?.as_bytes())?;
+    }
+    output.write("index.html", leaderboard::index(page.board, page.figures).as_bytes())?;
+    let Page { samples, images, .. } = *page;
     let folders = folder_names(samples.sets.iter().map(|set| set.dataset.name.as_str()));
     for (set, folder) in samples.sets.iter().zip(&folders) {
         let image_files = match images {

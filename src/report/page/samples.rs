@@ -28,7 +28,7 @@ pub(super) fn catalogue(samples: &Samples, folders: &[String], images: bool) -> 
     let dataset = |(set, folder): (&SampleSet, &String)| {
         json!({
             "name": set.dataset.name, "label": set.label, "folder": folder, "size": set.dataset.questions.len(),
-            "shift": set.shift.map(|shift| shift.name), "shift_about": set.shift.map(|shift| shift.about),
+            "shift": set.shift.name, "shift_about": set.shift.about,
             "metric": set.metric, "types": Types::of(set.dataset.references.as_ref()).names,
             "models": set.results.iter().map(about_results).collect::<Vec<_>>(),
         })
