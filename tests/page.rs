@@ -19,7 +19,7 @@ use digrap_bench::suite::{
 use serde_json::{Value, json};
 
 use crate::chromium::Browser;
-use crate::support::Random;
+use crate::support::{Random, fixture, program_at};
 
 const MODELS: [(&str, bool); 3] = [("base", true), ("fine-tuned", false), ("digrap mu=0.5", false)];
 
@@ -146,7 +146,7 @@ impl Made {
         let sets = self.0.iter().enumerate().map(|(at, made)| SampleSet {
             dataset: &made.dataset,
             label: made.label,
-            shift: &SHIFTS[at],
+            shift: &SHIFTS[at % SHIFTS.len()],
             metric: METRICS[0].name,
             results: made.results(),
         });
@@ -162,7 +162,7 @@ impl Made {
             shift,
             average_of: average_of.iter().map(|name| (*name).to_owned()).collect(),
         };
-        let sets = self.0.iter().zip(SHIFTS);
+        let sets = self.0.iter().zip(SHIFTS.iter().cycle());
         let mut columns: Vec<Column> =
             sets.map(|(set, shift)| column(&set.dataset.name, set.label, Some(shift.name), &[])).collect();
         columns.push(column("all", "avg.", None, &["any"]));
@@ -449,9 +449,9 @@ fn a_link_opens_a_sample_and_back_returns() {
     assert_eq!(people, json!(counts));
     let models = explorer.browser.value(
         "[...document.querySelectorAll('#detail table')[0].querySelectorAll('tbody tr')].map((line) => \
-         [line.querySelector('.said').textContent, line.querySelector('.number .muted').textContent])",
+         [line.querySelector('.said').textContent, line.querySelector('.number').textContent])",
     );
-    let expected = (0..MODELS.len()).map(|model| (&set.answers[model][137], format!("{:.4}", set.scores[model][137])));
+    let expected = (0..MODELS.len()).map(|model| (&set.answers[model][137], told_score(set.scores[model][137])));
     assert_eq!(models, json!(expected.collect::<Vec<_>>()));
     let distances = explorer.browser.value(
         "[...document.querySelectorAll('#detail table')[1].querySelectorAll('tbody tr')].map((line) => \
@@ -469,6 +469,11 @@ fn a_link_opens_a_sample_and_back_returns() {
     explorer.browser.back();
     wait_for_question(&mut explorer, (2, 137));
     explorer.close();
+}
+
+/// A score as the explorer tells it.
+fn told_score(score: f64) -> String {
+    format!("{} {:.2}", if score < 0.5 { "✗" } else { "✓" }, 100.0 * score)
 }
 
 #[test]
@@ -743,4 +748,50 @@ fn filters_of_many_samples() {
         explorer.shows(&expected);
     }
     explorer.close();
+}
+
+/// From a run to the page: what is shown one by one adds up to what the run told.
+#[test]
+fn a_store_becomes_a_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |arguments: &[&str]| {
+        let output = program_at(folder.path()).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    let [tuned, base] = ["miniature-ft", "miniature-pt"].map(|name| fixture(&format!("models/{name}")));
+    let models = ["--model", tuned.to_str().unwrap(), "--zero-shot", base.to_str().unwrap()];
+    let suite = ["--suite", "miniature", "--limit", "24", "--json"];
+    let evaluation = ["--shift", "--reference-limit", "200", "--store", "store.sqlite"];
+    let evaluated = run(&[&["vqa"][..], &models, &suite, &evaluation].concat());
+    run(&[&["leaderboard", "--store", "store.sqlite", "--html", "page"][..], &suite].concat());
+    let page = folder.path().join("page");
+    let mut browser = Browser::start(1400, 1000);
+    browser.open(&page.join("index.html"), "");
+    browser.wait_for("[...document.images].every((image) => image.loading === 'lazy' || image.naturalWidth > 0)");
+    assert!(browser.value("document.images.length").as_u64().unwrap() > 3);
+    browser.screenshot("miniature-leaderboard");
+    browser.prefer("dark");
+    browser.screenshot("miniature-leaderboard-dark");
+    let table = browser.text("document.querySelector('#board tbody').textContent");
+    browser.open(&page.join("explorer.html"), "#dataset=miniature-viz&sample=miniature-viz/5");
+    browser.wait_for("document.querySelector('#detail h1') !== null");
+    assert_eq!(browser.text(COUNT), "24 of 240 samples");
+    browser.wait_for("document.querySelector('.picture img')?.naturalWidth > 0");
+    browser.screenshot("miniature-sample-dark");
+    browser.prefer("light");
+    browser.screenshot("miniature-sample");
+    for evaluation in evaluated["evaluations"].as_array().unwrap() {
+        let accuracy = evaluation["accuracy"].as_f64().unwrap();
+        assert!(table.contains(&format!("{accuracy:.2}")), "{accuracy} is not in {table}");
+        let told = browser.value(&format!(
+            "(async () => {{ const dataset = samples.datasets.findIndex((one) => one.about.name === {}); \
+             const model = samples.catalogue.models.findIndex((one) => one.name === {}); let sum = 0; \
+             for (let sample = 0; sample < 24; sample += 1) \
+             sum += (await samples.detail(samples.bases[dataset] + sample)).scores[model]; return sum / 24; }})()",
+            evaluation["dataset"], evaluation["model"]
+        ));
+        assert!((100.0 * told.as_f64().unwrap() - accuracy).abs() < 1e-9, "{told} is not {accuracy} %");
+    }
+    browser.assert_quiet(&page);
 }

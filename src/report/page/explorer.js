@@ -211,7 +211,7 @@ function row(number) {
       make("span", { class: "question" }, dataset.questions[sample]),
       make("span", { class: "answers" },
         said === undefined ? make("span", { class: "muted" }, "no answer") : make("span", { class: "said" }, shown(said)),
-        badge(dataset.score(state.model, sample)),
+        badge(dataset.share(state.model, sample)),
         people === undefined ? undefined : make("span", { class: "muted" }, `people: ${people}`)),
       make("span", { class: "notes" }, notes.filter(Boolean).join(" · "))));
   link.dataset.number = number;
@@ -229,11 +229,11 @@ function thumbnail(dataset, sample) {
   return make("img", { class: "thumbnail", src: source, alt: "", loading: "lazy", width: 56, height: 56 });
 }
 
-/** A score in steps of 1/240, in percent, with a colour and a sign that say the same. */
-function badge(score) {
+/** A score from 0 to 1 in percent, with a colour and a sign that say the same. */
+function badge(score, decimals = 0) {
   if (score === undefined) return undefined;
-  const kind = score < HALF ? "wrong" : "right";
-  return make("span", { class: `badge ${kind}` }, `${kind === "right" ? "✓" : "✗"} ${Math.round((100 * score) / FULL)}`);
+  const right = score >= 0.5;
+  return make("span", { class: `badge ${right ? "right" : "wrong"}` }, `${right ? "✓" : "✗"} ${(100 * score).toFixed(decimals)}`);
 }
 
 /** The link of the row that keys move. */
@@ -355,8 +355,9 @@ function peopleParts(people) {
   return [make("h2", {}, "People said"), make("ul", { class: "people" }, ...people.map(bar))];
 }
 
+/** A table whose columns hold `text` or a `number`. */
 function table(heads, rows) {
-  const head = make("tr", {}, ...heads.map((text) => make("th", { scope: "col" }, text)));
+  const head = make("tr", {}, ...Object.entries(heads).map(([text, kind]) => make("th", { scope: "col", class: kind }, text)));
   return make("div", { class: "scroll" }, make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows)));
 }
 
@@ -368,11 +369,11 @@ function modelParts(dataset, sample, scores) {
     return make("tr", model === state.model ? { class: "chosen" } : {},
       make("th", { scope: "row" }, modelName(model), samples.catalogue.models[model].zero_shot ? make("span", { class: "muted" }, " zero-shot") : undefined),
       make("td", {}, make("span", { class: "said" }, shown(said))),
-      make("td", { class: "number" }, exact === null ? "-" : badge(dataset.score(model, sample)), " ", make("span", { class: "muted" }, exact === null ? "" : exact.toFixed(4))));
+      make("td", { class: "number" }, exact === null ? "-" : badge(exact, 2)));
   };
   const lines = dataset.about.models.map(line).filter(Boolean);
   if (lines.length === 0) return [];
-  return [make("h2", {}, "Models said"), table(["model", "answer", "score, of 100"], lines)];
+  return [make("h2", {}, "Models said"), table({ model: "text", answer: "text", "score %": "number" }, lines)];
 }
 
 function distanceParts(dataset, sample) {
@@ -386,7 +387,7 @@ function distanceParts(dataset, sample) {
   if (lines.length === 0) return [];
   return [
     make("h2", {}, "Distance from the training questions"),
-    table(["model", "of", "this sample", "mean of the dataset (95 % interval)"], lines),
+    table({ model: "text", of: "text", "this sample": "number", "mean of the dataset (95 % interval)": "number" }, lines),
   ];
 }
 

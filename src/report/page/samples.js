@@ -43,7 +43,7 @@ const UNSCORED = 255;
 const OUTCOMES = {
   any: () => true,
   wrong: (score) => score < HALF,
-  right: (score) => score >= HALF && score !== UNSCORED,
+  right: (score) => score >= HALF,
   none: (score) => score === 0,
   part: (score) => score > 0 && score < FULL,
 };
@@ -119,9 +119,10 @@ class Dataset {
     return answers ? this.answers[answers[sample]] : undefined;
   }
 
-  score(model, sample) {
+  /** The score from 0 to 1, to the next of its steps. */
+  share(model, sample) {
     const score = this.models.get(model)?.scores?.[sample];
-    return score === UNSCORED ? undefined : score;
+    return score === undefined || score === UNSCORED ? undefined : score / FULL;
   }
 
   distance(model, modality, sample) {
@@ -165,7 +166,9 @@ class Dataset {
   keepOutcome(kept, model, outcome) {
     const scores = this.models.get(model)?.scores;
     if (!scores) return kept.fill(0);
-    for (let sample = 0; sample < this.size; sample += 1) kept[sample] &= scores[sample] !== UNSCORED && outcome(scores[sample]);
+    for (let sample = 0; sample < this.size; sample += 1) {
+      kept[sample] &= scores[sample] !== UNSCORED && outcome(scores[sample]);
+    }
   }
 
   keepAgreement(kept, agreement) {
@@ -314,7 +317,9 @@ class Samples {
     let count = 0;
     this.datasets.forEach((dataset, at) => {
       const kept = dataset.select(query);
-      for (let sample = 0; sample < kept.length; sample += 1) if (kept[sample]) selected[count++] = this.bases[at] + sample;
+      for (let sample = 0; sample < kept.length; sample += 1) {
+        if (kept[sample]) selected[count++] = this.bases[at] + sample;
+      }
     });
     const found = selected.subarray(0, count);
     const order = ORDERS[query.order];
