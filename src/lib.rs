@@ -133,6 +133,12 @@
 //! - **Intervals of correlations over samples come from drawing whole images**, with the ranks of every draw recomputed:
 //!   the ranks of the whole sample leave out how ranks vary, and the draws' own ones follow in linear time from the order of
 //!   the whole. The area under a ROC curve has a formula for clusters and needs no draws.
+//! - **A page's data are scripts in columns.** A page that was opened from disk may load scripts but not fetch files. Each
+//!   dataset's questions, answers, scores and distances are columns that the explorer reads once and filters by plain
+//!   loops; words are looked for in one long text. What is shown of one sample alone lies in pages of 250. Strings reach
+//!   scripts as JSON without `<`, and the document as text nodes alone.
+//! - **Tests drive Chromium through pipes** with a small client of the DevTools protocol; the known crates bring an
+//!   asynchronous runtime and a web socket.
 
 pub mod data;
 pub mod error;

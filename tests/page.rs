@@ -762,8 +762,9 @@ fn a_store_becomes_a_page() {
     let [tuned, base] = ["miniature-ft", "miniature-pt"].map(|name| fixture(&format!("models/{name}")));
     let models = ["--model", tuned.to_str().unwrap(), "--zero-shot", base.to_str().unwrap()];
     let suite = ["--suite", "miniature", "--limit", "24", "--json"];
-    let evaluation = ["--shift", "--reference-limit", "200", "--store", "store.sqlite"];
-    let evaluated = run(&[&["vqa"][..], &models, &suite, &evaluation].concat());
+    let evaluated = run(&[&["vqa", "--store", "store.sqlite"][..], &models, &suite].concat());
+    let shift = ["shift", "--store", "store.sqlite", "--reference-limit", "200"];
+    run(&[&shift[..], &models[..2], &suite].concat());
     run(&[&["leaderboard", "--store", "store.sqlite", "--html", "page"][..], &suite].concat());
     let page = folder.path().join("page");
     let mut browser = Browser::start(1400, 1000);
