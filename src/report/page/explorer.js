@@ -113,12 +113,22 @@ function sampleName(number) {
 function show(changes, { keep = false } = {}) {
   const before = state;
   state = { ...state, ...changes };
-  const address = addressOf(state);
-  if (address !== addressOf(before)) {
-    if (keep) location.hash = address;
-    else location.replace(address);
-  }
+  writeAddress(before, keep);
   render(before);
+}
+
+// Browsers stop pages that change their address too often, as typing and held keys would.
+const ADDRESS_DELAY_MS = 150;
+let addressTimer;
+
+function writeAddress(before, keep) {
+  clearTimeout(addressTimer);
+  if (!keep) {
+    addressTimer = setTimeout(() => location.replace(addressOf(state)), ADDRESS_DELAY_MS);
+    return;
+  }
+  if (addressOf(before) !== location.hash) location.replace(addressOf(before));
+  location.hash = addressOf(state);
 }
 
 /** Brings the page from one state to the present one. */
