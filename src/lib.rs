@@ -21,10 +21,10 @@
 //! | 4 | [`model`] | model families as graph builders, preprocessing, decoding (the only room that names tokenizers) |
 //! | 4 | [`train`] | optimisers, methods, schedules, the loop, checkpoints; knows no dataset, metric or store |
 //! | 5 | [`suite`] | composes the others: a validated plan and its execution |
-//! | 6 | [`report`] | tables, figures and pages from results (names only error, score, stats, store, data and suite; the only room that names ttf-parser and csv; with graph the only room that names prost) |
+//! | 6 | [`report`] | tables, figures and pages from results (names only error, score, stats, store, data and suite; the only room that names ttf-parser, csv and crc32c; with graph the only room that names prost) |
 //!
 //! The binary (`src/main.rs`, `src/cli/`) comes last: it alone prints, draws progress and exits, and
-//! is the only room that names clap and indicatif.
+//! is the only room that names clap, clap_complete, clap_mangen and indicatif.
 //!
 //! # Decisions
 //!

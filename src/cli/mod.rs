@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use digrap_bench::error::{Error, Kind, Result};
 
 mod doctor;
@@ -20,6 +20,7 @@ mod machine;
 mod progress;
 mod score;
 mod select_miniature;
+mod shell;
 mod shift;
 mod shift_models;
 mod source;
@@ -64,6 +65,10 @@ enum Verb {
     SelectMiniature(select_miniature::SelectArgs),
     /// What this machine can run, and what is missing
     Doctor,
+    /// Print completions of the arguments for a shell
+    Completions(shell::CompletionsArgs),
+    /// Write manual pages, one for the program and one for each verb
+    Man(shell::ManArgs),
 }
 
 /// Runs the command line of this process.
@@ -102,6 +107,8 @@ fn run(cli: &Cli) -> Result<()> {
         Verb::List(args) => list::run(args, cli.json),
         Verb::SelectMiniature(args) => select_miniature::run(args),
         Verb::Doctor => doctor::run(cli.json),
+        Verb::Completions(args) => shell::completions(args, &Cli::command()),
+        Verb::Man(args) => shell::man(args, &Cli::command(), cli.json),
     }
 }
 
@@ -177,7 +184,7 @@ mod tests {
 
     #[test]
     fn the_declaration_is_consistent() {
-        <Cli as clap::CommandFactory>::command().debug_assert();
+        Cli::command().debug_assert();
     }
 
     #[test]

@@ -3,14 +3,17 @@
 mod distances;
 pub mod figure;
 mod markdown;
+mod mlflow;
 mod overview;
 mod paper;
 mod plots;
 mod relations;
 mod shift;
+mod tensorboard;
 
 pub use self::distances::{DatasetShifts, dataset_shifts};
 use self::markdown::{Head, interval, markdown, percent, unknown};
+pub use self::mlflow::{TrackedRun, mlflow_files};
 pub use self::overview::{ShiftCells, SuiteColumn, SuiteRow, overview};
 pub use self::paper::{CorrelationRow, ReportedRow, paper_correlations};
 pub use self::plots::{
@@ -19,6 +22,7 @@ pub use self::plots::{
 };
 pub use self::relations::{DistanceRelationRow, ShiftAccuracyRow, distance_relations, shift_accuracy};
 pub use self::shift::{ShiftRow, shift_table};
+pub use self::tensorboard::{EVENT_FILE, event_file};
 use crate::data::Portion;
 use crate::score::{Figure, Group, Measurement, Summary};
 

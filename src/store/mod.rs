@@ -7,6 +7,7 @@
 //! store: they take turns. Scores and tables are computed elsewhere and never kept in place of answers.
 
 mod answers;
+mod contents;
 mod curves;
 mod digests;
 mod distances;
