@@ -101,6 +101,9 @@
 //!   and questions of its key: what it loses against strength 0 is lost to the shift alone.
 //! - **The world's objects fill cells that are patches of its model**, and its broad mixture holds patterns of one object:
 //!   a million parameters learn to see from them in minutes, where scenes alone leave them on the priors of the answers.
+//! - **A store knows which questions were asked**, by a digest of their texts, identifiers and human answers, before any has
+//!   an answer. Reports and comparisons refuse answers that were given to others, and merged parts of a run are known to
+//!   be whole.
 //! - **`report` also names `score` and `suite`**, whose results are what it shows. It computes nothing from them.
 //! - **Figures are laid out once and drawn on two canvases**, SVG text and PNG, so that both show the same. plotters writes
 //!   the colour into each element, which a dark page cannot change, and has no tooltips; resvg, to draw PNG files from SVG

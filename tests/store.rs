@@ -1,13 +1,14 @@
 //! Stores on disk: what survives which accident, and which files are refused.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
 use digrap_bench::error::Kind;
 use digrap_bench::store::{
-    AnswerSettings, CurvePoint, DistanceSettings, Distances, FeatureSettings, ReferenceSettings, SettingsId, Store,
-    StoredAnswer, StoredDistances, StoredModel,
+    AnswerSettings, CurvePoint, DistanceSettings, Distances, FeatureSettings, QuestionSet, ReferenceSettings,
+    SettingsId, Store, StoredAnswer, StoredDistances, StoredModel,
 };
 
 use crate::support::Random;
@@ -345,11 +346,11 @@ fn a_store_of_a_newer_program_is_refused() {
     drop(store);
     // Offset 60 is `user_version` in the file format.
     let mut bytes = fs::read(&path).unwrap();
-    assert_eq!(bytes[60..64], 3_u32.to_be_bytes());
+    assert_eq!(bytes[60..64], 4_u32.to_be_bytes());
     bytes[60..64].copy_from_slice(&9_u32.to_be_bytes());
     fs::write(&path, &bytes).unwrap();
     let error = open_error(&path);
-    let expected = format!("the store `{}` has version 9, this program reads up to version 3", path.display());
+    let expected = format!("the store `{}` has version 9, this program reads up to version 4", path.display());
     assert_eq!(error.to_string(), expected);
     assert_eq!(error.next_step(), Some("update the program, or use another --store"));
     assert_eq!(fs::read(&path).unwrap(), bytes);
@@ -507,6 +508,7 @@ fn a_model_keeps_the_settings_that_are_not_given_anew() {
     let model = |name: &str, answers, distances| StoredModel {
         name: name.to_owned(),
         weights: "w".to_owned(),
+        training: None,
         zero_shot: name == "base",
         selected_on_reported: false,
         answers,
@@ -524,4 +526,38 @@ fn a_model_keeps_the_settings_that_are_not_given_anew() {
     let other = StoredModel { weights: "v".to_owned(), ..model("tuned", Some(answers), None) };
     store.record_model(&other).unwrap();
     assert_eq!(store.models().unwrap()[0], other);
+}
+
+#[test]
+fn sets_of_questions_stand_side_by_side() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = Store::open(folder.path().join("store.sqlite")).unwrap();
+    let [first, second] = ["w", "v"].map(|weights| store.settings(&settings(weights)).unwrap());
+    let set = |dataset: &str, digest: &str, n| QuestionSet { dataset: dataset.into(), digest: digest.into(), n };
+    let [whole, part, other] = [set("b", "whole", 10), set("b", "part", 3), set("a", "whole", 7)];
+    for set in [&whole, &part, &other, &whole] {
+        store.record_questions(first, set).unwrap();
+    }
+    assert_eq!(store.question_sets(first).unwrap(), [other, part, whole]);
+    assert_eq!(store.question_sets(second).unwrap(), []);
+}
+
+#[test]
+fn a_store_is_read_where_nothing_can_be_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a?b#c%d.sqlite");
+    let mut store = Store::open(&path).unwrap();
+    let id = store.settings(&settings("w")).unwrap();
+    store.commit(id, "a", &batch(0, 3)).unwrap();
+    // While another process has it open, what is in the log is read too.
+    assert_eq!(all(&Store::open_to_read(&path).unwrap(), id, "a").len(), 3);
+    drop(store);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o444)).unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o555)).unwrap();
+    let mut read = Store::open_to_read(&path).unwrap();
+    assert_eq!(all(&read, id, "a").len(), 3);
+    assert!(read.commit(id, "a", &batch(3, 1)).is_err());
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let missing = Store::open_to_read(folder.path().join("none")).err().unwrap();
+    assert!(missing.to_string().starts_with("there is no store `"), "{missing}");
 }

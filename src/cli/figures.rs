@@ -108,11 +108,7 @@ fn suite_page(args: &FiguresArgs, suite: &Suite) -> Result<Page> {
     }
     let (mut runs, mut stores) = (Vec::new(), Vec::new());
     for path in &args.store {
-        if !path.is_file() {
-            return Err(Error::input(format!("there is no store `{}`", path.display()))
-                .hint("`digrap-bench vqa --output DIR` keeps one in DIR/store.sqlite"));
-        }
-        let store = Store::open(path)?;
+        let store = Store::open_to_read(path)?;
         runs.extend(stored_runs(&store, &datasets)?);
         stores.push(store);
     }

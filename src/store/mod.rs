@@ -12,6 +12,7 @@ mod curves;
 mod digests;
 mod distances;
 mod models;
+mod questions;
 mod schema;
 
 use std::fs;
@@ -28,6 +29,7 @@ pub use distances::{
     DistanceSettings, DistanceSettingsId, Distances, FeatureSettings, ReferenceSettings, StoredDistances,
 };
 pub use models::StoredModel;
+pub use questions::QuestionSet;
 
 /// How long a process waits for its turn; a turn is one batch, which takes milliseconds.
 const BUSY_LIMIT: Duration = Duration::from_secs(60);
@@ -62,6 +64,29 @@ impl Store {
         let mut store = Self { connection, path };
         store.prepare()?;
         Ok(store)
+    }
+
+    /// Opens an existing store for reading alone, so that nothing of it has to be writable. One that an older program has made
+    /// is brought up to date first, which writes to it.
+    ///
+    /// # Errors
+    /// There is no such file; see [`Store::open`].
+    pub fn open_to_read(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        if !path.is_file() {
+            return Err(Error::input(format!("there is no store `{}`", path.display()))
+                .hint("`digrap-bench vqa --output DIR` keeps one in DIR/store.sqlite"));
+        }
+        let path = std::path::absolute(path)
+            .map_err(|cause| Error::input(format!("`{}` cannot name a store", path.display())).caused_by(cause))?;
+        refuse_other_formats(&path)?;
+        let (connection, state) = open_read_only(&path).map_err(|cause| failure(&path, "read", cause))?;
+        state.check(&path)?;
+        if state.outdated() {
+            drop(connection);
+            return Self::open(&path);
+        }
+        Ok(Self { connection, path })
     }
 
     fn prepare(&mut self) -> Result<()> {
@@ -101,6 +126,29 @@ impl Store {
 
     fn failure(&self, verb: &str, cause: rusqlite::Error) -> Error {
         failure(&self.path, verb, cause)
+    }
+}
+
+/// Where the write-ahead log of a store at rest cannot be made, as in a folder that is not writable, there is none to read
+/// either.
+fn open_read_only(path: &Path) -> rusqlite::Result<(Connection, schema::State)> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let open = |connection: rusqlite::Result<Connection>| {
+        let mut connection = connection?;
+        connection.busy_timeout(BUSY_LIMIT)?;
+        let state = schema::State::of(&mut connection)?;
+        Ok((connection, state))
+    };
+    let opened = open(Connection::open_with_flags(path, flags));
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    match opened {
+        Err(_) if !Path::new(&log).exists() => {
+            let name = path.to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+            let at_rest = format!("file:{name}?immutable=1");
+            open(Connection::open_with_flags(at_rest, flags | OpenFlags::SQLITE_OPEN_URI))
+        }
+        opened => opened,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use rusqlite::{OptionalExtension, params};
 
-use super::{DistanceSettings, DistanceSettingsId, SettingsId, Store};
+use super::{AnswerSettings, DistanceSettings, DistanceSettingsId, SettingsId, Store};
 use crate::error::{Error, Result};
 
 /// A model and the settings its last results are filed under.
@@ -12,6 +12,8 @@ pub struct StoredModel {
     pub name: String,
     /// Digest of the weights and of what says how they are used: a name may be given to another model later.
     pub weights: String,
+    /// What it was trained with (the settings of its run as JSON text), if a run of this program made it.
+    pub training: Option<String>,
     /// Whether it was evaluated as one that was not fine-tuned.
     pub zero_shot: bool,
     /// Whether a reported set selected its weights.
@@ -22,14 +24,15 @@ pub struct StoredModel {
     pub distances: Option<DistanceSettingsId>,
 }
 
-const UPSERT: &str = "INSERT INTO model (name, weights, zero_shot, selected_on_reported, answers, distances)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+const UPSERT: &str = "INSERT INTO model (name, weights, zero_shot, selected_on_reported, answers, distances, training)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
     ON CONFLICT (name) DO UPDATE SET
         zero_shot = iif(weights = ?2 AND ?5 IS NULL, zero_shot, ?3),
         selected_on_reported = ?4,
         answers = iif(weights = ?2, coalesce(?5, answers), ?5),
         distances = iif(weights = ?2, coalesce(?6, distances), ?6),
-        weights = ?2";
+        weights = ?2,
+        training = ?7";
 
 impl Store {
     /// Records under which settings the results of a model are filed. Where its name stood for the same weights before,
@@ -39,10 +42,10 @@ impl Store {
     /// # Errors
     /// The store cannot be written.
     pub fn record_model(&mut self, model: &StoredModel) -> Result<()> {
-        let StoredModel { name, weights, zero_shot, selected_on_reported, answers, distances } = model;
+        let StoredModel { name, weights, training, zero_shot, selected_on_reported, answers, distances } = model;
         let (answers, distances) = (answers.map(|id| id.0), distances.map(|id| id.0));
         self.connection
-            .execute(UPSERT, params![name, weights, zero_shot, selected_on_reported, answers, distances])
+            .execute(UPSERT, params![name, weights, zero_shot, selected_on_reported, answers, distances, training])
             .map_err(|cause| self.failure("write to", cause))?;
         Ok(())
     }
@@ -54,12 +57,13 @@ impl Store {
     pub fn models(&self) -> Result<Vec<StoredModel>> {
         let select = || {
             let mut all = self.connection.prepare_cached(
-                "SELECT name, weights, zero_shot, selected_on_reported, answers, distances FROM model ORDER BY id",
+                "SELECT name, weights, zero_shot, selected_on_reported, answers, distances, training FROM model ORDER BY id",
             )?;
             let rows = all.query_map([], |row| {
                 Ok(StoredModel {
                     name: row.get(0)?,
                     weights: row.get(1)?,
+                    training: row.get(6)?,
                     zero_shot: row.get(2)?,
                     selected_on_reported: row.get(3)?,
                     answers: row.get::<_, Option<i64>>(4)?.map(SettingsId),
@@ -96,18 +100,31 @@ impl Store {
         select().map_err(|cause| self.failure("read", cause))
     }
 
+    /// What decided a model's answers.
+    ///
+    /// # Errors
+    /// The store cannot be read, or holds no such settings.
+    pub fn settings_of_answers(&self, id: SettingsId) -> Result<AnswerSettings> {
+        self.settings_of("settings", "answers", id.0)
+    }
+
     /// What a model's distances were measured with.
     ///
     /// # Errors
     /// The store cannot be read, or holds no such settings.
     pub fn settings_of_distances(&self, id: DistanceSettingsId) -> Result<DistanceSettings> {
+        self.settings_of("distance_settings", "distances", id.0)
+    }
+
+    fn settings_of<T: serde::de::DeserializeOwned>(&self, table: &str, what: &str, id: i64) -> Result<T> {
         let select = || {
-            let mut one = self.connection.prepare_cached("SELECT json FROM distance_settings WHERE id = ?1")?;
-            one.query_row([id.0], |row| row.get::<_, String>(0)).optional()
+            let mut one = self.connection.prepare_cached(&format!("SELECT json FROM {table} WHERE id = ?1"))?;
+            one.query_row([id], |row| row.get::<_, String>(0)).optional()
         };
         let json = select().map_err(|cause| self.failure("read", cause))?;
-        let json = json.ok_or_else(|| Error::internal("the settings of distances are not in this store"))?;
-        serde_json::from_str(&json)
-            .map_err(|cause| Error::internal("the settings of distances in the store are damaged").caused_by(cause))
+        let json = json.ok_or_else(|| Error::internal(format!("the settings of {what} are not in this store")))?;
+        serde_json::from_str(&json).map_err(|cause| {
+            Error::internal(format!("the settings of {what} in the store are damaged")).caused_by(cause)
+        })
     }
 }

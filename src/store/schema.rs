@@ -13,7 +13,7 @@ const APPLICATION_ID: i32 = 0x4467_426e;
 ///
 /// Settings and data set names are kept once and answers refer to them by number, so that an answer costs
 /// little more than its text. The primary keys are the order on disk.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     "
     CREATE TABLE settings (
         id INTEGER PRIMARY KEY,
@@ -79,6 +79,16 @@ const MIGRATIONS: [&str; 3] = [
         distances INTEGER REFERENCES distance_settings
     ) STRICT;
 ",
+    "
+    CREATE TABLE question_set (
+        settings INTEGER NOT NULL REFERENCES settings,
+        dataset INTEGER NOT NULL REFERENCES dataset,
+        digest TEXT NOT NULL,
+        n INTEGER NOT NULL,
+        PRIMARY KEY (settings, dataset, digest)
+    ) STRICT, WITHOUT ROWID;
+    ALTER TABLE model ADD COLUMN training TEXT;
+",
 ];
 
 const VERSION: usize = MIGRATIONS.len();
@@ -103,6 +113,11 @@ impl State {
             version: usize::try_from(number("PRAGMA user_version")?).unwrap_or(usize::MAX),
             tables: usize::try_from(number("SELECT count(*) FROM sqlite_schema")?).unwrap_or(usize::MAX),
         })
+    }
+
+    /// Whether an older program has made the store.
+    pub(super) fn outdated(&self) -> bool {
+        self.version < VERSION
     }
 
     /// Refuses other programs' databases and stores from the future.

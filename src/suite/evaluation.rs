@@ -8,7 +8,8 @@ use super::distances::{Measuring, ModalityShift, ShiftPlan};
 use super::loading::{Loaded, check_dtype, dtype_of, load_encoder, load_model};
 use super::measuring::{self, Answered, Link};
 use super::pipeline::Subject;
-use super::training::selected_on_reported;
+use super::subject::question_digest;
+use super::training::{selected_on_reported, training_settings};
 use crate::data::{Dataset, DatasetRow, Portion, results};
 use crate::error::{Error, Result};
 use crate::model::Checkpoint;
@@ -17,7 +18,7 @@ use crate::model::encoder::EncoderCheckpoint;
 use crate::model::text::Prompt;
 use crate::runtime::{Device, Runtime};
 use crate::score::{Measurement, Metric, ScoreOptions, Summary, score, summarise};
-use crate::store::{AnswerSettings, DistanceSettings, SettingsId, Store, StoredModel};
+use crate::store::{AnswerSettings, DistanceSettings, QuestionSet, SettingsId, Store, StoredModel};
 use crate::tensor::DType;
 
 /// What to evaluate and how. Everything is checked before the first question is asked.
@@ -164,8 +165,14 @@ pub fn evaluate(plan: &Plan, runtime: &Runtime, on_event: &mut dyn FnMut(&str, E
         let mut report = |event: Event| on_event(&source.name, event);
         let loaded = load_encoder(plan, runtime, encoder, &mut store)
             .map_err(|error| error.within(format!("cannot load the encoder `{}`", source.folder.display())))?;
-        let named =
-            Named { name: &source.name, zero_shot: false, selected_on_reported: false, folder: None, distances: None };
+        let named = Named {
+            name: &source.name,
+            training: None,
+            zero_shot: false,
+            selected_on_reported: false,
+            folder: None,
+            distances: None,
+        };
         evaluations.extend(evaluate_loaded(plan, runtime, (named, loaded), &links, &mut store, &mut report)?);
     }
     Ok(evaluations)
@@ -174,6 +181,8 @@ pub fn evaluate(plan: &Plan, runtime: &Runtime, on_event: &mut dyn FnMut(&str, E
 /// What results are told of.
 struct Named<'a> {
     name: &'a str,
+    /// Settings of the run that trained the model.
+    training: Option<String>,
     zero_shot: bool,
     selected_on_reported: bool,
     /// Folder of the results files.
@@ -194,6 +203,7 @@ fn evaluate_model(
     let loaded = load_model(plan, runtime, (checkpoint, model), store, on_event).map_err(within)?;
     let named = Named {
         name: &model.source.name,
+        training: training_settings(&checkpoint.folder).map(|settings| settings.to_string()),
         zero_shot: model.zero_shot,
         selected_on_reported: selected_on_reported(&checkpoint.folder),
         folder,
@@ -215,12 +225,16 @@ fn evaluate_loaded<S: Subject>(
     named.distances = measuring.as_ref().map(|measuring| measuring.settings().clone());
     let mut found = Vec::new();
     for planned in &plan.datasets {
+        if let Some(settings) = loaded.answers {
+            store.record_questions(settings, &question_set(&planned.dataset))?;
+        }
         let pace = loaded.find_out(plan, runtime, (&planned.dataset, measuring.as_ref()), store, on_event)?;
         found.push(Found::collect(&named, store, (loaded.answers, measuring.as_ref()), &planned.dataset, pace)?);
     }
     store.record_model(&StoredModel {
         name: named.name.to_owned(),
         weights: format!("{} {}", loaded.settings.weights, loaded.settings.configuration),
+        training: named.training.clone(),
         zero_shot: named.zero_shot,
         selected_on_reported: named.selected_on_reported,
         answers: loaded.answers,
@@ -289,8 +303,14 @@ fn evaluations<S>(
     Ok(evaluations)
 }
 
+/// What a store records of the questions that are asked.
+pub(super) fn question_set(dataset: &Dataset) -> QuestionSet {
+    QuestionSet { dataset: dataset.name.clone(), digest: question_digest(dataset), n: dataset.questions.len() }
+}
+
 /// The answers to a dataset's questions, in their order. Equal texts are kept once.
-pub(super) struct Answers {
+#[derive(Debug, Default)]
+pub struct Answers {
     texts: Vec<Box<str>>,
     of_question: Vec<u32>,
 }
@@ -322,7 +342,8 @@ impl Answers {
         Ok(answers)
     }
 
-    pub(super) fn texts(&self) -> Vec<&str> {
+    /// As the model gave them, question by question.
+    pub fn texts(&self) -> Vec<&str> {
         self.of_question.iter().map(|text| &*self.texts[*text as usize]).collect()
     }
 }

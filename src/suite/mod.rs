@@ -29,7 +29,7 @@ mod tuning;
 
 pub use answering::{Event, Pace};
 pub use distances::{MODALITIES, Modality, ModalityShift, Reference, ShiftPlan};
-pub use evaluation::{Evaluation, ModelSource, Plan, PlannedDataset, PlannedModel, evaluate};
+pub use evaluation::{Answers, Evaluation, ModelSource, Plan, PlannedDataset, PlannedModel, evaluate};
 pub use manifest::{Group, KnownSuite, SHIFTS, SUITES, Shift, Suite, SuiteDataset};
 pub use measuring::measure_alone;
 pub use overview::{Column, Overview, OverviewRow, OverviewShift};

@@ -1,16 +1,19 @@
 //! What a store holds about the datasets of a suite, scored anew: no model is needed.
 
 use super::distances::{distances, name_of_reference};
-use super::evaluation::{Answers, PlannedDataset};
+use super::evaluation::{Answers, PlannedDataset, question_set};
+use super::subject::question_digest;
 use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::score::{ScoreOptions, Summary, score, summarise};
-use crate::store::{DistanceSettings, Distances, Store, StoredModel};
+use crate::store::{AnswerSettings, DistanceSettings, Distances, QuestionSet, SettingsId, Store, StoredModel};
 
 /// Everything that is stored about one model.
 pub struct StoredRun {
     /// The model.
     pub model: StoredModel,
+    /// What decided its answers, where there are answers.
+    pub answer_settings: Option<AnswerSettings>,
     /// What its distances were measured with, where they were.
     pub settings: Option<DistanceSettings>,
     /// Distances of questions of the reference itself; empty where they were not measured.
@@ -23,6 +26,10 @@ pub struct StoredRun {
 pub struct StoredDataset {
     /// Position in the suite.
     pub position: usize,
+    /// Digest of its questions.
+    pub questions: String,
+    /// What the model said to each question; none where it was not asked.
+    pub answers: Option<Answers>,
     /// Accuracy, where there are answers.
     pub summary: Option<Summary>,
     /// Score of each answer, from 0 to 1; empty where there are none.
@@ -52,6 +59,7 @@ pub fn stored_runs(store: &Store, datasets: &[PlannedDataset]) -> Result<Vec<Sto
 }
 
 fn stored_run(store: &Store, model: &StoredModel, datasets: &[PlannedDataset]) -> Result<StoredRun> {
+    let answer_settings = model.answers.map(|id| store.settings_of_answers(id)).transpose()?;
     let settings = model.distances.map(|id| store.settings_of_distances(id)).transpose()?;
     let reference = match (model.distances, &settings) {
         (Some(id), Some(settings)) => store.all_distances(id, &name_of_reference(&settings.reference.dataset))?,
@@ -63,7 +71,7 @@ fn stored_run(store: &Store, model: &StoredModel, datasets: &[PlannedDataset]) -
             stored.push(dataset);
         }
     }
-    Ok(StoredRun { model: model.clone(), settings, reference, datasets: stored })
+    Ok(StoredRun { model: model.clone(), answer_settings, settings, reference, datasets: stored })
 }
 
 fn stored_dataset(
@@ -80,12 +88,29 @@ fn stored_dataset(
     if answers.is_none() && measured.is_none() {
         return Ok(None);
     }
-    let (summary, scores) = match answers {
-        Some(id) => scored(planned, &Answers::collect(store, id, dataset)?)?,
+    let answers = answers.map(|id| stored_answers(store, id, dataset)).transpose()?;
+    let (summary, scores) = match &answers {
+        Some(answers) => scored(planned, answers)?,
         None => (None, Vec::new()),
     };
     let distances = measured.map(|id| distances(store, id, dataset)).transpose()?.unwrap_or_default();
-    Ok(Some(StoredDataset { position, summary, scores, distances, clusters: dataset.clusters() }))
+    let (questions, clusters) = (question_digest(dataset), dataset.clusters());
+    Ok(Some(StoredDataset { position, questions, answers, summary, scores, distances, clusters }))
+}
+
+/// The answers to these questions.
+///
+/// # Errors
+/// The store cannot be read; others than these questions were asked, or some have no answer.
+pub(super) fn stored_answers(store: &Store, id: SettingsId, dataset: &Dataset) -> Result<Answers> {
+    let asked = question_set(dataset);
+    if !store.question_sets(id)?.contains(&asked) {
+        let QuestionSet { dataset, n, .. } = asked;
+        return Err(Error::incomplete(format!("the answers were not given to these {n} questions of `{dataset}`")).hint(
+            "`digrap-bench vqa` with the questions as they are now asks what has changed; with answers to the first N alone, give --limit N",
+        ));
+    }
+    Answers::collect(store, id, dataset)
 }
 
 fn scored(planned: &PlannedDataset, answers: &Answers) -> Result<(Option<Summary>, Vec<f64>)> {

@@ -445,9 +445,12 @@ fn start_folder(plan: &TrainingPlan) -> Result<PathBuf> {
 
 /// Whether the folder is that of a run whose checkpoint a reported set selected.
 pub(super) fn selected_on_reported(folder: &Path) -> bool {
-    let settings = std::fs::read(folder.join(train::SETTINGS)).ok();
-    let settings: Option<Value> = settings.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    settings.is_some_and(|settings| settings["subject"]["validation"] == REPORTED)
+    training_settings(folder).is_some_and(|settings| settings["subject"]["validation"] == REPORTED)
+}
+
+/// The settings of the run that the folder is of, if it is one.
+pub(super) fn training_settings(folder: &Path) -> Option<Value> {
+    serde_json::from_slice(&std::fs::read(folder.join(train::SETTINGS)).ok()?).ok()
 }
 
 /// Models that answer the validation questions with the parameters of the moment.
