@@ -54,7 +54,7 @@ fn runs_of_mlflow_are_plain_files() {
     assert_eq!(ids.len(), 2);
     let named = |name: &str| {
         let tagged = |id: &&&str| by_path[&format!("{id}/tags/mlflow.runName")] == name;
-        **ids.iter().find(tagged).unwrap()
+        *ids.iter().find(tagged).unwrap()
     };
     let file = |name: &str| by_path[&format!("{}/{name}", named("it's one"))];
     assert!(file("meta.yaml").contains("run_name: 'it''s one'\n"), "{}", file("meta.yaml"));
