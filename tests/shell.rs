@@ -20,7 +20,10 @@ fn stdout(command: &mut Command) -> String {
 fn verbs() -> Vec<String> {
     let help = stdout(program().arg("--help").env("COLUMNS", "200"));
     let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
-    let verbs: Vec<String> = listed.map(|line| line.split_whitespace().next().unwrap().to_owned()).collect();
+    // What an explanation goes on with stands further to the right.
+    let verb = |line: &str| line.strip_prefix("  ").filter(|line| !line.starts_with(' ')).map(str::to_owned);
+    let verbs: Vec<String> =
+        listed.filter_map(verb).map(|line| line.split_whitespace().next().unwrap().to_owned()).collect();
     assert!(verbs.len() > 8 && verbs.contains(&"completions".to_owned()), "{help}");
     verbs
 }
@@ -45,8 +48,9 @@ fn bash_completes_verbs_options_and_values() {
     let complete = |words: &str| {
         let script = format!(
             "source completions && complete -p digrap-bench >&2 && COMP_WORDS=({words}) && \
-             COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)) && \
-             _digrap-bench digrap-bench \"${{COMP_WORDS[COMP_CWORD]}}\" \"${{COMP_WORDS[COMP_CWORD-1]}}\"; \
+             COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)) && completer=$(complete -p digrap-bench) && \
+             completer=${{completer#* -F }} && \
+             ${{completer%% *}} digrap-bench \"${{COMP_WORDS[COMP_CWORD]}}\" \"${{COMP_WORDS[COMP_CWORD-1]}}\"; \
              printf '%s\\n' \"${{COMPREPLY[@]}}\""
         );
         let output = Command::new("bash").args(["--norc", "-c", &script]).current_dir(folder.path()).output().unwrap();
@@ -158,11 +162,15 @@ fn progress_fits_the_terminal_and_leaves_results_alone() {
     std::os::unix::fs::symlink(fixture("models/miniature-pt"), home.path().join("model")).unwrap();
     let (_, narrow) = in_terminal(home.path(), 40, &[], FEW);
     assert!(narrow.contains("20/20 questions"), "{narrow}");
-    // A row that is drawn anew ends at a carriage return, and what moves the cursor is not seen.
+    // A row that is drawn anew begins at a carriage return, and what moves the cursor is not seen. A row that is full ends
+    // by itself: the next one is another display, not what did not fit.
     let progress = narrow.split('|').next().unwrap();
-    for row in progress.split(['\r', '\n']) {
-        let seen = without_escapes(row);
-        assert!(seen.chars().count() <= 40, "{} columns: {seen}", seen.chars().count());
+    for row in progress.split(['\r', '\n']).map(without_escapes) {
+        let signs: Vec<char> = row.chars().collect();
+        for row in signs.chunks(40).map(|row| row.iter().collect::<String>()) {
+            let position = row.split(' ').next().unwrap();
+            assert!(row.trim().is_empty() || position.ends_with("/20"), "not the beginning of a row: {row}");
+        }
     }
     assert!(progress.contains('\u{1b}'), "nothing is drawn anew");
     let dumb = in_terminal(home.path(), 40, &[("TERM", "dumb")], FEW).1;

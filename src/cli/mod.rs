@@ -18,8 +18,11 @@ mod known;
 mod list;
 mod machine;
 mod progress;
+mod runs;
+mod runs_export;
 mod score;
 mod select_miniature;
+mod shards;
 mod shell;
 mod shift;
 mod shift_models;
@@ -54,6 +57,8 @@ enum Verb {
     Figures(figures::FiguresArgs),
     /// Measure how far datasets have shifted: a model's features of a suite, or features in files
     Shift(Box<shift::ShiftArgs>),
+    /// List, show, remove, export and import what stores hold
+    Runs(runs::RunsArgs),
     /// Write models as ONNX files
     Export(export::ExportArgs),
     /// Download models and datasets, or check what was used of the Hub
@@ -102,6 +107,7 @@ fn run(cli: &Cli) -> Result<()> {
         Verb::Score(args) => score::run(args, cli.json),
         Verb::Figures(args) => figures::run(args, cli.json),
         Verb::Shift(args) => shift::run(args, cli.json),
+        Verb::Runs(args) => runs::run(args, cli.json),
         Verb::Export(args) => export::run(args, cli.json),
         Verb::Fetch(args) => fetch::run(args, cli.json),
         Verb::List(args) => list::run(args, cli.json),

@@ -14,7 +14,7 @@ use digrap_bench::runtime::{self, Device};
 use digrap_bench::shift::use_threads;
 use digrap_bench::suite::{
     Column, Evaluation, Event, MODALITIES, Overview, OverviewRow, OverviewShift, Plan, PlannedDataset, PlannedModel,
-    Suite, evaluate,
+    Suite, answer_shard, evaluate,
 };
 use digrap_bench::tensor::DType;
 use serde::Serialize;
@@ -24,6 +24,7 @@ use super::kernels;
 use super::known;
 use super::machine::{Folders, folders, search_path};
 use super::progress::Stages;
+use super::shards;
 use super::source::{self, HubArgs};
 
 /// Arguments of `vqa`.
@@ -93,6 +94,10 @@ pub struct VqaArgs {
     /// File that keeps the answers [default: store.sqlite in the output folder, else in the user's data folder]
     #[arg(long, value_name = "FILE")]
     store: Option<PathBuf>,
+    /// Answer only the questions about the images that fall to part I of N, and keep them in a store of their own; `runs
+    /// import` folds the stores of all parts into one. `1/1` is all [default: by torchrun's, MPI's and Slurm's variables]
+    #[arg(long, value_name = "I/N")]
+    shard: Option<String>,
     /// Measure as well how far each dataset of the suite has shifted: distances of image, question, both, and both with
     /// the answer from those that the dataset in distribution is trained on (`shift` has settings for that)
     #[arg(long, requires = "suite")]
@@ -133,7 +138,9 @@ struct Run<'a> {
 
 /// Evaluates, writes the output folder and prints the table, or the JSON document.
 pub fn run(args: &VqaArgs, json: bool) -> Result<()> {
+    let shard = shards::chosen(args.shard.as_deref())?;
     if args.shift {
+        shard.map_or(Ok(()), |shard| Err(shard.without_shift()))?;
         kernels::choose()?;
     }
     let folders = folders()?;
@@ -145,6 +152,16 @@ pub fn run(args: &VqaArgs, json: bool) -> Result<()> {
     }
     let runtime = runtime::load(&runtime::locate(&search_path(&folders))?, plan.threads)?;
     let mut display = Display::default();
+    if let Some(shard) = shard {
+        let whole = std::mem::take(&mut plan.store);
+        plan.store = shards::store_of(&whole, shard);
+        let parts = answer_shard(&plan, shard, &runtime, &mut |model, event| display.show(model, event))?;
+        display.finish();
+        if let Some(output) = &plan.output {
+            shards::keep_locks(output, &locks)?;
+        }
+        return shards::print(shard, &parts, [&whole, &plan.store], json);
+    }
     let evaluations = evaluate(&plan, &runtime, &mut |model, event| display.show(model, event))?;
     display.finish();
     let run = Run {

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use super::runs::flattened;
 use crate::store::CurvePoint;
 
 /// The experiment that MLflow looks into where none is named.
@@ -46,9 +47,9 @@ fn run_files(run: &TrackedRun) -> Vec<(PathBuf, String)> {
     let folder = Path::new(EXPERIMENT).join(&id);
     let end = run.metrics.iter().map(|point| point.step).max().unwrap_or(0);
     let mut files = vec![(folder.join("meta.yaml"), meta(&run.name, &id, end))];
-    let mut parameters = Vec::new();
-    flatten("", &run.settings, &mut parameters);
-    files.extend(parameters.into_iter().map(|(name, value)| (folder.join("params").join(name), value)));
+    let parameter =
+        |(name, value): (String, String)| (folder.join("params").join(permitted(&name).replace('/', "_")), cut(&value));
+    files.extend(flattened(&run.settings).into_iter().map(parameter));
     let tags =
         [("mlflow.runName", &*run.name), ("mlflow.source.name", "digrap-bench"), ("mlflow.source.type", "LOCAL")];
     files.extend(tags.map(|(name, value)| (folder.join("tags").join(name), value.to_owned())));
@@ -65,20 +66,10 @@ fn meta(name: &str, id: &str, end: u64) -> String {
     )
 }
 
-/// Parameters by name, those of an object within under `<its name>.<name>`.
-fn flatten(prefix: &str, value: &Value, parameters: &mut Vec<(String, String)>) {
-    let Value::Object(entries) = value else {
-        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        let mut end = text.len().min(LONGEST_VALUE);
-        while !text.is_char_boundary(end) {
-            end -= 1;
-        }
-        return parameters.push((permitted(prefix).replace('/', "_"), text[..end].to_owned()));
-    };
-    for (name, value) in entries {
-        let name = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
-        flatten(&name, value, parameters);
-    }
+/// The beginning of a value that is too long for a parameter.
+fn cut(text: &str) -> String {
+    let end = (0..=text.len().min(LONGEST_VALUE)).rev().find(|end| text.is_char_boundary(*end));
+    text[..end.unwrap_or(0)].to_owned()
 }
 
 /// A name in the signs that MLflow takes.

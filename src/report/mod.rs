@@ -8,6 +8,8 @@ mod overview;
 mod paper;
 mod plots;
 mod relations;
+mod runs;
+mod sample_log;
 mod shift;
 mod tensorboard;
 
@@ -21,6 +23,8 @@ pub use self::plots::{
     distance_histograms, sensitivity, shift_against_accuracy, strength_over_steps, strength_per_layer,
 };
 pub use self::relations::{DistanceRelationRow, ShiftAccuracyRow, distance_relations, shift_accuracy};
+pub use self::runs::{model_page, runs, training_page};
+pub use self::sample_log::{LogChoice, Logged, LostAnswers, read_log, write_log};
 pub use self::shift::{ShiftRow, shift_table};
 pub use self::tensorboard::{EVENT_FILE, event_file};
 use crate::data::Portion;

@@ -49,6 +49,18 @@ impl Store {
         select().map_err(|cause| self.failure("read", cause))
     }
 
+    /// The names of all datasets with answers or distances, in the order in which they came.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn dataset_names(&self) -> Result<Vec<String>> {
+        let select = || {
+            let mut all = self.connection.prepare_cached("SELECT name FROM dataset ORDER BY id")?;
+            all.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<_>>>()
+        };
+        select().map_err(|cause| self.failure("read", cause))
+    }
+
     /// Datasets with answers under these settings, by name, and how many.
     ///
     /// # Errors
