@@ -26,6 +26,7 @@ mod paper;
 mod parity;
 mod pixels;
 mod resume;
+mod runs;
 mod saving;
 mod score;
 mod sessions;

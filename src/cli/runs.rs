@@ -253,6 +253,9 @@ fn fold(args: &ImportArgs) -> Result<(Folded, StoreListing)> {
     Ok((folded, listing))
 }
 
+/// What every store begins with.
+const STORE_START: &[u8] = b"SQLite format 3\0";
+
 /// Something to import.
 enum Source {
     Store(Box<Store>),
@@ -261,12 +264,15 @@ enum Source {
 
 impl Source {
     fn open(path: &Path, copy: &Path) -> Result<Self> {
-        let mut start = [0];
-        let is_log = File::open(path).and_then(|mut file| file.read(&mut start)).is_ok() && start == *b"{";
-        if is_log {
-            Ok(Self::Log(path.to_owned()))
-        } else {
-            Ok(Self::Store(Box::new(Store::open_unchanged(path, copy)?)))
+        let mut start = Vec::new();
+        let read = File::open(path).and_then(|file| file.take(STORE_START.len() as u64).read_to_end(&mut start));
+        match read {
+            Ok(_) if start.first() == Some(&b'{') => Ok(Self::Log(path.to_owned())),
+            Ok(_) if !start.is_empty() && start != STORE_START => {
+                Err(Error::input(format!("`{}` is neither a store nor exported answers", path.display()))
+                    .hint("give stores, and files that `digrap-bench runs export --format jsonl` has written"))
+            }
+            _ => Ok(Self::Store(Box::new(Store::open_unchanged(path, copy)?))),
         }
     }
 }

@@ -114,7 +114,11 @@ fn datasets(args: &ExportArgs) -> Result<Option<Vec<PlannedDataset>>> {
 }
 
 fn export_answers(args: &ExportArgs, store: &Store, datasets: Option<&[PlannedDataset]>, json: bool) -> Result<()> {
-    let unwritable = |cause| Error::input(format!("cannot write `{}`", args.output.display())).caused_by(cause);
+    let unwritable = |cause| {
+        Error::input(format!("cannot write `{}`", args.output.display()))
+            .caused_by(cause)
+            .hint("choose another --output")
+    };
     let mut file = WholeFile::create(&args.output).map_err(unwritable)?;
     let choice = LogChoice { models: &args.model, datasets, rescue: args.rescue };
     let Logged { answers, lost } = write_log(store, &choice, &mut file)?;

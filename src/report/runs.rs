@@ -53,7 +53,7 @@ fn model_rows(model: &ListedModel) -> Vec<Vec<String>> {
     let settings = model.settings.as_ref();
     let dtype = settings.map(|settings| &settings.dtype);
     let dtype = dtype.or(model.distances.as_ref().map(|settings| &settings.features.dtype));
-    let first = vec![
+    let first = [
         name,
         model.weights.chars().take(DIGEST).collect(),
         model.method.clone().unwrap_or_else(unknown),

@@ -191,13 +191,11 @@ impl Fold<'_> {
     /// The store cannot be written.
     pub fn model(&mut self, model: &FoldedModel) -> Result<()> {
         let known = self.known_model(&model.name).map_err(|cause| self.failure(cause))?;
-        if let Some(known) = &known {
-            if let Some(what) = difference(known, model) {
-                let (name, source) = (&model.name, self.source.display());
-                let told = format!("the model `{name}` of `{source}` {what}");
-                self.conflict(|| told);
-                return Ok(());
-            }
+        if let Some(what) = known.as_ref().and_then(|known| difference(known, model)) {
+            let (name, source) = (&model.name, self.source.display());
+            let told = format!("the model `{name}` of `{source}` {what}");
+            self.conflict(|| told);
+            return Ok(());
         }
         let known = known.as_ref();
         let number = |table, json: Option<&String>| json.map(|json| self.number(table, json)).transpose();

@@ -241,7 +241,7 @@ fn failure(path: &Path, verb: &str, cause: rusqlite::Error) -> Error {
     let error = match cause.sqlite_error_code() {
         Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
             Error::input(format!("the store `{path}` is damaged"))
-                .hint("restore it from a copy, or use another --store")
+                .hint("restore it from a copy, save what can be read with `digrap-bench runs export --rescue`, or use another --store")
         }
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Error::input(format!(
             "cannot {verb} the store `{path}`: another process has kept it locked for {} s",
