@@ -133,6 +133,12 @@
 //! - **Intervals of correlations over samples come from drawing whole images**, with the ranks of every draw recomputed:
 //!   the ranks of the whole sample leave out how ranks vary, and the draws' own ones follow in linear time from the order of
 //!   the whole. The area under a ROC curve has a formula for clusters and needs no draws.
+//! - **Shards are by image**: a digest of the image's identifier says whose it is, so that questions about an image stay together
+//!   and processes need not know of each other. Each has a store of its own, since SQLite's locks cannot be relied upon across
+//!   machines; folding compares row by row, in one transaction.
+//! - **What a store is exported as depends on its rows alone**, not on their numbers or on the time: settings are numbered by
+//!   their texts, TensorBoard's and MLflow's times are steps. MLflow's plain files were chosen over W&B's offline folders, whose
+//!   form is that of its own client.
 
 pub mod data;
 pub mod error;

@@ -419,8 +419,9 @@ fn curves_and_results_are_exported_for_other_tools() {
 fn shards_of_a_run_are_the_run() {
     let folder = tempfile::tempdir().unwrap();
     std::os::unix::fs::symlink(fixture("models/miniature-pt"), folder.path().join("model")).unwrap();
-    let asked = ["vqa", "--model", "model", "--suite", "miniature", "--limit", "60", "--threads", "1"];
-    let vqa = |more: &[&str]| [&asked[..], more].concat();
+    fn vqa<'a>(more: &[&'a str]) -> Vec<&'a str> {
+        [&["vqa", "--model", "model", "--suite", "miniature", "--limit", "60", "--threads", "1"], more].concat()
+    }
     let shift = vqa(&["--shard", "1/3", "--shift"]);
     refused(folder.path(), &shift, 2, "shard 1/3 cannot measure shift");
     let mut answered = 0;

@@ -270,11 +270,17 @@ fn fifty_kills_lose_and_double_nothing() {
         command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped());
         let mut child = command.spawn().unwrap();
         let lines = std::io::BufReader::new(child.stderr.take().unwrap()).lines();
-        // Most of the time goes by before the first batch, in the start of this test binary.
+        let (first_batch, begun) = std::sync::mpsc::channel();
         let count = std::thread::spawn(move || {
-            lines.map_while(Result::ok).filter(|line| line.starts_with("committed")).count()
+            let committed = lines.map_while(Result::ok).filter(|line| line.starts_with("committed"));
+            // Nobody listens any more to what comes after the first one.
+            committed.inspect(|_| first_batch.send(()).unwrap_or_default()).count()
         });
-        std::thread::sleep(std::time::Duration::from_millis(20 + random.below(130) as u64));
+        // Half of them while they start, as far as the machine lets them come; half of them while they write.
+        if number % 2 == 1 {
+            begun.recv().unwrap();
+        }
+        std::thread::sleep(std::time::Duration::from_millis(random.below(120) as u64));
         child.kill().unwrap();
         child.wait().unwrap();
         confirmed.push(count.join().unwrap());
@@ -293,7 +299,7 @@ fn fifty_kills_lose_and_double_nothing() {
         })
         .unwrap();
     let working = confirmed.iter().filter(|count| **count > 0).count();
-    assert!(working > KILLS / 2, "only {working} writers came to write: {confirmed:?}");
+    assert!(working >= KILLS / 2, "only {working} writers came to write: {confirmed:?}");
     for (number, (found, confirmed)) in found.iter().zip(&confirmed).enumerate() {
         assert!(*found >= confirmed * BATCH, "writer {number}: {found} answers, {confirmed} batches confirmed");
         assert_eq!(found % BATCH, 0, "writer {number} left a part of a batch");

@@ -194,7 +194,8 @@ mod tests {
             let found = shard_by(&find).map_err(|error| error.to_string())?;
             Ok(found.map(|(shard, told)| format!("{shard} by {told}")))
         };
-        let cases: &[(&[(&str, &str)], Option<&str>)] = &[
+        type Variables<'a> = &'a [(&'a str, &'a str)];
+        let cases: &[(Variables, Option<&str>)] = &[
             (&[], None),
             (&[("RANK", "0"), ("WORLD_SIZE", "1")], None),
             (&[("RANK", "3"), ("WORLD_SIZE", "4")], Some("4/4 by RANK")),

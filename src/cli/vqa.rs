@@ -10,11 +10,11 @@ use digrap_bench::hub::Lock;
 use digrap_bench::model::decoding::{Decoding, Strategy};
 use digrap_bench::model::text::Prompt;
 use digrap_bench::report::{self, Conditions, Row, ShiftCells, SuiteColumn, SuiteRow};
-use digrap_bench::runtime::{self, Device};
+use digrap_bench::runtime::{self, Device, Runtime};
 use digrap_bench::shift::use_threads;
 use digrap_bench::suite::{
     Column, Evaluation, Event, MODALITIES, Overview, OverviewRow, OverviewShift, Plan, PlannedDataset, PlannedModel,
-    Suite, answer_shard, evaluate,
+    Shard, Suite, answer_shard, evaluate,
 };
 use digrap_bench::tensor::DType;
 use serde::Serialize;
@@ -151,17 +151,10 @@ pub fn run(args: &VqaArgs, json: bool) -> Result<()> {
         use_threads(plan.threads);
     }
     let runtime = runtime::load(&runtime::locate(&search_path(&folders))?, plan.threads)?;
-    let mut display = Display::default();
     if let Some(shard) = shard {
-        let whole = std::mem::take(&mut plan.store);
-        plan.store = shards::store_of(&whole, shard);
-        let parts = answer_shard(&plan, shard, &runtime, &mut |model, event| display.show(model, event))?;
-        display.finish();
-        if let Some(output) = &plan.output {
-            shards::keep_locks(output, &locks)?;
-        }
-        return shards::print(shard, &parts, [&whole, &plan.store], json);
+        return run_shard((plan, locks), shard, &runtime, json);
     }
+    let mut display = Display::default();
     let evaluations = evaluate(&plan, &runtime, &mut |model, event| display.show(model, event))?;
     display.finish();
     let run = Run {
@@ -186,6 +179,19 @@ pub fn run(args: &VqaArgs, json: bool) -> Result<()> {
     // A terminal shows the end, where the averages belong.
     let gap = if overview.is_empty() { "" } else { "\n" };
     super::print(&(table + gap + overview.trim_end_matches('\n') + gap))
+}
+
+/// Answers what falls to a shard, into a store of its own, and says how the shards are folded.
+fn run_shard((mut plan, locks): (Plan, Vec<Lock>), shard: Shard, runtime: &Runtime, json: bool) -> Result<()> {
+    let own = shards::store_of(&plan.store, shard);
+    let whole = std::mem::replace(&mut plan.store, own);
+    let mut display = Display::default();
+    let parts = answer_shard(&plan, shard, runtime, &mut |model, event| display.show(model, event))?;
+    display.finish();
+    if let Some(output) = &plan.output {
+        shards::keep_locks(output, &locks)?;
+    }
+    shards::print(shard, &parts, [&whole, &plan.store], json)
 }
 
 fn plan(args: &VqaArgs, suite: Option<&Suite>, folders: &Folders) -> Result<(Plan, Vec<Lock>)> {
