@@ -1,6 +1,8 @@
 # make demo and make test each set this machine up first (quick when there is nothing to do).
 
 CARGO ?= cargo
+# Reports say which commit made them.
+export DIGRAP_BENCH_COMMIT := $(shell git describe --always --dirty --abbrev=12 --exclude '*' 2>/dev/null)
 
 .PHONY: help demo test setup
 help:

@@ -14,6 +14,7 @@ mod foreign;
 mod formats;
 mod hub;
 mod hub_server;
+mod leaderboard;
 mod logs;
 mod measures;
 mod method_runs;

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use digrap_bench::store::{
-    AnswerSettings, CurvePoint, DistanceSettings, Distances, FeatureSettings, Folded, QuestionSet, ReferenceSettings,
-    Store, StoredAnswer, StoredDistances, StoredModel, Tally,
+    AnswerSettings, CurvePoint, DistanceSettings, Distances, FeatureSettings, Folded, Maker, QuestionSet,
+    ReferenceSettings, Store, StoredAnswer, StoredDistances, StoredModel, Tally,
 };
 use serde_json::{Value, json};
 
@@ -82,6 +82,7 @@ fn store(folder: &Path, name: &str, numbers: std::ops::Range<usize>) -> PathBuf 
             name: "tuned".into(),
             weights: "0123456789abcdef c".into(),
             training: Some(r#"{"method":"digrap","subject":{"seed":3}}"#.into()),
+            made_by: Some(Maker { version: "0.1.0".into(), commit: None, command: format!("vqa --store {name}") }),
             zero_shot: false,
             selected_on_reported: false,
             answers: Some(id),

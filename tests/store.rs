@@ -515,6 +515,7 @@ fn a_model_keeps_the_settings_that_are_not_given_anew() {
         name: name.to_owned(),
         weights: "w".to_owned(),
         training: None,
+        made_by: None,
         zero_shot: name == "base",
         selected_on_reported: false,
         answers,

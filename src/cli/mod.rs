@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use digrap_bench::error::{Error, Kind, Result};
+use digrap_bench::store::Maker;
 
 mod doctor;
 mod export;
@@ -15,6 +16,7 @@ mod fetch_miniature;
 mod figures;
 mod kernels;
 mod known;
+mod leaderboard;
 mod list;
 mod machine;
 mod progress;
@@ -53,6 +55,8 @@ enum Verb {
     Train(Box<train::TrainArgs>),
     /// Score a results file
     Score(score::ScoreArgs),
+    /// Rank the models whose results stores hold, with counts, intervals and where all comes from; reads no model
+    Leaderboard(leaderboard::LeaderboardArgs),
     /// Draw what stores hold about shift and training, with a page; reads no model
     Figures(figures::FiguresArgs),
     /// Measure how far datasets have shifted: a model's features of a suite, or features in files
@@ -105,6 +109,7 @@ fn run(cli: &Cli) -> Result<()> {
         Verb::Vqa(args) => vqa::run(args, cli.json),
         Verb::Train(args) => train::run(args, cli.json),
         Verb::Score(args) => score::run(args, cli.json),
+        Verb::Leaderboard(args) => leaderboard::run(args, cli.json),
         Verb::Figures(args) => figures::run(args, cli.json),
         Verb::Shift(args) => shift::run(args, cli.json),
         Verb::Runs(args) => runs::run(args, cli.json),
@@ -124,6 +129,25 @@ fn exit_code(kind: Kind) -> ExitCode {
         Kind::Incomplete => 3,
         Kind::Internal => 4,
     })
+}
+
+/// The commit this program was built from, where the build has told it.
+const COMMIT: Option<&str> = option_env!("DIGRAP_BENCH_COMMIT");
+
+/// This program, as it was started.
+fn maker() -> Maker {
+    let plain = |argument: &String| {
+        !argument.is_empty() && argument.chars().all(|letter| letter.is_alphanumeric() || "-_./=:,+@%".contains(letter))
+    };
+    let quoted =
+        |argument: String| if plain(&argument) { argument } else { format!("'{}'", argument.replace('\'', r"'\''")) };
+    let arguments = std::env::args_os().skip(1).map(|argument| quoted(argument.to_string_lossy().into_owned()));
+    let command: Vec<String> = std::iter::once("digrap-bench".to_owned()).chain(arguments).collect();
+    Maker {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        commit: COMMIT.filter(|commit| !commit.is_empty()).map(str::to_owned),
+        command: command.join(" "),
+    }
 }
 
 /// `--batch_size` and `--batch-size` are the same flag; values, and all after a bare `--`, stay as they are.

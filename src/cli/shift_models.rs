@@ -160,6 +160,7 @@ fn plan(args: &ModelArgs, common: &Common, suite: &Suite, folders: &Folders) -> 
         store,
         output: None,
         scratch: folders.cache.join("converted"),
+        maker: super::maker(),
     })
 }
 

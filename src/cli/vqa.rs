@@ -9,12 +9,11 @@ use digrap_bench::error::{Error, Result};
 use digrap_bench::hub::Lock;
 use digrap_bench::model::decoding::{Decoding, Strategy};
 use digrap_bench::model::text::Prompt;
-use digrap_bench::report::{self, Conditions, Row, ShiftCells, SuiteColumn, SuiteRow};
+use digrap_bench::report::{self, Conditions, Row};
 use digrap_bench::runtime::{self, Device, Runtime};
 use digrap_bench::shift::use_threads;
 use digrap_bench::suite::{
-    Column, Evaluation, Event, MODALITIES, Overview, OverviewRow, OverviewShift, Plan, PlannedDataset, PlannedModel,
-    Shard, Suite, answer_shard, evaluate,
+    Evaluation, Event, Overview, Plan, PlannedDataset, PlannedModel, Shard, Suite, answer_shard, evaluate,
 };
 use digrap_bench::tensor::DType;
 use serde::Serialize;
@@ -225,6 +224,7 @@ fn plan(args: &VqaArgs, suite: Option<&Suite>, folders: &Folders) -> Result<(Pla
         store,
         output: args.output.clone(),
         scratch: folders.cache.join("converted"),
+        maker: super::maker(),
     };
     Ok((plan, locks))
 }
@@ -317,25 +317,10 @@ pub fn available_threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn overview<'a>(overview: &'a Overview, overrides: &[String]) -> String {
-    fn column(column: &Column) -> SuiteColumn<'_> {
-        SuiteColumn { label: &column.label, shift: column.shift }
-    }
-    fn row(row: &OverviewRow) -> SuiteRow<'_> {
-        let OverviewRow { model, cells, .. } = row;
-        SuiteRow { model, zero_shot: row.zero_shot, selected_on_reported: row.selected_on_reported, cells }
-    }
-    let columns: Vec<SuiteColumn> = overview.columns.iter().map(column).collect();
-    let rows: Vec<SuiteRow> = overview.rows.iter().map(row).collect();
-    let several = overview.shifts.iter().any(|shift| shift.model != overview.shifts[0].model);
-    let shift = |shift: &'a OverviewShift| {
-        let label = MODALITIES.iter().find(|row| row.name == shift.modality).map_or(shift.modality, |row| row.label);
-        ShiftCells { model: several.then_some(&*shift.model), label, cells: &shift.cells }
-    };
-    let shifts: Vec<ShiftCells> = overview.shifts.iter().map(shift).collect();
-    let table = report::overview(&columns, &rows, &shifts);
+fn overview(overview: &Overview, overrides: &[String]) -> String {
+    let table = report::overview(overview);
     let distances =
-        if shifts.is_empty() { "" } else { " Shifts are mean distances from the training set, without unit." };
+        if overview.shifts.is_empty() { "" } else { " Shifts are mean distances from the training set, without unit." };
     let told = match overrides {
         [] => String::new(),
         given => format!("Not as the suite says, but by hand: {}.\n", given.join(", ")),

@@ -2,6 +2,7 @@
 
 mod distances;
 pub mod figure;
+mod leaderboard;
 mod markdown;
 mod mlflow;
 mod overview;
@@ -14,9 +15,10 @@ mod shift;
 mod tensorboard;
 
 pub use self::distances::{DatasetShifts, dataset_shifts};
+pub use self::leaderboard::{leaderboard, leaderboard_csv, leaderboard_latex};
 use self::markdown::{Head, interval, markdown, percent, unknown};
 pub use self::mlflow::{TrackedRun, mlflow_files};
-pub use self::overview::{ShiftCells, SuiteColumn, SuiteRow, overview};
+pub use self::overview::overview;
 pub use self::paper::{CorrelationRow, ReportedRow, paper_correlations};
 pub use self::plots::{
     CorrelationMaps, DistanceHistograms, SensitivityPlot, ShiftPlot, TowerStrengths, correlation_maps,

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::{Head, markdown, percent, unknown};
+use crate::store::Maker;
 use crate::suite::{ListedDataset, ListedModel, ListedTraining, StoreListing};
 
 /// Signs of a digest that are shown.
@@ -117,6 +118,10 @@ pub fn model_page(model: &ListedModel) -> String {
     }
     if model.selected_on_reported {
         text += "a reported set selected its weights\n";
+    }
+    if let Some(Maker { version, commit, command }) = &model.made_by {
+        let commit = commit.as_ref().map_or_else(String::new, |commit| format!(" ({commit})"));
+        text += &format!("made by: digrap-bench {version}{commit}, `{command}`\n");
     }
     let settings = [
         ("answers", model.settings.as_ref().map(serde_json::to_value)),

@@ -16,8 +16,8 @@ use serde_json::Value;
 use crate::error::{Error, Result};
 use crate::score::References;
 use crate::store::{
-    AnswerSettings, Distances, Fold, FoldedModel, LostRange, QuestionSet, Rescued, SettingsId, Store, StoredAnswer,
-    StoredModel,
+    AnswerSettings, Distances, Fold, FoldedModel, LostRange, Maker, QuestionSet, Rescued, SettingsId, Store,
+    StoredAnswer, StoredModel,
 };
 use crate::suite::{PlannedDataset, StoredDataset, stored_runs};
 
@@ -80,6 +80,7 @@ struct HeadModel {
     weights: String,
     /// JSON text.
     training: Option<String>,
+    made_by: Option<Maker>,
     zero_shot: bool,
     selected_on_reported: bool,
     settings: Option<usize>,
@@ -194,6 +195,7 @@ impl<'a> LogWriter<'a> {
             name: model.name.clone(),
             weights: model.weights.clone(),
             training: model.training.clone(),
+            made_by: model.made_by.clone(),
             zero_shot: model.zero_shot,
             selected_on_reported: model.selected_on_reported,
             settings: model.answers.and_then(|id| self.number(id)),
@@ -376,17 +378,18 @@ fn fold_head(head: &Head, fold: &mut Fold) -> Result<BTreeMap<usize, SettingsId>
         }
     }
     for model in &head.models {
-        let json = |number: usize| head.settings.get(&number).map(serde_json::to_string).transpose();
-        let answers = model.settings.map(json).transpose();
-        let answers =
-            answers.map_err(|cause| Error::internal("cannot write answer settings as JSON").caused_by(cause))?;
+        let failed = |cause| Error::internal("cannot write the head of a log as JSON").caused_by(cause);
+        let of_answers = model.settings.and_then(|number| head.settings.get(&number));
+        let answers = of_answers.map(serde_json::to_string).transpose().map_err(failed)?;
+        let made_by = model.made_by.as_ref().map(serde_json::to_string).transpose().map_err(failed)?;
         fold.model(&FoldedModel {
             name: model.name.clone(),
             weights: model.weights.clone(),
             training: model.training.clone(),
+            made_by,
             zero_shot: model.zero_shot,
             selected_on_reported: model.selected_on_reported,
-            answers: answers.flatten(),
+            answers,
             distances: None,
         })?;
     }

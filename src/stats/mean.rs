@@ -53,6 +53,14 @@ pub fn complete_mean(values: &[Option<f64>]) -> Option<f64> {
     (!known.is_empty()).then(|| known.iter().sum::<f64>() / known.len() as f64)
 }
 
+/// Sample standard deviation (n - 1 in the denominator), in the unit of the values; none with fewer than two.
+pub fn deviation(values: &[f64]) -> Option<f64> {
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    (values.len() > 1).then(|| (squares / (n - 1.0)).sqrt())
+}
+
 /// Sum over clusters of the squared sum of residuals, and the number of clusters.
 fn squared_residual_sums(values: &[f64], clusters: &[u32], mean: f64) -> (f64, usize) {
     let mut order: Vec<usize> = (0..values.len()).collect();
@@ -83,6 +91,12 @@ mod tests {
     fn nothing_is_averaged_over_what_happens_to_exist() {
         assert_eq!(complete_mean(&[Some(1.0), Some(2.0), Some(6.0)]), Some(3.0));
         assert_eq!((complete_mean(&[Some(1.0), None]), complete_mean(&[])), (None, None));
+    }
+
+    #[test]
+    fn a_deviation_needs_two_values() {
+        assert_eq!((deviation(&[]), deviation(&[3.0])), (None, None));
+        assert_eq!(deviation(&[1.0, 2.0, 3.0, 4.0]), Some((5.0_f64 / 3.0).sqrt()));
     }
 
     #[test]

@@ -22,5 +22,5 @@ pub use discrimination::{Discrimination, discrimination};
 pub use histogram::{Histogram, histogram};
 pub use line::{Line, least_squares};
 pub use many::{benjamini_hochberg, holm};
-pub use mean::{Estimate, clustered_mean, complete_mean};
+pub use mean::{Estimate, clustered_mean, complete_mean, deviation};
 pub use paired::{Disagreement, PairedDifference, mcnemar, paired_difference};

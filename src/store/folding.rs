@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{OptionalExtension, Transaction, TransactionBehavior, params};
 
-use super::{AnswerSettings, QuestionSet, SettingsId, Store, StoredAnswer, dataset_number, failure, text_number};
+use super::{
+    AnswerSettings, Maker, QuestionSet, SettingsId, Store, StoredAnswer, dataset_number, failure, text_number,
+};
 use crate::error::{Error, Result};
 
 /// How much of something was brought in.
@@ -46,6 +48,8 @@ pub struct FoldedModel {
     pub weights: String,
     /// What it was trained with.
     pub training: Option<String>,
+    /// What made its last results, as JSON text.
+    pub made_by: Option<String>,
     /// Whether it was evaluated as one that was not fine-tuned.
     pub zero_shot: bool,
     /// Whether a reported set selected its weights.
@@ -83,8 +87,8 @@ const NEW_DISTANCE: &str = "INSERT OR IGNORE INTO distance
 const NEW_POINT: &str = "INSERT OR IGNORE INTO training_curve (run, series, step, value) VALUES (?1, ?2, ?3, ?4)";
 
 const NEW_MODEL: &str = "INSERT OR REPLACE INTO model
-    (id, name, weights, zero_shot, selected_on_reported, answers, distances, training)
-    VALUES ((SELECT id FROM model WHERE name = ?1), ?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+    (id, name, weights, zero_shot, selected_on_reported, answers, distances, training, made_by)
+    VALUES ((SELECT id FROM model WHERE name = ?1), ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
 
 impl Store {
     /// Hands an empty transaction to `fill` and keeps what it brought in.
@@ -151,6 +155,7 @@ impl Fold<'_> {
                 name: model.name,
                 weights: model.weights,
                 training: model.training,
+                made_by: model.made_by.as_ref().map(made_by_text).transpose()?,
                 zero_shot: model.zero_shot,
                 selected_on_reported: model.selected_on_reported,
             })?;
@@ -202,9 +207,15 @@ impl Fold<'_> {
         let answers = number("settings", model.answers.as_ref().or(known.and_then(|known| known.answers.as_ref())))?;
         let distances =
             number("distance_settings", model.distances.as_ref().or(known.and_then(|known| known.distances.as_ref())))?;
-        let training = known.and_then(|known| known.training.as_ref()).or(model.training.as_ref());
+        // Of two texts the lesser, so that the order of imports changes nothing.
+        let lesser = |of: fn(&FoldedModel) -> Option<&String>| {
+            let known = known.and_then(of);
+            known.into_iter().chain(of(model)).min()
+        };
+        let training = lesser(|model| model.training.as_ref());
+        let made_by = lesser(|model| model.made_by.as_ref());
         let reported = model.selected_on_reported || known.is_some_and(|known| known.selected_on_reported);
-        let row = params![model.name, model.weights, model.zero_shot, reported, answers, distances, training];
+        let row = params![model.name, model.weights, model.zero_shot, reported, answers, distances, training, made_by];
         self.transaction.execute(NEW_MODEL, row).map_err(|cause| self.failure(cause))?;
         self.folded.models.count(known.is_none());
         Ok(())
@@ -212,7 +223,8 @@ impl Fold<'_> {
 
     fn known_model(&self, name: &str) -> rusqlite::Result<Option<FoldedModel>> {
         let sql = "SELECT name, weights, training, zero_shot, selected_on_reported,
-                (SELECT json FROM settings WHERE id = answers), (SELECT json FROM distance_settings WHERE id = distances)
+                (SELECT json FROM settings WHERE id = answers), (SELECT json FROM distance_settings WHERE id = distances),
+                made_by
             FROM model WHERE name = ?1";
         let model = |row: &rusqlite::Row| {
             Ok(FoldedModel {
@@ -223,6 +235,7 @@ impl Fold<'_> {
                 selected_on_reported: row.get(4)?,
                 answers: row.get(5)?,
                 distances: row.get(6)?,
+                made_by: row.get(7)?,
             })
         };
         self.transaction.query_row(sql, [name], model).optional()
@@ -431,6 +444,11 @@ fn differing(known: &str, other: &str) -> String {
     let (known, other) = (fields(known), fields(other));
     let names = known.iter().filter(|(name, value)| other.get(*name) != Some(*value)).map(|(name, _)| name.as_str());
     names.collect::<Vec<_>>().join(", ")
+}
+
+fn made_by_text(maker: &Maker) -> Result<String> {
+    serde_json::to_string(maker)
+        .map_err(|cause| Error::internal("cannot write as JSON what made the results").caused_by(cause))
 }
 
 /// The number of a row here by its number in the source; there is one, since the source refers to it.

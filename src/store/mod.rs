@@ -32,7 +32,7 @@ pub use distances::{
     DistanceSettings, DistanceSettingsId, Distances, FeatureSettings, ReferenceSettings, StoredDistances,
 };
 pub use folding::{Fold, Folded, FoldedModel, Tally};
-pub use models::StoredModel;
+pub use models::{Maker, StoredModel};
 pub use questions::QuestionSet;
 pub use removal::Removed;
 pub use rescue::{LostRange, Rescued};

@@ -1,9 +1,21 @@
 //! Which models a store has results of, under the names they have in reports.
 
 use rusqlite::{OptionalExtension, params};
+use serde::{Deserialize, Serialize};
 
 use super::{AnswerSettings, DistanceSettings, DistanceSettingsId, SettingsId, Store};
 use crate::error::{Error, Result};
+
+/// What made results.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Maker {
+    /// Version of the program.
+    pub version: String,
+    /// The commit it was built from, if its build said so.
+    pub commit: Option<String>,
+    /// The command line, without the path of the program.
+    pub command: String,
+}
 
 /// A model and the settings its last results are filed under.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,6 +26,8 @@ pub struct StoredModel {
     pub weights: String,
     /// What it was trained with (the settings of its run as JSON text), if a run of this program made it.
     pub training: Option<String>,
+    /// What made its last results.
+    pub made_by: Option<Maker>,
     /// Whether it was evaluated as one that was not fine-tuned.
     pub zero_shot: bool,
     /// Whether a reported set selected its weights.
@@ -24,15 +38,17 @@ pub struct StoredModel {
     pub distances: Option<DistanceSettingsId>,
 }
 
-const UPSERT: &str = "INSERT INTO model (name, weights, zero_shot, selected_on_reported, answers, distances, training)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+const UPSERT: &str = "INSERT INTO model (name, weights, zero_shot, selected_on_reported, answers, distances, training,
+        made_by)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
     ON CONFLICT (name) DO UPDATE SET
         zero_shot = iif(weights = ?2 AND ?5 IS NULL, zero_shot, ?3),
         selected_on_reported = ?4,
         answers = iif(weights = ?2, coalesce(?5, answers), ?5),
         distances = iif(weights = ?2, coalesce(?6, distances), ?6),
         weights = ?2,
-        training = ?7";
+        training = ?7,
+        made_by = ?8";
 
 impl Store {
     /// Records under which settings the results of a model are filed. Where its name stood for the same weights before,
@@ -42,10 +58,17 @@ impl Store {
     /// # Errors
     /// The store cannot be written.
     pub fn record_model(&mut self, model: &StoredModel) -> Result<()> {
-        let StoredModel { name, weights, training, zero_shot, selected_on_reported, answers, distances } = model;
+        let StoredModel { name, weights, training, made_by, zero_shot, selected_on_reported, answers, distances } =
+            model;
         let (answers, distances) = (answers.map(|id| id.0), distances.map(|id| id.0));
+        let made_by = made_by.as_ref().map(serde_json::to_string).transpose();
+        let made_by =
+            made_by.map_err(|cause| Error::internal("cannot write as JSON what made the results").caused_by(cause))?;
         self.connection
-            .execute(UPSERT, params![name, weights, zero_shot, selected_on_reported, answers, distances, training])
+            .execute(
+                UPSERT,
+                params![name, weights, zero_shot, selected_on_reported, answers, distances, training, made_by],
+            )
             .map_err(|cause| self.failure("write to", cause))?;
         Ok(())
     }
@@ -57,13 +80,15 @@ impl Store {
     pub fn models(&self) -> Result<Vec<StoredModel>> {
         let select = || {
             let mut all = self.connection.prepare_cached(
-                "SELECT name, weights, zero_shot, selected_on_reported, answers, distances, training FROM model ORDER BY id",
+                "SELECT name, weights, zero_shot, selected_on_reported, answers, distances, training, made_by
+                 FROM model ORDER BY id",
             )?;
             let rows = all.query_map([], |row| {
                 Ok(StoredModel {
                     name: row.get(0)?,
                     weights: row.get(1)?,
                     training: row.get(6)?,
+                    made_by: row.get::<_, Option<String>>(7)?.and_then(|json| serde_json::from_str(&json).ok()),
                     zero_shot: row.get(2)?,
                     selected_on_reported: row.get(3)?,
                     answers: row.get::<_, Option<i64>>(4)?.map(SettingsId),

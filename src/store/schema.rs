@@ -88,6 +88,7 @@ const MIGRATIONS: [&str; 4] = [
         PRIMARY KEY (settings, dataset, digest)
     ) STRICT, WITHOUT ROWID;
     ALTER TABLE model ADD COLUMN training TEXT;
+    ALTER TABLE model ADD COLUMN made_by TEXT;
 ",
 ];
 

@@ -18,7 +18,7 @@ use crate::model::encoder::EncoderCheckpoint;
 use crate::model::text::Prompt;
 use crate::runtime::{Device, Runtime};
 use crate::score::{Measurement, Metric, ScoreOptions, Summary, score, summarise};
-use crate::store::{AnswerSettings, DistanceSettings, QuestionSet, SettingsId, Store, StoredModel};
+use crate::store::{AnswerSettings, DistanceSettings, Maker, QuestionSet, SettingsId, Store, StoredModel};
 use crate::tensor::DType;
 
 /// What to evaluate and how. Everything is checked before the first question is asked.
@@ -51,6 +51,8 @@ pub struct Plan {
     pub output: Option<PathBuf>,
     /// Folder for weights that have to be converted.
     pub scratch: PathBuf,
+    /// What makes the results.
+    pub maker: Maker,
 }
 
 /// Where a model is.
@@ -235,21 +237,22 @@ fn evaluate_loaded<S: Subject>(
         let pace = loaded.find_out(plan, runtime, (&planned.dataset, measuring.as_ref()), store, on_event)?;
         found.push(Found::collect(&named, store, (loaded.answers, measuring.as_ref()), &planned.dataset, pace)?);
     }
-    record(store, &named, &loaded, measuring.as_ref())?;
+    record(plan, store, (&named, &loaded), measuring.as_ref())?;
     evaluations(plan, &named, &loaded, links, found)
 }
 
 /// Records under which settings the results of a model are filed.
 pub(super) fn record<S>(
+    plan: &Plan,
     store: &mut Store,
-    named: &Named,
-    loaded: &Loaded<S>,
+    (named, loaded): (&Named, &Loaded<S>),
     measuring: Option<&Measuring>,
 ) -> Result<()> {
     store.record_model(&StoredModel {
         name: named.name.to_owned(),
         weights: format!("{} {}", loaded.settings.weights, loaded.settings.configuration),
         training: named.training.clone(),
+        made_by: Some(plan.maker.clone()),
         zero_shot: named.zero_shot,
         selected_on_reported: named.selected_on_reported,
         answers: loaded.answers,

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::error::Result;
-use crate::store::{AnswerSettings, DistanceSettings, SettingsId, Store, StoredModel};
+use crate::store::{AnswerSettings, DistanceSettings, Maker, SettingsId, Store, StoredModel};
 
 /// What a store holds.
 #[derive(Debug, Clone, Serialize)]
@@ -32,6 +32,8 @@ pub struct ListedModel {
     pub method: Option<String>,
     /// The seed of that run.
     pub seed: Option<u64>,
+    /// What made its last results.
+    pub made_by: Option<Maker>,
     /// What decided its answers, if there are answers.
     pub settings: Option<AnswerSettings>,
     /// What its distances were measured with, if they were.
@@ -102,6 +104,7 @@ pub fn stored_listing(store: &Store) -> Result<StoreListing> {
                 selected_on_reported: false,
                 method: None,
                 seed: None,
+                made_by: None,
                 settings: Some(settings),
                 distances: None,
                 datasets,
@@ -139,6 +142,7 @@ fn listed_model(store: &Store, model: &StoredModel) -> Result<ListedModel> {
         selected_on_reported: model.selected_on_reported,
         method: of_training("/method").and_then(Value::as_str).map(str::to_owned),
         seed: of_training("/subject/seed").and_then(Value::as_u64),
+        made_by: model.made_by.clone(),
         settings: model.answers.map(|id| store.settings_of_answers(id)).transpose()?,
         distances: model.distances.map(|id| store.settings_of_distances(id)).transpose()?,
         datasets: listed_datasets(store, model.answers, distance_counts)?,

@@ -193,6 +193,7 @@ mod tests {
     use crate::model::decoding::{Decoding, Strategy};
     use crate::runtime::Device;
     use crate::score::{AnswerId, Figure, METRICS, References};
+    use crate::store::Maker;
 
     /// A dataset of questions with these numbers about images of the same numbers, ten equal answers to each.
     fn planned(name: &'static str, questions: &[(i64, &str)], row: Option<DatasetRow>) -> PlannedDataset {
@@ -235,6 +236,7 @@ mod tests {
             store: Path::new("").into(),
             output: None,
             scratch: Path::new("").into(),
+            maker: Maker { version: String::new(), commit: None, command: String::new() },
         }
     }
 

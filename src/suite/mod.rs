@@ -9,6 +9,7 @@ mod curves;
 mod distances;
 mod evaluation;
 mod fitting;
+mod leaderboard;
 mod listing;
 mod loading;
 mod manifest;
@@ -18,6 +19,7 @@ mod paper;
 mod pipeline;
 mod plan;
 mod relations;
+mod run_names;
 mod sampling;
 mod schedule;
 mod sharding;
@@ -32,12 +34,14 @@ mod tuning;
 pub use answering::{Event, Pace};
 pub use distances::{MODALITIES, Modality, ModalityShift, Reference, ShiftPlan};
 pub use evaluation::{Answers, Evaluation, ModelSource, Plan, PlannedDataset, PlannedModel, evaluate};
+pub use leaderboard::{Cell, Entry, EntryRun, EntryShift, Leaderboard, LeaderboardDataset, Selection, leaderboard};
 pub use listing::{ListedDataset, ListedModel, ListedTraining, StoreListing, stored_listing};
 pub use manifest::{Group, KnownSuite, SHIFTS, SUITES, Shift, Suite, SuiteDataset};
 pub use measuring::measure_alone;
 pub use overview::{Column, Overview, OverviewRow, OverviewShift};
 pub use paper::{
-    PAPER_SETS, PaperCorrelation, PaperCorrelations, PaperSet, ReportedCorrelation, paper_correlations, paper_sweeps,
+    PAPER_SETS, PaperCorrelation, PaperCorrelations, PaperRow, PaperSet, ReportedCorrelation, paper_correlations,
+    paper_sweeps,
 };
 pub use plan::{Length, TrainingPlan, Validation};
 pub use relations::{

@@ -106,7 +106,7 @@ impl Suite {
 }
 
 /// The numbers of datasets and their averages, column by column.
-fn cells(columns: &[Column], of_dataset: impl Fn(&str) -> Option<f64>) -> Vec<Option<f64>> {
+pub(super) fn cells(columns: &[Column], of_dataset: impl Fn(&str) -> Option<f64>) -> Vec<Option<f64>> {
     let cell = |column: &Column| match column.average_of.as_slice() {
         [] => of_dataset(&column.name),
         datasets => complete_mean(&datasets.iter().map(|dataset| of_dataset(dataset)).collect::<Vec<_>>()),

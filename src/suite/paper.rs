@@ -4,9 +4,10 @@
 
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::overview;
 use super::sweeps::Sweeps;
 use crate::error::{Error, Result};
-use crate::stats::{COEFFICIENTS, Correlation};
+use crate::stats::{COEFFICIENTS, Correlation, complete_mean};
 
 /// What Table 3 gives, beside what the text reports.
 #[derive(Debug, Clone, Serialize)]
@@ -119,6 +120,9 @@ struct Table {
 struct Column {
     #[serde(default)]
     name: String,
+    /// Name of the dataset or average in suites.
+    #[serde(default)]
+    column: Option<String>,
     #[serde(default)]
     domain: String,
     kind: String,
@@ -173,19 +177,62 @@ fn paper_sweep(table: &Table) -> Result<Sweeps> {
     })
 }
 
+/// A row of the paper's Table 3 in the columns of a suite.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PaperRow {
+    /// Its name in the paper.
+    pub name: String,
+    /// Whether its cells are mean distances; accuracies in percent otherwise.
+    pub is_shift: bool,
+    /// As printed, column by column; none where the paper has no such column.
+    pub cells: Vec<Option<f64>>,
+}
+
+/// The rows of Table 3 in these columns; none where the paper has no such datasets. An average is only shown where it is one
+/// of the paper's over the same datasets.
+///
+/// # Errors
+/// A defect of the tables that are part of this program.
+pub(super) fn paper_rows(columns: &[overview::Column]) -> Result<Vec<PaperRow>> {
+    let table = table_3()?;
+    let place = |name: &str| table.columns.iter().position(|column| column.column.as_deref() == Some(name));
+    let row = |row: &Row| {
+        let number = |at: usize| table.number(row, at);
+        let cell = |column: &overview::Column| {
+            let Some(at) = place(&column.name) else { return Ok(None) };
+            let printed = number(at)?;
+            let members = column.average_of.iter().map(|name| place(name).map(number).transpose());
+            let mean = complete_mean(&members.collect::<Result<Vec<_>>>()?);
+            let same = column.average_of.is_empty() || mean.is_some_and(|mean| (mean - printed).abs() < ROUNDING);
+            Ok(same.then_some(printed))
+        };
+        let cells = columns.iter().map(cell).collect::<Result<_>>()?;
+        Ok(PaperRow { name: row.name.clone(), is_shift: row.kind == "shift_score", cells })
+    };
+    let mut rows = table.rows.iter().map(row).collect::<Result<Vec<PaperRow>>>()?;
+    rows.retain(|row| row.cells.iter().any(Option::is_some));
+    Ok(rows)
+}
+
+/// What a printed mean may be off by.
+const ROUNDING: f64 = 0.011;
+
 impl Table {
+    /// The printed number of a row in a column.
+    fn number(&self, row: &Row, column: usize) -> Result<f64> {
+        let printed = &row.printed[column];
+        let message = || format!("row `{}` of Table {} has `{printed}` for a number", row.name, self.number);
+        printed.parse().map_err(|error: std::num::ParseFloatError| Error::internal(message()).caused_by(error))
+    }
+
     fn rows_of(&self, kind: &str) -> impl Iterator<Item = &Row> {
         self.rows.iter().filter(move |row| row.kind == kind)
     }
 
     /// The printed numbers of a row in the columns of a set.
     fn cells(&self, row: &Row, set: &PaperSet) -> Result<Vec<f64>> {
-        let chosen = self.columns.iter().zip(&row.printed).filter(|(column, _)| (set.holds)(column));
-        let number = |(_, printed): (&Column, &String)| {
-            let message = || format!("row `{}` of Table 3 has `{printed}` for a number", row.name);
-            printed.parse().map_err(|error: std::num::ParseFloatError| Error::internal(message()).caused_by(error))
-        };
-        chosen.map(number).collect()
+        let chosen = self.columns.iter().enumerate().filter(|(_, column)| (set.holds)(column));
+        chosen.map(|(at, _)| self.number(row, at)).collect()
     }
 }
 

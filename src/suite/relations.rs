@@ -130,7 +130,7 @@ fn with_joint(dataset: &StoredDataset, distance: fn(&Distances) -> Option<f64>) 
     row.clustered(&first, &second, &clusters, RESAMPLING)
 }
 
-fn mean_distance(dataset: &StoredDataset, modality: &Modality) -> Option<Estimate> {
+pub(super) fn mean_distance(dataset: &StoredDataset, modality: &Modality) -> Option<Estimate> {
     let (values, clusters) = modality.measured(&dataset.distances, &dataset.clusters);
     clustered_mean(&values, &clusters)
 }

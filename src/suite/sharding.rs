@@ -134,7 +134,7 @@ pub fn answer_shard(
             }
             parts.push(ShardPart { model: name.clone(), dataset: planned.dataset.name.clone(), answered, of });
         }
-        record(&mut store, &named(checkpoint, model, None), &loaded, None)?;
+        record(plan, &mut store, (&named(checkpoint, model, None), &loaded), None)?;
     }
     Ok(parts)
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use super::run_names::names;
 use crate::error::{Error, Result};
 use crate::stats::{Band, bands};
 use crate::store::{Store, TrainingRunId};
@@ -129,46 +130,9 @@ fn place(tensor: &str) -> Option<(Tower, usize)> {
     Some((tower, layer))
 }
 
-/// A name for each run: its method, with the settings in which not all runs agree, and a number where that is not enough.
-fn names(settings: &[Value]) -> Vec<String> {
-    let mut names = told(settings);
-    for place in 0..names.len() {
-        let same: Vec<usize> = (place..names.len()).filter(|other| names[*other] == names[place]).collect();
-        if same.len() > 1 {
-            same.into_iter().zip(1..).for_each(|(other, number)| names[other] += &format!(" ({number})"));
-        }
-    }
-    names
-}
-
-fn told(settings: &[Value]) -> Vec<String> {
-    let flat: Vec<BTreeMap<String, String>> = settings.iter().map(|value| flatten("", value)).collect();
-    let differ = |name: &str| flat.iter().any(|one| one.get(name) != flat[0].get(name));
-    let name = |one: &BTreeMap<String, String>| {
-        let told = one.iter().filter(|(name, _)| name.as_str() != METHOD && differ(name));
-        let told = told.map(|(name, value)| format!(" {}={value}", name.rsplit('.').next().unwrap_or(name)));
-        let method = one.get(METHOD).map_or("?", String::as_str);
-        format!("{method}{}", told.collect::<String>())
-    };
-    flat.iter().map(name).collect()
-}
-
-const METHOD: &str = "method";
-
-/// The values of a JSON document by their paths.
-fn flatten(path: &str, value: &Value) -> BTreeMap<String, String> {
-    let below = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
-    match value {
-        Value::Object(entries) => entries.iter().flat_map(|(name, value)| flatten(&below(name), value)).collect(),
-        Value::String(text) => [(path.to_owned(), text.clone())].into(),
-        other => [(path.to_owned(), other.to_string())].into(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn tensors_are_placed_by_name() {
@@ -176,13 +140,5 @@ mod tests {
         assert_eq!(place(vision), Some((Tower::Vision, 3)));
         assert_eq!(place("model.language_model.layers.11.mlp.up_proj.weight"), Some((Tower::Language, 11)));
         assert_eq!(place("model.multi_modal_projector.linear.weight"), None);
-    }
-
-    #[test]
-    fn runs_are_named_by_what_differs() {
-        let run =
-            |mu: f64, seed: u64| json!({"method": "digrap", "method_settings": {"mu": mu}, "subject": {"seed": seed}});
-        assert_eq!(names(&[run(0.1, 1), run(0.1, 1)]), ["digrap (1)", "digrap (2)"]);
-        assert_eq!(names(&[run(0.1, 1), run(1.0, 1)]), ["digrap mu=0.1", "digrap mu=1.0"]);
     }
 }

@@ -1,0 +1,79 @@
+//! `leaderboard`: the results that stores hold, as tables and a page; no model is needed.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use digrap_bench::error::{Error, Result};
+use digrap_bench::report;
+use digrap_bench::store::Store;
+use digrap_bench::suite::{Leaderboard, PlannedDataset, Selection, StoredRun, Suite, leaderboard, stored_runs};
+
+use super::known;
+use super::vqa::{shorten, write_whole};
+
+/// Arguments of `leaderboard`.
+#[derive(Debug, Args)]
+pub struct LeaderboardArgs {
+    /// Stores of evaluated models
+    #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
+    store: Vec<PathBuf>,
+    /// The suite that they were evaluated on: a known one (`list suites`), or a TOML file
+    #[arg(long, value_name = "NAME|FILE")]
+    suite: String,
+    /// Folder with one folder for each dataset of the suite [default: that of the user's data]
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+    /// Only the first N questions of each dataset, where only they were asked
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
+    /// Only these rows, by the name of a row or of a model
+    #[arg(long, value_name = "NAME", num_args = 1..)]
+    model: Vec<String>,
+    /// Only rows of these methods
+    #[arg(long, value_name = "NAME", num_args = 1..)]
+    method: Vec<String>,
+    /// Sort by this column, a dataset or an average, the best first [default: by method]
+    #[arg(long, value_name = "COLUMN")]
+    sort: Option<String>,
+    /// Folder for leaderboard.md, leaderboard.csv, leaderboard.json and leaderboard.tex
+    #[arg(long, value_name = "DIR")]
+    output: Option<PathBuf>,
+}
+
+/// Writes the output folder and prints the table, or the JSON document.
+pub fn run(args: &LeaderboardArgs, json: bool) -> Result<()> {
+    let suite = Suite::load(&args.suite)?;
+    let mut datasets = known::suite(&suite, args.root.as_deref(), None)?;
+    let limit = shorten(&mut datasets, args.limit);
+    let runs = stored(&args.store, &datasets)?;
+    let selection = Selection { models: args.model.clone(), methods: args.method.clone(), sort: args.sort.clone() };
+    let board = Leaderboard { limit, ..leaderboard(&suite, &datasets, &runs, &selection)? };
+    let page = report::leaderboard(&board);
+    if let Some(output) = &args.output {
+        write(output, &board, &page)?;
+    }
+    if json { super::print_json(&board) } else { super::print(&page) }
+}
+
+/// What the stores hold about the datasets.
+fn stored(stores: &[PathBuf], datasets: &[PlannedDataset]) -> Result<Vec<StoredRun>> {
+    let mut runs = Vec::new();
+    for path in stores {
+        runs.extend(stored_runs(&Store::open_to_read(path)?, datasets)?);
+    }
+    Ok(runs)
+}
+
+fn write(output: &Path, board: &Leaderboard, page: &str) -> Result<()> {
+    std::fs::create_dir_all(output).map_err(|cause| {
+        Error::input(format!("cannot create the folder `{}`", output.display()))
+            .caused_by(cause)
+            .hint("choose another folder with --output")
+    })?;
+    let json = serde_json::to_string_pretty(board)
+        .map_err(|cause| Error::internal("cannot write the leaderboard as JSON").caused_by(cause))?;
+    write_whole(&output.join("leaderboard.md"), page)?;
+    write_whole(&output.join("leaderboard.json"), json + "\n")?;
+    write_whole(&output.join("leaderboard.csv"), report::leaderboard_csv(board)?)?;
+    write_whole(&output.join("leaderboard.tex"), report::leaderboard_latex(board))
+}

@@ -1,0 +1,338 @@
+//! The leaderboard of a suite as Markdown, CSV and LaTeX.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use super::markdown::{Head, interval, markdown, two_decimals, unknown};
+use super::named_model;
+use super::overview::{column_heads, in_parts, modality_label};
+use crate::error::{Error, Result};
+use crate::suite::{Cell, Column, Entry, EntryRun, Leaderboard, PaperRow};
+
+/// Characters of a digest that are shown.
+const DIGEST: usize = 12;
+
+/// The leaderboard as a Markdown page: the table, how sure its numbers are, how far the datasets have shifted, and where it
+/// all comes from.
+pub fn leaderboard(board: &Leaderboard) -> String {
+    let mut page = format!("# Leaderboard: {}\n\n", board.suite);
+    if let Some(limit) = board.limit {
+        page += &format!("First {limit} questions of each dataset only.\n\n");
+    }
+    page += &format!("{}\n{}\n", in_parts(&board.columns, |range| accuracies(board, range)), legend(board));
+    page += &format!("\n## Counts and intervals\n\n{}\n{INTERVALS}\n", counts(board));
+    if let Some(shifts) = shifts(board) {
+        page += &format!("\n## Shift\n\n{shifts}\n{SHIFTS}\n");
+    }
+    page + &format!("\n## Where the numbers come from\n\n{}", provenance(board))
+}
+
+const INTERVALS: &str = "\
+95 % intervals over questions, clustered by image, of the models as they are; of several runs, of their mean. They say \
+nothing about training with another seed, which ± does.";
+
+const SHIFTS: &str = "Mean Mahalanobis distances from the training set in the features of each model, without unit.";
+
+/// Accuracies in some of the columns, with those of the paper below.
+fn accuracies(board: &Leaderboard, range: Range<usize>) -> String {
+    let columns = &board.columns[range.clone()];
+    let (mut heads, mut shifts) = column_heads(columns);
+    let changes = if range.end == board.columns.len() { changes(board) } else { Vec::new() };
+    let titles: Vec<String> = changes.iter().map(|at| format!("{} Δ %", board.columns[*at].label)).collect();
+    heads.extend(titles.iter().map(|text| Head { text, number: true }));
+    shifts.resize(heads.len(), String::new());
+    let mut lines = vec![shifts];
+    for entry in &board.entries {
+        let name = named_model(&entry.name, entry.zero_shot, entry.selected_on_reported);
+        let cells = entry.cells[range.clone()].iter().map(|cell| cell.as_ref().map_or_else(unknown, marked));
+        let changes = changes.iter().map(|at| change(entry.cells[*at].as_ref()));
+        lines.push(std::iter::once(name).chain(cells).chain(changes).collect());
+    }
+    for row in board.paper.iter().filter(|row| !row.is_shift) {
+        lines.push(paper_line(row, range.clone(), heads.len()));
+    }
+    markdown(&heads, &lines)
+}
+
+/// The columns whose change against vanilla is told: in distribution and the last average, as in the paper.
+fn changes(board: &Leaderboard) -> Vec<usize> {
+    let told =
+        |at: &usize| board.entries.iter().any(|entry| entry.cells[*at].is_some_and(|cell| cell.change.is_some()));
+    let last = board.columns.iter().rposition(|column| !column.average_of.is_empty());
+    std::iter::once(0).chain(last).filter(told).collect()
+}
+
+fn change(cell: Option<&Cell>) -> String {
+    cell.and_then(|cell| cell.change).map_or_else(unknown, |change| format!("{change:+.2}"))
+}
+
+/// An accuracy with its spread, the best one bold, the second one underlined.
+fn marked(cell: &Cell) -> String {
+    let text = with_spread(cell);
+    match cell.rank {
+        Some(1) => format!("**{text}**"),
+        Some(_) => format!("<u>{text}</u>"),
+        None => text,
+    }
+}
+
+fn with_spread(cell: &Cell) -> String {
+    let spread = cell.spread.map_or_else(String::new, |spread| format!(" ± {spread:.2}"));
+    two_decimals(cell.accuracy) + &spread
+}
+
+/// A row of the paper, in italics.
+fn paper_line(row: &PaperRow, range: Range<usize>, width: usize) -> Vec<String> {
+    let cells = row.cells[range].iter().map(|cell| cell.map_or_else(unknown, |value| format!("*{value:.2}*")));
+    let mut line: Vec<String> = std::iter::once(format!("*{} (paper)*", row.name)).chain(cells).collect();
+    line.resize(width, String::new());
+    line
+}
+
+fn legend(board: &Leaderboard) -> String {
+    let all = || board.entries.iter();
+    let cells = || all().flat_map(|entry| entry.cells.iter().flatten());
+    let mut lines = vec![
+        "Accuracy in percent; averages are plain means over datasets. **Best** and <u>second</u> of the measured rows."
+            .to_owned(),
+    ];
+    if cells().any(|cell| cell.spread.is_some()) {
+        lines.push("±: standard deviation over seeds.".to_owned());
+    }
+    if cells().any(|cell| cell.change.is_some()) {
+        lines.push("Δ %: change against vanilla fine-tuning, in percent of its accuracy.".to_owned());
+    }
+    if all().any(|entry| entry.selected_on_reported) {
+        lines.push("(!) A reported set selected the weights: these numbers are no test, and have no rank.".to_owned());
+    }
+    if !board.paper.is_empty() {
+        lines.push(PAPER.to_owned());
+    }
+    lines.extend(differences(board));
+    lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
+const PAPER: &str = "\
+*Italics*: as printed in Table 3 of the DiGraP paper (PaliGemma-3B with LoRA), with its own checkpoints, evaluator and \
+prompts. They are not measured here and have no rank.";
+
+/// What makes measured rows hard to compare.
+fn differences(board: &Leaderboard) -> Option<String> {
+    let settings = || board.entries.iter().filter(|entry| !entry.zero_shot).flat_map(|entry| &entry.runs);
+    let settings = || settings().filter_map(|run| run.settings.as_ref());
+    let prompts: BTreeSet<&str> = settings().map(|one| one.prompt.as_str()).collect();
+    let decodings: BTreeSet<(&str, usize)> =
+        settings().map(|one| (one.decoding.as_str(), one.max_new_tokens)).collect();
+    let kinds = [("prompts", prompts.len()), ("decoding", decodings.len())];
+    let differ: Vec<&str> = kinds.iter().filter(|(_, count)| *count > 1).map(|(name, _)| *name).collect();
+    (!differ.is_empty()).then(|| {
+        format!("**Not alike:** fine-tuned rows differ in {}; see where the numbers come from.", differ.join(" and "))
+    })
+}
+
+fn counts(board: &Leaderboard) -> String {
+    let seeds = board.entries.iter().any(|entry| entry.runs.len() > 1);
+    let mut heads = vec![Head { text: "model", number: false }, Head { text: "dataset", number: false }];
+    heads.extend(["n", "accuracy %", "95 % interval"].map(|text| Head { text, number: true }));
+    heads.extend(seeds.then_some(Head { text: "runs", number: true }));
+    let mut lines = Vec::new();
+    for entry in &board.entries {
+        for (column, cell) in board.columns.iter().zip(&entry.cells) {
+            let Some((cell, n)) = cell.and_then(|cell| Some((cell, cell.n?))) else { continue };
+            let name = named_model(&entry.name, entry.zero_shot, entry.selected_on_reported);
+            let mut line = vec![name, column.label.clone(), n.to_string(), with_spread(&cell), interval(cell.interval)];
+            line.extend(seeds.then(|| entry.runs.len().to_string()));
+            lines.push(line);
+        }
+    }
+    markdown(&heads, &lines)
+}
+
+fn shifts(board: &Leaderboard) -> Option<String> {
+    let papers = || board.paper.iter().filter(|row| row.is_shift);
+    if board.entries.iter().all(|entry| entry.shifts.is_empty()) && papers().next().is_none() {
+        return None;
+    }
+    Some(in_parts(&board.columns, |range| {
+        let (heads, shifts) = column_heads(&board.columns[range.clone()]);
+        let mut lines = vec![shifts];
+        for entry in &board.entries {
+            for shift in &entry.shifts {
+                let name = format!("{}, {}", modality_label(shift.modality), entry.name);
+                let cells = shift.cells[range.clone()].iter().map(|cell| cell.map_or_else(unknown, two_decimals));
+                lines.push(std::iter::once(name).chain(cells).collect());
+            }
+        }
+        lines.extend(papers().map(|row| paper_line(row, range.clone(), heads.len())));
+        markdown(&heads, &lines)
+    }))
+}
+
+fn provenance(board: &Leaderboard) -> String {
+    let datasets = ["dataset", "metric"].map(|text| Head { text, number: false });
+    let numbers = ["questions", "images"].map(|text| Head { text, number: true });
+    let digest = Head { text: "digest", number: false };
+    let heads: Vec<Head> = datasets.into_iter().chain(numbers).chain([digest]).collect();
+    let line = |one: &crate::suite::LeaderboardDataset| {
+        let texts = [one.name.clone(), one.metric.to_owned(), one.n.to_string(), one.images.to_string()];
+        texts.into_iter().chain([short(&one.digest)]).collect()
+    };
+    let datasets = markdown(&heads, &board.datasets.iter().map(line).collect::<Vec<_>>());
+    let runs = || board.entries.iter().flat_map(|entry| &entry.runs);
+    let mut heads: Vec<Head> = RUN_COLUMNS.iter().map(|(text, _)| Head { text, number: false }).collect();
+    heads[1].number = true;
+    let line = |run: &EntryRun| RUN_COLUMNS.iter().map(|(_, cell)| cell(run)).collect();
+    let models = markdown(&heads, &runs().map(line).collect::<Vec<_>>());
+    let mut commands: Vec<&str> = Vec::new();
+    for command in runs().filter_map(|run| Some(run.made_by.as_ref()?.command.as_str())) {
+        if !commands.contains(&command) {
+            commands.push(command);
+        }
+    }
+    let commands: String = commands.iter().map(|command| format!("    {command}\n")).collect();
+    let commands = if commands.is_empty() { String::new() } else { format!("\nCommands:\n\n{commands}") };
+    format!("{datasets}\n{models}\n{DIGESTS}\n{commands}")
+}
+
+const DIGESTS: &str = "\
+Digests are the beginnings of SHA-256: of a dataset's questions, identifiers and human answers, and of a model's weights. \
+The commit is that of the program.";
+
+/// A column of the models, and what it says of one.
+type RunColumn = (&'static str, fn(&EntryRun) -> String);
+
+const RUN_COLUMNS: [RunColumn; 8] = [
+    ("model", |run| run.label.clone()),
+    ("seed", |run| run.seed.map_or_else(unknown, |seed| seed.to_string())),
+    ("weights", |run| short(&run.weights)),
+    ("prompt", |run| setting(run, |settings| format!("`{}`", settings.prompt))),
+    ("decoding", |run| setting(run, |settings| format!("{}, {} tokens", settings.decoding, settings.max_new_tokens))),
+    ("dtype", |run| setting(run, |settings| format!("{}, {}", settings.dtype, settings.provider))),
+    ("ONNX Runtime", |run| setting(run, |settings| settings.runtime_version.clone())),
+    ("program", |run| {
+        run.made_by.as_ref().map_or_else(unknown, |maker| {
+            let commit = maker.commit.as_ref().map_or_else(String::new, |commit| format!(" ({commit})"));
+            format!("{}{commit}", maker.version)
+        })
+    }),
+];
+
+fn setting(run: &EntryRun, value: fn(&crate::store::AnswerSettings) -> String) -> String {
+    run.settings.as_ref().map_or_else(unknown, value)
+}
+
+fn short(digest: &str) -> String {
+    digest.chars().take(DIGEST).collect()
+}
+
+/// One line for each model and column, measured and printed ones alike, for spreadsheets and data frames.
+///
+/// # Errors
+/// None but defects.
+pub fn leaderboard_csv(board: &Leaderboard) -> Result<String> {
+    let failed = |cause: Box<dyn std::error::Error + Send + Sync>| {
+        Error::internal("cannot write the leaderboard as CSV").caused_by(cause)
+    };
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    let mut write = |line: Vec<String>| writer.write_record(line).map_err(|cause| failed(cause.into()));
+    write(CSV.iter().map(|name| (*name).to_owned()).collect())?;
+    for entry in &board.entries {
+        for (column, cell) in board.columns.iter().zip(&entry.cells) {
+            if let Some(cell) = cell {
+                write(csv_line(&board.suite, entry, column, cell))?;
+            }
+        }
+    }
+    for row in board.paper.iter().filter(|row| !row.is_shift) {
+        for (column, accuracy) in board.columns.iter().zip(&row.cells) {
+            let Some(accuracy) = accuracy else { continue };
+            let texts = ["paper", &board.suite, &row.name, "", "", "0", &column.name, column.shift.unwrap_or_default()];
+            let empty = std::iter::repeat_n(String::new(), CSV.len() - texts.len() - 1);
+            write(texts.map(str::to_owned).into_iter().chain([accuracy.to_string()]).chain(empty).collect())?;
+        }
+    }
+    let bytes = writer.into_inner().map_err(|cause| failed(cause.to_string().into()))?;
+    String::from_utf8(bytes).map_err(|cause| failed(cause.into()))
+}
+
+const CSV: [&str; 15] = [
+    "source",
+    "suite",
+    "model",
+    "method",
+    "zero_shot",
+    "runs",
+    "column",
+    "shift",
+    "accuracy",
+    "spread",
+    "n",
+    "interval_low",
+    "interval_high",
+    "change_percent",
+    "rank",
+];
+
+fn csv_line(suite: &str, entry: &Entry, column: &Column, cell: &Cell) -> Vec<String> {
+    fn number<T: ToString>(value: Option<T>) -> String {
+        value.map_or_else(String::new, |value| value.to_string())
+    }
+    let method = entry.method.as_deref().unwrap_or_default();
+    let zero_shot = if entry.zero_shot { "true" } else { "false" };
+    let texts = ["measured", suite, &entry.name, method, zero_shot].map(str::to_owned).into_iter();
+    let column = [entry.runs.len().to_string(), column.name.clone(), column.shift.unwrap_or_default().to_owned()];
+    let [low, high] = cell.interval.map_or([None; 2], |bounds| bounds.map(Some));
+    let numbers = [number(Some(cell.accuracy)), number(cell.spread), number(cell.n), number(low), number(high)];
+    texts.chain(column).chain(numbers).chain([number(cell.change), number(cell.rank)]).collect()
+}
+
+/// The table for a paper, with the commands of the package booktabs.
+pub fn leaderboard_latex(board: &Leaderboard) -> String {
+    let columns = &board.columns;
+    let heads = |texts: Vec<String>| format!(" & {} \\\\\n", texts.join(" & "));
+    let labels = heads(columns.iter().map(|column| latex(&column.label)).collect());
+    let shifts = heads(columns.iter().map(|column| latex(column.shift.unwrap_or_default())).collect());
+    let mut rows = String::new();
+    for entry in &board.entries {
+        let cells = entry.cells.iter().map(|cell| cell.as_ref().map_or_else(|| "--".to_owned(), latex_cell));
+        let name = latex(&named_model(&entry.name, entry.zero_shot, entry.selected_on_reported));
+        rows += &format!("{name} & {} \\\\\n", cells.collect::<Vec<_>>().join(" & "));
+    }
+    let papers: Vec<&PaperRow> = board.paper.iter().filter(|row| !row.is_shift).collect();
+    if !papers.is_empty() {
+        rows += "\\midrule\n";
+    }
+    for row in papers {
+        let cells = row
+            .cells
+            .iter()
+            .map(|cell| cell.map_or_else(|| "--".to_owned(), |value| format!("\\textit{{{value:.2}}}")));
+        rows += &format!("\\textit{{{} (paper)}} & {} \\\\\n", latex(&row.name), cells.collect::<Vec<_>>().join(" & "));
+    }
+    let alignment = "r".repeat(columns.len());
+    format!(
+        "\\begin{{tabular}}{{l{alignment}}}\n\\toprule\n{labels}{shifts}\\midrule\n{rows}\\bottomrule\n\\end{{tabular}}\n"
+    )
+}
+
+fn latex_cell(cell: &Cell) -> String {
+    let spread = cell.spread.map_or_else(String::new, |spread| format!(" $\\pm$ {spread:.2}"));
+    let text = two_decimals(cell.accuracy) + &spread;
+    match cell.rank {
+        Some(1) => format!("\\textbf{{{text}}}"),
+        Some(_) => format!("\\underline{{{text}}}"),
+        None => text,
+    }
+}
+
+/// A text with the signs that mean something to LaTeX escaped.
+fn latex(text: &str) -> String {
+    let escaped = |letter: char| match letter {
+        '\\' => "\\textbackslash{}".to_owned(),
+        '~' => "\\textasciitilde{}".to_owned(),
+        '^' => "\\textasciicircum{}".to_owned(),
+        '&' | '%' | '$' | '#' | '_' | '{' | '}' => format!("\\{letter}"),
+        other => other.to_string(),
+    };
+    text.chars().map(escaped).collect()
+}

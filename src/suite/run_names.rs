@@ -1,0 +1,58 @@
+//! Names of training runs in reports: the method and what tells them apart.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+/// A name for each run: its method, with the settings in which not all runs of that method agree, and a number where that
+/// is not enough.
+pub(super) fn names(settings: &[Value]) -> Vec<String> {
+    let mut names = told(settings);
+    for place in 0..names.len() {
+        let same: Vec<usize> = (place..names.len()).filter(|other| names[*other] == names[place]).collect();
+        if same.len() > 1 {
+            same.into_iter().zip(1..).for_each(|(other, number)| names[other] += &format!(" ({number})"));
+        }
+    }
+    names
+}
+
+fn told(settings: &[Value]) -> Vec<String> {
+    let flat: Vec<BTreeMap<String, String>> = settings.iter().map(|value| flatten("", value)).collect();
+    let name = |one: &BTreeMap<String, String>| {
+        let alike = || flat.iter().filter(|other| other.get(METHOD) == one.get(METHOD));
+        let differ = |name: &str| alike().any(|other| other.get(name) != one.get(name));
+        let told = one.iter().filter(|(name, _)| differ(name));
+        let told = told.map(|(name, value)| format!(" {}={value}", name.rsplit('.').next().unwrap_or(name)));
+        let method = one.get(METHOD).map_or("?", String::as_str);
+        format!("{method}{}", told.collect::<String>())
+    };
+    flat.iter().map(name).collect()
+}
+
+const METHOD: &str = "method";
+
+/// The values of a JSON document by their paths.
+fn flatten(path: &str, value: &Value) -> BTreeMap<String, String> {
+    let below = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+    match value {
+        Value::Object(entries) => entries.iter().flat_map(|(name, value)| flatten(&below(name), value)).collect(),
+        Value::String(text) => [(path.to_owned(), text.clone())].into(),
+        other => [(path.to_owned(), other.to_string())].into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn runs_are_named_by_what_differs() {
+        let run =
+            |mu: f64, seed: u64| json!({"method": "digrap", "method_settings": {"mu": mu}, "subject": {"seed": seed}});
+        assert_eq!(names(&[run(0.1, 1), run(0.1, 1)]), ["digrap (1)", "digrap (2)"]);
+        let vanilla = json!({"method": "vanilla", "subject": {"seed": 2}});
+        assert_eq!(names(&[run(0.1, 1), vanilla, run(1.0, 1)]), ["digrap mu=0.1", "vanilla", "digrap mu=1.0"]);
+    }
+}
