@@ -888,6 +888,8 @@ fn bad_methods() {
 /// A verb about stored runs, and a store that holds none.
 fn runs(set: &mut Set, arguments: &[&str]) {
     drop(Store::open(set.path("store.sqlite")).unwrap());
+    // A store that was read has an empty log beside it.
+    drop(Store::open_to_read(set.path("store.sqlite")).unwrap());
     set.command(&[&["runs"], arguments].concat());
 }
 
@@ -904,7 +906,7 @@ const RUNS: &[Case] = &[
     ("curves saved from damage", |set| {
         runs(set, &["export", "--store=store.sqlite", "--format=mlflow", "--output=logs", "--rescue"])
     }),
-    ("export below a file", |set| {
+    ("answers exported below a file", |set| {
         runs(set, &["export", "--store=store.sqlite", "--format=jsonl", "--output=questions.json/answers.jsonl"])
     }),
     ("nothing to import", |set| runs(set, &["import", "none.sqlite", "--store=new.sqlite"])),

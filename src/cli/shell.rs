@@ -33,6 +33,9 @@ pub fn completions(args: &CompletionsArgs, program: &Command) -> Result<()> {
     clap_complete::generate(args.shell, &mut shown(program), PROGRAM, &mut text);
     let text =
         String::from_utf8(text).map_err(|cause| Error::internal("the completions are no text").caused_by(cause))?;
+    // Of a program with a `-` in its name, options of verbs are looked for under another spelling than they are kept
+    // under (https://github.com/clap-rs/clap/issues/6421).
+    let text = if args.shell == Shell::Bash { text.replace("digrap__subcmd__bench", "digrap__bench") } else { text };
     super::print(&text)
 }
 
