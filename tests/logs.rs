@@ -59,6 +59,7 @@ fn runs_of_mlflow_are_plain_files() {
     let file = |name: &str| by_path[&format!("{}/{name}", named("it's one"))];
     assert!(file("meta.yaml").contains("run_name: 'it''s one'\n"), "{}", file("meta.yaml"));
     assert!(file("meta.yaml").contains(&format!("run_id: {}\n", &named("it's one")[2..])));
+    assert!(file("artifacts/settings.json").contains("\"mu\": 0.5"));
     assert_eq!(file("params/method.name"), "digrap");
     assert_eq!(file("params/method.mu"), "0.5");
     assert_eq!(file("params/targets"), "[\"q\",\"v\"]");

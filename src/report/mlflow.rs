@@ -30,14 +30,15 @@ pub struct TrackedRun {
     pub metrics: Vec<CurvePoint>,
 }
 
-/// Every file of a file store with these runs: its path below the folder, and its text.
+/// Every file of a file store with these runs, those without numbers left out: its path below the folder, and its text.
 pub fn mlflow_files(runs: &[TrackedRun]) -> Vec<(PathBuf, String)> {
+    let runs = runs.iter().filter(|run| !run.metrics.is_empty());
     let experiment = format!(
         "artifact_location: ./{EXPERIMENT}\ncreation_time: 0\nexperiment_id: '{EXPERIMENT}'\nlast_update_time: 0\n\
          lifecycle_stage: active\nname: Default\n"
     );
     let own = (Path::new(EXPERIMENT).join("meta.yaml"), experiment);
-    std::iter::once(own).chain(runs.iter().flat_map(run_files)).collect()
+    std::iter::once(own).chain(runs.flat_map(run_files)).collect()
 }
 
 fn run_files(run: &TrackedRun) -> Vec<(PathBuf, String)> {
@@ -47,6 +48,8 @@ fn run_files(run: &TrackedRun) -> Vec<(PathBuf, String)> {
     let folder = Path::new(EXPERIMENT).join(&id);
     let end = run.metrics.iter().map(|point| point.step).max().unwrap_or(0);
     let mut files = vec![(folder.join("meta.yaml"), meta(&run.name, &id, end))];
+    // MLflow takes a folder without artifacts for something else.
+    files.push((folder.join("artifacts/settings.json"), format!("{:#}\n", run.settings)));
     let parameter =
         |(name, value): (String, String)| (folder.join("params").join(permitted(&name).replace('/', "_")), cut(&value));
     files.extend(flattened(&run.settings).into_iter().map(parameter));
