@@ -145,6 +145,11 @@
 //! - **What a store is exported as depends on its rows alone**, not on their numbers or on the time: settings are numbered by
 //!   their texts, TensorBoard's and MLflow's times are steps. MLflow's plain files were chosen over W&B's offline folders, whose
 //!   form is that of its own client.
+//! - **The gate's test goes over all signs, image by image, and draws none**: scores are multiples of a thirtieth, so that
+//!   the distribution over all signs is added up in milliseconds. The p-value is one number, whatever the seed, and exact
+//!   for few flips too, where a bootstrap and a normal distribution are not. Thousands of differing images are normal.
+//! - **A baseline is answers, not scores.** Both sides of a comparison are scored anew by one metric, and what a baseline
+//!   scored when it was written is told only where it scores otherwise now.
 
 pub mod data;
 pub mod error;

@@ -5,6 +5,7 @@ mod architecture;
 mod bad_input;
 mod chromium;
 mod cli;
+mod comparison;
 mod datasets;
 mod encoders;
 mod evaluation;

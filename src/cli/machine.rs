@@ -166,6 +166,11 @@ fn system_folders() -> Vec<PathBuf> {
     folders
 }
 
+/// The file whose Markdown GitHub shows with the job that this process is a step of.
+pub fn step_summary() -> Option<PathBuf> {
+    variable("GITHUB_STEP_SUMMARY").map(PathBuf::from)
+}
+
 /// Lets the peak of resident memory begin anew, where the system can (Linux).
 pub fn forget_peak() {
     // Where it cannot, the peak is that of the whole process: an upper bound.

@@ -8,6 +8,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use digrap_bench::error::{Error, Kind, Result};
 use digrap_bench::store::Maker;
 
+mod compare;
 mod doctor;
 mod export;
 mod features;
@@ -33,8 +34,7 @@ mod train;
 mod train_display;
 mod vqa;
 
-const EXIT_CODES: &str =
-    "Exit codes: 0 done; 2 wrong arguments or input; 3 not comparable or incomplete; 4 internal failure.";
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 a comparison fails; 2 wrong arguments or input; 3 not comparable or incomplete; 4 internal failure.";
 
 /// Measures how robust visual question answering models are.
 #[derive(Debug, Parser)]
@@ -55,6 +55,8 @@ enum Verb {
     Train(Box<train::TrainArgs>),
     /// Score a results file
     Score(score::ScoreArgs),
+    /// Compare a model with a baseline, and exit with 1 where it has become worse
+    Compare(Box<compare::CompareArgs>),
     /// Rank the models whose results stores hold, with counts, intervals and where all comes from; reads no model
     Leaderboard(leaderboard::LeaderboardArgs),
     /// Draw what stores hold about shift and training, with a page; reads no model
@@ -94,7 +96,7 @@ pub fn main() -> ExitCode {
         }
     };
     match std::panic::catch_unwind(|| run(&cli)) {
-        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Ok(code)) => code,
         Ok(Err(error)) => {
             print_error(&error);
             exit_code(error.kind())
@@ -104,8 +106,10 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(cli: &Cli) -> Result<()> {
+/// Success, unless a comparison says otherwise.
+fn run(cli: &Cli) -> Result<ExitCode> {
     match &cli.verb {
+        Verb::Compare(args) => return compare::run(args, cli.json),
         Verb::Vqa(args) => vqa::run(args, cli.json),
         Verb::Train(args) => train::run(args, cli.json),
         Verb::Score(args) => score::run(args, cli.json),
@@ -120,7 +124,8 @@ fn run(cli: &Cli) -> Result<()> {
         Verb::Doctor => doctor::run(cli.json),
         Verb::Completions(args) => shell::completions(args, &Cli::command()),
         Verb::Man(args) => shell::man(args, &Cli::command(), cli.json),
-    }
+    }?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn exit_code(kind: Kind) -> ExitCode {

@@ -112,7 +112,7 @@ pub struct VqaArgs {
 }
 
 /// Name of a set of one's own, in tables and file names.
-const CUSTOM: &str = "custom";
+pub const CUSTOM: &str = "custom";
 
 /// How questions are put, where neither the arguments nor a suite say.
 const PROMPT: &str = "bare";
@@ -260,9 +260,7 @@ fn datasets(args: &VqaArgs, suite: Option<&Suite>) -> Result<Vec<PlannedDataset>
         return known::suite(suite, root, metric);
     }
     let Some(questions) = &args.questions else {
-        let several = args.dataset.len() > 1;
-        let root_of = |name: &str| root.map(|root| if several { root.join(name) } else { root.to_owned() });
-        return args.dataset.iter().map(|name| known::dataset(name, root_of(name).as_deref(), metric)).collect();
+        return known::datasets(&args.dataset, root, metric);
     };
     let files = vqa_json::Files {
         questions,

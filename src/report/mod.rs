@@ -1,7 +1,9 @@
 //! Tables and figures from scores. Computes no statistic of its own.
 
+mod comparison;
 mod distances;
 pub mod figure;
+mod junit;
 mod leaderboard;
 mod markdown;
 mod mlflow;
@@ -15,7 +17,9 @@ mod sample_log;
 mod shift;
 mod tensorboard;
 
+pub use self::comparison::{blessed, comparison};
 pub use self::distances::{DatasetShifts, dataset_shifts};
+pub use self::junit::junit;
 pub use self::leaderboard::{leaderboard, leaderboard_csv, leaderboard_latex};
 use self::markdown::{Head, interval, markdown, percent, unknown};
 pub use self::mlflow::{TrackedRun, mlflow_files};

@@ -374,7 +374,7 @@ fn scored(answered: &[Answered], position: usize, link: &Link) -> Result<(Option
     Ok((Some(summary), measuring::measure(answered, position, link, &scores)?))
 }
 
-fn write_results(folder: &Path, dataset: &Dataset, answers: &[&str]) -> Result<()> {
+pub(super) fn write_results(folder: &Path, dataset: &Dataset, answers: &[&str]) -> Result<()> {
     let mut writer = results::Writer::create(&folder.join(format!("{}.results.json", dataset.name)), dataset)?;
     for (question, answer) in dataset.questions.iter().zip(answers) {
         writer.write(question, answer)?;

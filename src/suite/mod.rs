@@ -5,6 +5,7 @@
 
 mod answering;
 mod batches;
+mod comparison;
 mod curves;
 mod distances;
 mod evaluation;
@@ -29,10 +30,15 @@ mod strengths;
 mod subject;
 mod sweeps;
 mod task;
+mod toml_text;
 mod training;
 mod tuning;
 
 pub use answering::{Event, Pace};
+pub use comparison::{
+    Accuracy, AnsweredTwice, Baseline, BaselineDataset, Blessed, Comparison, DatasetComparison, Differing, Flip, Flips,
+    Limits, Outcome, POWER, Run, Side, Thresholds, Verdict, bless, compare, compare_answers, verdict,
+};
 pub use distances::{MODALITIES, Modality, ModalityShift, Reference, ShiftPlan};
 pub use evaluation::{Answers, Evaluation, ModelSource, Plan, PlannedDataset, PlannedModel, evaluate};
 pub use leaderboard::{Cell, Entry, EntryRun, EntryShift, Leaderboard, LeaderboardDataset, Selection, leaderboard};
