@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what digrap-bench needs and this machine lacks: a C compiler and OpenBLAS (system packages), the
-# ONNX Runtime library (cache folder) and the easy-VQA set (data folder). Safe to interrupt and to run again.
+# ONNX Runtime library (cache folder) and the easy-VQA set (data folder). With the argument `tests` also the browser that
+# the tests of pages open. Safe to interrupt and to run again.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -55,6 +56,18 @@ system_packages() {
     links -lopenblas || missing+=(libopenblas-dev)
     [ ${#missing[@]} = 0 ] || install_debian "${missing[@]}"
     links -lopenblas || fail "a program linked with OpenBLAS does not build" "check that \`cc\` finds libopenblas.so"
+}
+
+# The places where tests/chromium.rs looks for it.
+browser() {
+    local program
+    for program in "${DIGRAP_CHROMIUM:-}" chromium chromium-browser google-chrome google-chrome-stable \
+        "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome" "/Applications/Chromium.app/Contents/MacOS/Chromium"; do
+        [ -n "$program" ] && command -v "$program" >/dev/null && return
+    done
+    [ "$(uname -s)" != Darwin ] ||
+        fail "there is no Chromium or Google Chrome, in which tests open pages" "install one, or set DIGRAP_CHROMIUM to the program"
+    install_debian chromium
 }
 
 # --- downloads, pinned by hash ---
@@ -134,5 +147,6 @@ ensure() {
 }
 
 system_packages
+[ "${1:-}" != tests ] || browser
 [ -n "${ORT_DYLIB_PATH:-}" ] || ensure "$cache/$runtime" onnxruntime_files "ONNX Runtime 1.31.1 (24 MB)"
 ensure "$data/datasets/easy-vqa" easy_vqa_files "easy-VQA (3 MB)"

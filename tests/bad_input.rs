@@ -309,7 +309,7 @@ fn check(cases: &[Case]) {
 #[test]
 fn every_expectation_belongs_to_a_case() {
     let names: Vec<&str> =
-        [ARGUMENTS, QUESTIONS, IMAGES, MODELS, STORES, RESULTS, EXPORTS, TRAININGS, METHODS, COMPARISONS]
+        [ARGUMENTS, QUESTIONS, IMAGES, MODELS, STORES, RESULTS, EXPORTS, TRAININGS, METHODS, RUNS, COMPARISONS]
             .concat()
             .iter()
             .map(|case| case.0)
@@ -921,6 +921,60 @@ const METHODS: &[Case] = &[
 #[test]
 fn bad_methods() {
     check(METHODS);
+}
+
+/// A verb about stored runs, and a store that holds none.
+fn runs(set: &mut Set, arguments: &[&str]) {
+    drop(Store::open(set.path("store.sqlite")).unwrap());
+    // A store that was read has an empty log beside it.
+    drop(Store::open_to_read(set.path("store.sqlite")).unwrap());
+    set.command(&[&["runs"], arguments].concat());
+}
+
+const RUNS: &[Case] = &[
+    ("no store to list", |set| runs(set, &["list", "--store=none.sqlite"])),
+    ("unknown run to show", |set| runs(set, &["show", "model", "--store=store.sqlite"])),
+    ("unknown run to remove", |set| runs(set, &["rm", "training:1", "--store=store.sqlite"])),
+    ("unknown model to export", |set| {
+        runs(set, &["export", "--store=store.sqlite", "--model=model", "--format=jsonl", "--output=answers.jsonl"])
+    }),
+    ("no curves to export", |set| {
+        runs(set, &["export", "--store=store.sqlite", "--format=tensorboard", "--output=logs"])
+    }),
+    ("curves saved from damage", |set| {
+        runs(set, &["export", "--store=store.sqlite", "--format=mlflow", "--output=logs", "--rescue"])
+    }),
+    ("answers exported below a file", |set| {
+        runs(set, &["export", "--store=store.sqlite", "--format=jsonl", "--output=questions.json/answers.jsonl"])
+    }),
+    ("nothing to import", |set| runs(set, &["import", "none.sqlite", "--store=new.sqlite"])),
+    ("results in place of a store", |set| runs(set, &["import", "results.json", "--store=new.sqlite"])),
+    ("questions in place of answers", |set| runs(set, &["import", "questions.json", "--store=new.sqlite"])),
+    ("exported answers of a newer program", |set| {
+        let head = json!({"digrap-bench": {"format": 9, "program_version": "9", "settings": {}, "models": [],
+            "question_sets": []}});
+        set.write("answers.jsonl", head.to_string());
+        runs(set, &["import", "answers.jsonl", "--store=new.sqlite"])
+    }),
+    ("exported answer under unknown settings", |set| {
+        let head = json!({"digrap-bench": {"format": 1, "program_version": "0", "settings": {}, "models": [],
+            "question_sets": []}});
+        let answer =
+            json!({"settings": 1, "dataset": "a", "question_id": 1, "image_id": 1, "answer": "", "content": "0"});
+        set.write("answers.jsonl", format!("{head}\n{answer}\n"));
+        runs(set, &["import", "answers.jsonl", "--store=new.sqlite"])
+    }),
+    ("malformed shard", |set| set.option("--shard=4")),
+    ("shard that is not there", |set| set.option("--shard=0/4")),
+    ("malformed number of a process", |set| {
+        set.variable("RANK", "first");
+        set.variable("WORLD_SIZE", "4")
+    }),
+];
+
+#[test]
+fn bad_runs() {
+    check(RUNS);
 }
 
 #[test]

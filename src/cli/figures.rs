@@ -112,25 +112,37 @@ fn suite_page(args: &FiguresArgs, suite: &Suite) -> Result<Page> {
         runs.extend(stored_runs(&store, &datasets)?);
         stores.push(store);
     }
-    let strengths = stored_strengths(&stores)?;
     let mut seen = BTreeSet::new();
     if let Some(run) = runs.iter().find(|run| !seen.insert(&run.model.name)) {
         return Err(Error::input(format!("two stores hold results of a model named `{}`", run.model.name))
             .hint("give one of them"));
     }
-    let measured: Vec<Measured> = runs.iter().filter_map(Measured::of).collect();
-    let sweeps = stored_sweeps(suite, &runs);
-    if measured.is_empty() && strengths.is_empty() && sweeps.is_empty() {
+    fill(&mut page, suite, &runs, &stores)?;
+    if page.figures.is_empty() {
         return Err(Error::input("these stores hold no distances, no projection strengths and no sweep")
             .hint("`digrap-bench vqa --suite ... --shift` measures distances"));
     }
-    add_shifts(&mut page, suite, &measured);
-    add_relations(&mut page, suite, &measured);
-    add_histograms(&mut page, suite, &measured);
-    add_strengths(&mut page, &strengths);
-    add_sweeps(&mut page, &sweeps);
-    page.numbers = numbers(suite, &measured, &strengths, &sweeps);
     Ok(page)
+}
+
+/// The figures of what stores hold, under names of files; none where there is nothing to draw.
+pub(super) fn suite_figures(suite: &Suite, runs: &[StoredRun], stores: &[Store]) -> Result<Vec<(String, Figure)>> {
+    let mut page = Page::new("");
+    fill(&mut page, suite, runs, stores)?;
+    Ok(page.figures)
+}
+
+fn fill(page: &mut Page, suite: &Suite, runs: &[StoredRun], stores: &[Store]) -> Result<()> {
+    let strengths = stored_strengths(stores)?;
+    let measured: Vec<Measured> = runs.iter().filter_map(Measured::of).collect();
+    let sweeps = stored_sweeps(suite, runs);
+    add_shifts(page, suite, &measured);
+    add_relations(page, suite, &measured);
+    add_histograms(page, suite, &measured);
+    add_strengths(page, &strengths);
+    add_sweeps(page, &sweeps);
+    page.numbers = numbers(suite, &measured, &strengths, &sweeps);
+    Ok(())
 }
 
 /// The numbers behind a page, by names.

@@ -5,10 +5,15 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use digrap_bench::error::{Error, Result};
 use digrap_bench::report;
+use digrap_bench::report::page::{Page, PageEvent, write_page};
 use digrap_bench::store::Store;
-use digrap_bench::suite::{Leaderboard, PlannedDataset, Selection, StoredRun, Suite, leaderboard, stored_runs};
+use digrap_bench::suite::{
+    Leaderboard, PlannedDataset, Selection, StoredRun, Suite, leaderboard, samples, stored_runs,
+};
 
+use super::figures::suite_figures;
 use super::known;
+use super::progress::Stages;
 use super::vqa::{shorten, write_whole};
 
 /// Arguments of `leaderboard`.
@@ -38,6 +43,12 @@ pub struct LeaderboardArgs {
     /// Folder for leaderboard.md, leaderboard.csv, leaderboard.json and leaderboard.tex
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
+    /// Folder for a page that opens from disk: index.html with tables and figures, and an explorer of single samples
+    #[arg(long, value_name = "DIR")]
+    html: Option<PathBuf>,
+    /// Leave the images out of the page
+    #[arg(long, requires = "html")]
+    no_images: bool,
 }
 
 /// Writes the output folder and prints the table, or the JSON document.
@@ -45,23 +56,52 @@ pub fn run(args: &LeaderboardArgs, json: bool) -> Result<()> {
     let suite = Suite::load(&args.suite)?;
     let mut datasets = known::suite(&suite, args.root.as_deref(), None)?;
     let limit = shorten(&mut datasets, args.limit);
-    let runs = stored(&args.store, &datasets)?;
+    let (mut runs, stores) = stored(&args.store, &datasets)?;
     let selection = Selection { models: args.model.clone(), methods: args.method.clone(), sort: args.sort.clone() };
     let board = Leaderboard { limit, ..leaderboard(&suite, &datasets, &runs, &selection)? };
     let page = report::leaderboard(&board);
     if let Some(output) = &args.output {
         write(output, &board, &page)?;
     }
+    if let Some(html) = &args.html {
+        for run in board.entries.iter().flat_map(|entry| &entry.runs) {
+            // Figures tell runs apart by the names that tables have for them.
+            runs[run.stored].model.name.clone_from(&run.label);
+        }
+        let figures = suite_figures(&suite, &runs, &stores)?;
+        let samples = samples(&suite, &datasets, &runs, &board);
+        write_html(html, &Page { board: &board, figures: &figures, samples: &samples, images: !args.no_images })?;
+    }
     if json { super::print_json(&board) } else { super::print(&page) }
 }
 
 /// What the stores hold about the datasets.
-fn stored(stores: &[PathBuf], datasets: &[PlannedDataset]) -> Result<Vec<StoredRun>> {
-    let mut runs = Vec::new();
-    for path in stores {
-        runs.extend(stored_runs(&Store::open_to_read(path)?, datasets)?);
+fn stored(paths: &[PathBuf], datasets: &[PlannedDataset]) -> Result<(Vec<StoredRun>, Vec<Store>)> {
+    let (mut runs, mut stores) = (Vec::new(), Vec::new());
+    for path in paths {
+        let store = Store::open_to_read(path)?;
+        runs.extend(stored_runs(&store, datasets)?);
+        stores.push(store);
     }
-    Ok(runs)
+    Ok((runs, stores))
+}
+
+fn write_html(folder: &Path, page: &Page) -> Result<()> {
+    let mut stages = Stages::default();
+    let count = |number: usize| number as u64;
+    write_page(page, folder, &mut |event| match event {
+        PageEvent::Images { dataset, done, total } => {
+            stages.set(&format!("images of {dataset}"), "images", count(done), count(total));
+        }
+        PageEvent::Samples { dataset, done, total } => {
+            stages.set(&format!("samples of {dataset}"), "samples", count(done), count(total));
+        }
+        PageEvent::Unreadable { dataset, images } => {
+            stages.say(&format!("{images} images of {dataset} cannot be read and are not in the page"));
+        }
+    })?;
+    stages.finish();
+    Ok(())
 }
 
 fn write(output: &Path, board: &Leaderboard, page: &str) -> Result<()> {

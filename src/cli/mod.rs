@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use digrap_bench::error::{Error, Kind, Result};
 use digrap_bench::store::Maker;
 
@@ -21,8 +21,12 @@ mod leaderboard;
 mod list;
 mod machine;
 mod progress;
+mod runs;
+mod runs_export;
 mod score;
 mod select_miniature;
+mod shards;
+mod shell;
 mod shift;
 mod shift_models;
 mod source;
@@ -59,6 +63,8 @@ enum Verb {
     Figures(figures::FiguresArgs),
     /// Measure how far datasets have shifted: a model's features of a suite, or features in files
     Shift(Box<shift::ShiftArgs>),
+    /// List, show, remove, export and import what stores hold
+    Runs(runs::RunsArgs),
     /// Write models as ONNX files
     Export(export::ExportArgs),
     /// Download models and datasets, or check what was used of the Hub
@@ -70,6 +76,10 @@ enum Verb {
     SelectMiniature(select_miniature::SelectArgs),
     /// What this machine can run, and what is missing
     Doctor,
+    /// Print completions of the arguments for a shell
+    Completions(shell::CompletionsArgs),
+    /// Write manual pages, one for the program and one for each verb
+    Man(shell::ManArgs),
 }
 
 /// Runs the command line of this process.
@@ -106,11 +116,14 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Verb::Leaderboard(args) => leaderboard::run(args, cli.json),
         Verb::Figures(args) => figures::run(args, cli.json),
         Verb::Shift(args) => shift::run(args, cli.json),
+        Verb::Runs(args) => runs::run(args, cli.json),
         Verb::Export(args) => export::run(args, cli.json),
         Verb::Fetch(args) => fetch::run(args, cli.json),
         Verb::List(args) => list::run(args, cli.json),
         Verb::SelectMiniature(args) => select_miniature::run(args),
         Verb::Doctor => doctor::run(cli.json),
+        Verb::Completions(args) => shell::completions(args, &Cli::command()),
+        Verb::Man(args) => shell::man(args, &Cli::command(), cli.json),
     }?;
     Ok(ExitCode::SUCCESS)
 }
@@ -206,7 +219,7 @@ mod tests {
 
     #[test]
     fn the_declaration_is_consistent() {
-        <Cli as clap::CommandFactory>::command().debug_assert();
+        Cli::command().debug_assert();
     }
 
     #[test]

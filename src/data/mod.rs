@@ -12,6 +12,7 @@ mod presence;
 pub mod results;
 mod shard_images;
 mod shards;
+pub mod thumbnail;
 pub mod vqa_json;
 mod vqa_sets;
 mod whole_file;

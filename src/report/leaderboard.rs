@@ -27,11 +27,12 @@ pub fn leaderboard(board: &Leaderboard) -> String {
     page + &format!("\n## Where the numbers come from\n\n{}", provenance(board))
 }
 
-const INTERVALS: &str = "\
+pub(super) const INTERVALS: &str = "\
 95 % intervals over questions, clustered by image, of the models as they are; of several runs, of their mean. They say \
 nothing about training with another seed, which ± does.";
 
-const SHIFTS: &str = "Mean Mahalanobis distances from the training set in the features of each model, without unit.";
+pub(super) const SHIFTS: &str =
+    "Mean Mahalanobis distances from the training set in the features of each model, without unit.";
 
 /// Accuracies in some of the columns, with those of the paper below.
 fn accuracies(board: &Leaderboard, range: Range<usize>) -> String {
@@ -55,14 +56,14 @@ fn accuracies(board: &Leaderboard, range: Range<usize>) -> String {
 }
 
 /// The columns whose change against vanilla is told: in distribution and the last average, as in the paper.
-fn changes(board: &Leaderboard) -> Vec<usize> {
+pub(super) fn changes(board: &Leaderboard) -> Vec<usize> {
     let told =
         |at: &usize| board.entries.iter().any(|entry| entry.cells[*at].is_some_and(|cell| cell.change.is_some()));
     let last = board.columns.iter().rposition(|column| !column.average_of.is_empty());
     std::iter::once(0).chain(last).filter(told).collect()
 }
 
-fn change(cell: Option<&Cell>) -> String {
+pub(super) fn change(cell: Option<&Cell>) -> String {
     cell.and_then(|cell| cell.change).map_or_else(unknown, |change| format!("{change:+.2}"))
 }
 
@@ -76,7 +77,7 @@ fn marked(cell: &Cell) -> String {
     }
 }
 
-fn with_spread(cell: &Cell) -> String {
+pub(super) fn with_spread(cell: &Cell) -> String {
     let spread = cell.spread.map_or_else(String::new, |spread| format!(" ± {spread:.2}"));
     two_decimals(cell.accuracy) + &spread
 }
@@ -106,18 +107,21 @@ fn legend(board: &Leaderboard) -> String {
         lines.push("(!) A reported set selected the weights: these numbers are no test, and have no rank.".to_owned());
     }
     if !board.paper.is_empty() {
-        lines.push(PAPER.to_owned());
+        lines.push(format!("*Italics*: {PRINTED}"));
     }
-    lines.extend(differences(board));
+    lines
+        .extend(differences(board).map(|kinds| {
+            format!("**Not alike:** fine-tuned rows differ in {kinds}; see where the numbers come from.")
+        }));
     lines.iter().map(|line| format!("{line}\n")).collect()
 }
 
-const PAPER: &str = "\
-*Italics*: as printed in Table 3 of the DiGraP paper (PaliGemma-3B with LoRA), with its own checkpoints, evaluator and \
+pub(super) const PRINTED: &str = "\
+as printed in Table 3 of the DiGraP paper (PaliGemma-3B with LoRA), with its own checkpoints, evaluator and \
 prompts. They are not measured here and have no rank.";
 
 /// What makes measured rows hard to compare.
-fn differences(board: &Leaderboard) -> Option<String> {
+pub(super) fn differences(board: &Leaderboard) -> Option<String> {
     let settings = || board.entries.iter().filter(|entry| !entry.zero_shot).flat_map(|entry| &entry.runs);
     let settings = || settings().filter_map(|run| run.settings.as_ref());
     let prompts: BTreeSet<&str> = settings().map(|one| one.prompt.as_str()).collect();
@@ -125,9 +129,7 @@ fn differences(board: &Leaderboard) -> Option<String> {
         settings().map(|one| (one.decoding.as_str(), one.max_new_tokens)).collect();
     let kinds = [("prompts", prompts.len()), ("decoding", decodings.len())];
     let differ: Vec<&str> = kinds.iter().filter(|(_, count)| *count > 1).map(|(name, _)| *name).collect();
-    (!differ.is_empty()).then(|| {
-        format!("**Not alike:** fine-tuned rows differ in {}; see where the numbers come from.", differ.join(" and "))
-    })
+    (!differ.is_empty()).then(|| differ.join(" and "))
 }
 
 fn counts(board: &Leaderboard) -> String {
@@ -183,25 +185,31 @@ fn provenance(board: &Leaderboard) -> String {
     heads[1].number = true;
     let line = |run: &EntryRun| RUN_COLUMNS.iter().map(|(_, cell)| cell(run)).collect();
     let models = markdown(&heads, &runs().map(line).collect::<Vec<_>>());
-    let mut commands: Vec<&str> = Vec::new();
-    for command in runs().filter_map(|run| Some(run.made_by.as_ref()?.command.as_str())) {
-        if !commands.contains(&command) {
-            commands.push(command);
-        }
-    }
-    let commands: String = commands.iter().map(|command| format!("    {command}\n")).collect();
+    let commands: String = commands(board).iter().map(|command| format!("    {command}\n")).collect();
     let commands = if commands.is_empty() { String::new() } else { format!("\nCommands:\n\n{commands}") };
     format!("{datasets}\n{models}\n{DIGESTS}\n{commands}")
 }
 
-const DIGESTS: &str = "\
+/// The command lines that made the results, each once.
+pub(super) fn commands(board: &Leaderboard) -> Vec<&str> {
+    let mut commands: Vec<&str> = Vec::new();
+    let runs = board.entries.iter().flat_map(|entry| &entry.runs);
+    for command in runs.filter_map(|run| Some(run.made_by.as_ref()?.command.as_str())) {
+        if !commands.contains(&command) {
+            commands.push(command);
+        }
+    }
+    commands
+}
+
+pub(super) const DIGESTS: &str = "\
 Digests are the beginnings of SHA-256: of a dataset's questions, identifiers and human answers, and of a model's weights. \
 The commit is that of the program.";
 
 /// A column of the models, and what it says of one.
-type RunColumn = (&'static str, fn(&EntryRun) -> String);
+pub(super) type RunColumn = (&'static str, fn(&EntryRun) -> String);
 
-const RUN_COLUMNS: [RunColumn; 8] = [
+pub(super) const RUN_COLUMNS: [RunColumn; 8] = [
     ("model", |run| run.label.clone()),
     ("seed", |run| run.seed.map_or_else(unknown, |seed| seed.to_string())),
     ("weights", |run| short(&run.weights)),
@@ -221,7 +229,7 @@ fn setting(run: &EntryRun, value: fn(&crate::store::AnswerSettings) -> String) -
     run.settings.as_ref().map_or_else(unknown, value)
 }
 
-fn short(digest: &str) -> String {
+pub(super) fn short(digest: &str) -> String {
     digest.chars().take(DIGEST).collect()
 }
 

@@ -19,7 +19,7 @@ pub use measures::{
     find_measure,
 };
 pub use references::{AnswerId, Builder, Reference, References};
-pub use summary::{Group, Summary, summarise};
+pub use summary::{Group, Summary, grouped_type, summarise};
 
 use crate::error::{Error, Result, find_row};
 use references::Given;

@@ -52,19 +52,23 @@ pub fn summarise(metric: &Metric, scores: &[f64], references: &References, clust
     }
     let everything: Vec<usize> = (0..scores.len()).collect();
     let (all, images) = group(scores, clusters, &everything);
-    let answer_type = |question| match references.answer_type(question) {
-        Some("numbers") => Some("number"),
-        name => name,
-    };
     Ok(Summary {
         metric: metric.name.to_owned(),
         n: all.n,
         accuracy: all.accuracy,
         interval: all.interval,
         clusters: images,
-        by_answer_type: by_name(scores, clusters, answer_type),
+        by_answer_type: by_name(scores, clusters, |question| grouped_type(references, question)),
         by_question_type: by_name(scores, clusters, |question| references.question_type(question)),
     })
+}
+
+/// The `answer_type` under which a question is grouped: AdVQA's `numbers` counts as `number`.
+pub fn grouped_type(references: &References, question: usize) -> Option<&str> {
+    match references.answer_type(question) {
+        Some("numbers") => Some("number"),
+        name => name,
+    }
 }
 
 fn by_name<'a>(

@@ -354,7 +354,8 @@ fn shifts(suite: &Suite, columns: &[Column], members: &[&StoredRun]) -> Vec<Entr
     rows
 }
 
-/// The vanilla row that a group is compared with: the one whose settings differ in the method alone, or else the only one.
+/// The vanilla row that a fine-tuned group is compared with: the one whose settings differ in the method alone, or else the
+/// only one.
 fn vanilla_of(group: &Group, groups: &[Group]) -> Option<usize> {
     let vanillas = || groups.iter().enumerate().filter(|(_, one)| one.method() == Some(VANILLA));
     let but_method = |group: &Group| {
@@ -363,6 +364,9 @@ fn vanilla_of(group: &Group, groups: &[Group]) -> Option<usize> {
         ["method", "method_settings", "steps"].iter().for_each(|name| drop(fields.remove(*name)));
         Some(settings)
     };
+    if group.zero_shot {
+        return None;
+    }
     let own = but_method(group);
     let alike = vanillas().find(|(_, one)| own.is_some() && but_method(one) == own);
     let only = || vanillas().next().filter(|_| vanillas().count() == 1);

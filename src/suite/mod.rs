@@ -11,6 +11,7 @@ mod distances;
 mod evaluation;
 mod fitting;
 mod leaderboard;
+mod listing;
 mod loading;
 mod manifest;
 mod measuring;
@@ -20,8 +21,10 @@ mod pipeline;
 mod plan;
 mod relations;
 mod run_names;
+mod samples;
 mod sampling;
 mod schedule;
+mod sharding;
 mod stored;
 mod strengths;
 mod subject;
@@ -39,6 +42,7 @@ pub use comparison::{
 pub use distances::{MODALITIES, Modality, ModalityShift, Reference, ShiftPlan};
 pub use evaluation::{Answers, Evaluation, ModelSource, Plan, PlannedDataset, PlannedModel, evaluate};
 pub use leaderboard::{Cell, Entry, EntryRun, EntryShift, Leaderboard, LeaderboardDataset, Selection, leaderboard};
+pub use listing::{ListedDataset, ListedModel, ListedTraining, StoreListing, stored_listing};
 pub use manifest::{Group, KnownSuite, SHIFTS, SUITES, Shift, Suite, SuiteDataset};
 pub use measuring::measure_alone;
 pub use overview::{Column, Overview, OverviewRow, OverviewShift};
@@ -51,7 +55,9 @@ pub use relations::{
     DistanceRelations, DistanceSpread, ShiftAndAccuracy, adjusted_p_values, distance_relations, distance_spread,
     shift_and_accuracy,
 };
+pub use samples::{SampleSet, SampledModel, SampledResults, Samples, samples};
 pub use sampling::Sampling;
+pub use sharding::{Shard, ShardPart, answer_shard};
 pub use stored::{StoredDataset, StoredRun, stored_runs};
 pub use strengths::{LayerStrength, StoredStrengths, Tower, stored_strengths};
 pub use sweeps::{Sweeps, stored_sweeps};

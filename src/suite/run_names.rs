@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-/// A name for each run: its method, with the settings in which not all runs agree, and a number where that is not enough.
+/// A name for each run: its method, with the settings in which not all runs of that method agree, and a number where that
+/// is not enough.
 pub(super) fn names(settings: &[Value]) -> Vec<String> {
     let mut names = told(settings);
     for place in 0..names.len() {
@@ -18,9 +19,10 @@ pub(super) fn names(settings: &[Value]) -> Vec<String> {
 
 fn told(settings: &[Value]) -> Vec<String> {
     let flat: Vec<BTreeMap<String, String>> = settings.iter().map(|value| flatten("", value)).collect();
-    let differ = |name: &str| flat.iter().any(|one| one.get(name) != flat[0].get(name));
     let name = |one: &BTreeMap<String, String>| {
-        let told = one.iter().filter(|(name, _)| name.as_str() != METHOD && differ(name));
+        let alike = || flat.iter().filter(|other| other.get(METHOD) == one.get(METHOD));
+        let differ = |name: &str| alike().any(|other| other.get(name) != one.get(name));
+        let told = one.iter().filter(|(name, _)| differ(name));
         let told = told.map(|(name, value)| format!(" {}={value}", name.rsplit('.').next().unwrap_or(name)));
         let method = one.get(METHOD).map_or("?", String::as_str);
         format!("{method}{}", told.collect::<String>())
@@ -50,6 +52,7 @@ mod tests {
         let run =
             |mu: f64, seed: u64| json!({"method": "digrap", "method_settings": {"mu": mu}, "subject": {"seed": seed}});
         assert_eq!(names(&[run(0.1, 1), run(0.1, 1)]), ["digrap (1)", "digrap (2)"]);
-        assert_eq!(names(&[run(0.1, 1), run(1.0, 1)]), ["digrap mu=0.1", "digrap mu=1.0"]);
+        let vanilla = json!({"method": "vanilla", "subject": {"seed": 2}});
+        assert_eq!(names(&[run(0.1, 1), vanilla, run(1.0, 1)]), ["digrap mu=0.1", "vanilla", "digrap mu=1.0"]);
     }
 }

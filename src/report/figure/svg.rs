@@ -156,7 +156,7 @@ fn short(value: f64) -> String {
     if text == "-0" { "0".to_owned() } else { text.to_owned() }
 }
 
-/// The text with marks of XML written as references; characters that XML forbids become the replacement character.
+/// The text with marks of XML and HTML written as references; characters that XML forbids become the replacement character.
 pub(in crate::report) fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for character in text.chars() {
