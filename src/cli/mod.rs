@@ -34,7 +34,8 @@ mod train;
 mod train_display;
 mod vqa;
 
-const EXIT_CODES: &str = "Exit codes: 0 done; 1 a comparison fails; 2 wrong arguments or input; 3 not comparable or incomplete; 4 internal failure.";
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 a comparison fails; 2 wrong arguments or input; \
+    3 not comparable or incomplete; 4 internal failure.";
 
 /// Measures how robust visual question answering models are.
 #[derive(Debug, Parser)]

@@ -79,12 +79,15 @@ impl Store {
     /// There is no such file; see [`Store::open`].
     pub fn open_to_read(path: impl AsRef<Path>) -> Result<Self> {
         let path = existing(path.as_ref())?;
-        let (connection, state) = open_read_only(&path).map_err(|cause| failure(&path, "read", cause))?;
+        // A connection that could write removes the log beside the store when it ends; one that could not leaves it there.
+        let opened = open_existing(&path, OpenFlags::SQLITE_OPEN_READ_WRITE);
+        let (connection, state) = opened.map_err(|cause| failure(&path, "read", cause))?;
         state.check(&path)?;
         if state.outdated() {
             drop(connection);
             return Self::open(&path);
         }
+        connection.pragma_update(None, "query_only", true).map_err(|cause| failure(&path, "read", cause))?;
         Ok(Self { connection, path })
     }
 
@@ -95,7 +98,8 @@ impl Store {
     /// As [`Store::open_to_read`]; `copy` cannot be written.
     pub fn open_unchanged(path: impl AsRef<Path>, copy: &Path) -> Result<Self> {
         let path = existing(path.as_ref())?;
-        let (connection, state) = open_read_only(&path).map_err(|cause| failure(&path, "read", cause))?;
+        let opened = open_existing(&path, OpenFlags::SQLITE_OPEN_READ_ONLY);
+        let (connection, state) = opened.map_err(|cause| failure(&path, "read", cause))?;
         state.check(&path)?;
         let mut store = Self { connection, path };
         if state.outdated() {
@@ -135,22 +139,22 @@ impl Store {
 
 /// Where the write-ahead log of a store at rest cannot be made, as in a folder that is not writable, there is none to read
 /// either.
-fn open_read_only(path: &Path) -> rusqlite::Result<(Connection, schema::State)> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+fn open_existing(path: &Path, access: OpenFlags) -> rusqlite::Result<(Connection, schema::State)> {
     let open = |connection: rusqlite::Result<Connection>| {
         let mut connection = connection?;
         connection.busy_timeout(BUSY_LIMIT)?;
         let state = schema::State::of(&mut connection)?;
         Ok((connection, state))
     };
-    let opened = open(Connection::open_with_flags(path, flags));
+    let opened = open(Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX));
     let mut log = path.as_os_str().to_owned();
     log.push("-wal");
     match opened {
         Err(_) if !Path::new(&log).exists() => {
             let name = path.to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23");
             let at_rest = format!("file:{name}?immutable=1");
-            open(Connection::open_with_flags(at_rest, flags | OpenFlags::SQLITE_OPEN_URI))
+            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+            open(Connection::open_with_flags(at_rest, flags))
         }
         opened => opened,
     }
