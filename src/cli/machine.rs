@@ -65,17 +65,13 @@ const LAUNCHERS: [[&str; 2]; 4] = [
     ["SLURM_PROCID", "SLURM_NTASKS"],
 ];
 
-/// The variables of Slurm's arrays: number, how many there are, the least number and the difference between two.
-const ARRAY: [&str; 4] =
-    ["SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_STEP"];
-
-/// The part of a run that falls to this process by what launched it, and the variables that say so; none where the process
+/// The part of a run that falls to this process by what launched it, and the variable that says so; none where the process
 /// is alone.
-pub fn shard() -> Result<Option<(Shard, String)>> {
+pub fn shard() -> Result<Option<(Shard, &'static str)>> {
     shard_by(&|name| variable(name).and_then(|value| value.into_string().ok()))
 }
 
-fn shard_by(variable: &dyn Fn(&str) -> Option<String>) -> Result<Option<(Shard, String)>> {
+fn shard_by(variable: &dyn Fn(&str) -> Option<String>) -> Result<Option<(Shard, &'static str)>> {
     let number = |name: &str| {
         let parse = |text: String| {
             text.trim().parse::<usize>().map_err(|cause| {
@@ -86,24 +82,12 @@ fn shard_by(variable: &dyn Fn(&str) -> Option<String>) -> Result<Option<(Shard, 
         };
         variable(name).map(parse).transpose()
     };
-    let (mut index, mut count, mut told) = (0, 1, Vec::new());
-    let [id, tasks, least, step] = ARRAY;
-    if let (Some(number_of), Some(all @ 2..), Some(first)) = (number(id)?, number(tasks)?, number(least)?) {
-        index = number_of.saturating_sub(first) / number(step)?.unwrap_or(1).max(1);
-        count = all;
-        told.push(id);
-    }
     for [rank, size] in LAUNCHERS {
         if let (Some(own), Some(all @ 2..)) = (number(rank)?, number(size)?) {
-            (index, count) = (index * all + own, count * all);
-            told.push(rank);
-            break;
+            return Ok(Some((Shard::new(own + 1, all)?, rank)));
         }
     }
-    if count == 1 {
-        return Ok(None);
-    }
-    Ok(Some((Shard::new(index + 1, count)?, told.join(" and "))))
+    Ok(None)
 }
 
 /// Where to look for the ONNX Runtime library.
@@ -212,25 +196,8 @@ mod tests {
             (&[("SLURM_PROCID", "1"), ("SLURM_NTASKS", "8")], Some("2/8 by SLURM_PROCID")),
             // An allocation is no launch: nobody has a number yet.
             (&[("SLURM_NTASKS", "8")], None),
-            (
-                &[
-                    ("SLURM_ARRAY_TASK_ID", "20"),
-                    ("SLURM_ARRAY_TASK_COUNT", "3"),
-                    ("SLURM_ARRAY_TASK_MIN", "10"),
-                    ("SLURM_ARRAY_TASK_STEP", "5"),
-                ],
-                Some("3/3 by SLURM_ARRAY_TASK_ID"),
-            ),
-            (
-                &[
-                    ("SLURM_ARRAY_TASK_ID", "1"),
-                    ("SLURM_ARRAY_TASK_COUNT", "2"),
-                    ("SLURM_ARRAY_TASK_MIN", "0"),
-                    ("SLURM_PROCID", "2"),
-                    ("SLURM_NTASKS", "4"),
-                ],
-                Some("7/8 by SLURM_ARRAY_TASK_ID and SLURM_PROCID"),
-            ),
+            // The tasks of an array may be different runs.
+            (&[("SLURM_ARRAY_TASK_ID", "1"), ("SLURM_ARRAY_TASK_COUNT", "3"), ("SLURM_ARRAY_TASK_MIN", "1")], None),
         ];
         for (given, expected) in cases {
             assert_eq!(shard(given), Ok::<_, String>(expected.map(str::to_owned)), "{given:?}");
