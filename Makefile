@@ -4,12 +4,14 @@ CARGO ?= cargo
 # Reports say which commit made them.
 export DIGRAP_BENCH_COMMIT := $(shell git describe --always --dirty --abbrev=12 --exclude '*' 2>/dev/null)
 
-.PHONY: help demo test setup setup-test
+.PHONY: help demo test setup setup-test answers reports
 help:
 	@echo "make demo        evaluate two small models on the ten sets of the miniature world"
 	@echo "make test        run all tests"
 	@echo "make setup       only install what is missing: OpenBLAS, ONNX Runtime, easy-VQA"
 	@echo "make setup-test  the same, and the browser of the tests: Chromium"
+	@echo "make reports     make anew what reports/ has from the stored answers of two small models"
+	@echo "make answers     answer anew what those reports and the gate of .ci/run start from"
 
 setup:
 	@setup/setup.sh
@@ -23,3 +25,22 @@ demo: setup
 
 test: setup-test
 	$(CARGO) test --locked --no-fail-fast
+
+bench = target/debug/digrap-bench
+answers = benchmarks/miniature/answers.jsonl
+
+# From nothing: answers of an earlier build with the same version would count as those of this one.
+answers: setup
+	rm -rf target/answers
+	$(CARGO) build --locked
+	$(bench) vqa --suite miniature --model fixtures/models/miniature-ft --zero-shot fixtures/models/miniature-pt \
+		--output target/answers
+	$(bench) runs export --format jsonl --store target/answers/store.sqlite --output $(answers)
+
+reports: setup
+	rm -rf target/reports reports/leaderboard reports/baseline reports/shift/paper
+	$(CARGO) build --locked
+	$(bench) runs import $(answers) --store target/reports/store.sqlite
+	$(bench) leaderboard --suite miniature --store target/reports/store.sqlite --output reports/leaderboard
+	$(bench) compare --suite miniature --baseline reports/baseline --current 'target/reports/store.sqlite#miniature-ft' --bless
+	$(bench) figures --paper --output reports/shift/paper

@@ -21,10 +21,10 @@
 //! | 4 | [`model`] | model families as graph builders, preprocessing, decoding (the only room that names tokenizers) |
 //! | 4 | [`train`] | optimisers, methods, schedules, the loop, checkpoints; knows no dataset, metric or store |
 //! | 5 | [`suite`] | composes the others: a validated plan and its execution |
-//! | 6 | [`report`] | tables, figures and pages from results (names only error, score, stats, store, data and suite; the only room that names ttf-parser and csv; with graph the only room that names prost) |
+//! | 6 | [`report`] | tables, figures and pages from results (names only error, score, stats, store, data and suite; the only room that names ttf-parser, csv and crc32c; with graph the only room that names prost) |
 //!
 //! The binary (`src/main.rs`, `src/cli/`) comes last: it alone prints, draws progress and exits, and
-//! is the only room that names clap and indicatif.
+//! is the only room that names clap, clap_complete, clap_mangen and indicatif.
 //!
 //! # Decisions
 //!
@@ -139,6 +139,17 @@
 //!   scripts as JSON without `<`, and the document as text nodes alone.
 //! - **Tests drive Chromium through pipes** with a small client of the DevTools protocol; the known crates bring an
 //!   asynchronous runtime and a web socket.
+//! - **Shards are by image**: a digest of the image's identifier says whose it is, so that questions about an image stay together
+//!   and processes need not know of each other. Each has a store of its own, since SQLite's locks cannot be relied upon across
+//!   machines; folding compares row by row, in one transaction.
+//! - **What a store is exported as depends on its rows alone**, not on their numbers or on the time: settings are numbered by
+//!   their texts, TensorBoard's and MLflow's times are steps. MLflow's plain files were chosen over W&B's offline folders, whose
+//!   form is that of its own client.
+//! - **The gate's test goes over all signs, image by image, and draws none**: scores are multiples of a thirtieth, so that
+//!   the distribution over all signs is added up in milliseconds. The p-value is one number, whatever the seed, and exact
+//!   for few flips too, where a bootstrap and a normal distribution are not. Thousands of differing images are normal.
+//! - **A baseline is answers, not scores.** Both sides of a comparison are scored anew by one metric, and what a baseline
+//!   scored when it was written is told only where it scores otherwise now.
 
 pub mod data;
 pub mod error;

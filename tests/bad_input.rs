@@ -1,11 +1,12 @@
-//! Bad input to `vqa`, `score`, `export` and `train`: one error that says what, where and what to do, and nothing half-written.
+//! Bad input to `vqa`, `score`, `export`, `train` and `compare`: one error that says what, where and what to do, and nothing half-written.
 
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::sync::OnceLock;
 
 use digrap_bench::graph::{Graph, Initializer};
-use digrap_bench::store::Store;
+use digrap_bench::store::{Store, StoredModel};
 use serde_json::{Value, json};
 
 use crate::support::{fixture, library, runtime};
@@ -58,6 +59,9 @@ const TRAIN: &[&str] = &[
     "--save-steps=1",
     "--threads=1",
 ];
+
+const COMPARE: &[&str] =
+    &["compare", "--baseline=base", "--current=run", "--questions=questions.json", "--annotations=annotations.json"];
 
 /// What a run that stops on the way leaves, beside its checkpoints.
 const RUN: &[&str] = &["output/metrics.jsonl", "output/settings.json", "output/store.sqlite"];
@@ -138,6 +142,21 @@ impl Set {
         self.write("model.onnx", graph.to_onnx());
     }
 
+    /// Puts a run and the baseline made of it in place, and compares them.
+    fn compare(&mut self) {
+        for (name, bytes) in run_and_baseline() {
+            fs::create_dir_all(self.path(name).parent().unwrap()).unwrap();
+            self.write(name, bytes);
+        }
+        self.command(COMPARE);
+    }
+
+    /// Compares the run with a baseline whose first file says something else.
+    fn compare_with(&mut self, change: fn(&mut Value)) {
+        self.compare();
+        self.json("base/baseline.json", change);
+    }
+
     fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
         fs::write(self.path(name), bytes).unwrap();
     }
@@ -182,6 +201,7 @@ impl Set {
             "LD_LIBRARY_PATH",
             "RUST_BACKTRACE",
             "ORT_DISABLE_TELEMETRY",
+            "GITHUB_STEP_SUMMARY",
         ] {
             command.env_remove(name);
         }
@@ -204,6 +224,22 @@ impl Set {
         files.sort();
         files
     }
+}
+
+/// Names and bytes of a run's store and of the baseline made of it.
+fn run_and_baseline() -> &'static [(String, Vec<u8>)] {
+    static FILES: OnceLock<Vec<(String, Vec<u8>)>> = OnceLock::new();
+    FILES.get_or_init(|| {
+        let mut set = Set::new();
+        set.option("--output=run");
+        assert!(set.run().status.success());
+        set.command(COMPARE);
+        set.arguments.push("--bless".into());
+        let output = set.run();
+        assert!(output.status.success(), "{}", told(&set, &output));
+        let kept = |name: &String| name == "run/store.sqlite" || name.starts_with("base/");
+        set.files().into_iter().filter(kept).map(|name| (name.clone(), fs::read(set.path(&name)).unwrap())).collect()
+    })
 }
 
 /// Standard error with the folder of the set replaced.
@@ -272,11 +308,12 @@ fn check(cases: &[Case]) {
 
 #[test]
 fn every_expectation_belongs_to_a_case() {
-    let names: Vec<&str> = [ARGUMENTS, QUESTIONS, IMAGES, MODELS, STORES, RESULTS, EXPORTS, TRAININGS, METHODS]
-        .concat()
-        .iter()
-        .map(|case| case.0)
-        .collect();
+    let names: Vec<&str> =
+        [ARGUMENTS, QUESTIONS, IMAGES, MODELS, STORES, RESULTS, EXPORTS, TRAININGS, METHODS, RUNS, COMPARISONS]
+            .concat()
+            .iter()
+            .map(|case| case.0)
+            .collect();
     let expected: Vec<&str> =
         EXPECTED.lines().filter_map(|line| Some(line.strip_prefix("== ")?.split_once(": exit code ")?.0)).collect();
     assert_eq!(names, expected);
@@ -287,7 +324,8 @@ fn every_expectation_belongs_to_a_case() {
 fn what_the_cases_change_is_right_without_the_change() {
     let mut set = Set::new();
     set.export(BERT);
-    for command in [VQA, SCORE, EXPORT, EXPORT_MODEL, EXPORT_LOSS, TRAIN] {
+    set.compare();
+    for command in [VQA, SCORE, EXPORT, EXPORT_MODEL, EXPORT_LOSS, TRAIN, COMPARE] {
         set.command(command);
         if command == TRAIN {
             set.option("--output=trained");
@@ -885,6 +923,60 @@ fn bad_methods() {
     check(METHODS);
 }
 
+/// A verb about stored runs, and a store that holds none.
+fn runs(set: &mut Set, arguments: &[&str]) {
+    drop(Store::open(set.path("store.sqlite")).unwrap());
+    // A store that was read has an empty log beside it.
+    drop(Store::open_to_read(set.path("store.sqlite")).unwrap());
+    set.command(&[&["runs"], arguments].concat());
+}
+
+const RUNS: &[Case] = &[
+    ("no store to list", |set| runs(set, &["list", "--store=none.sqlite"])),
+    ("unknown run to show", |set| runs(set, &["show", "model", "--store=store.sqlite"])),
+    ("unknown run to remove", |set| runs(set, &["rm", "training:1", "--store=store.sqlite"])),
+    ("unknown model to export", |set| {
+        runs(set, &["export", "--store=store.sqlite", "--model=model", "--format=jsonl", "--output=answers.jsonl"])
+    }),
+    ("no curves to export", |set| {
+        runs(set, &["export", "--store=store.sqlite", "--format=tensorboard", "--output=logs"])
+    }),
+    ("curves saved from damage", |set| {
+        runs(set, &["export", "--store=store.sqlite", "--format=mlflow", "--output=logs", "--rescue"])
+    }),
+    ("answers exported below a file", |set| {
+        runs(set, &["export", "--store=store.sqlite", "--format=jsonl", "--output=questions.json/answers.jsonl"])
+    }),
+    ("nothing to import", |set| runs(set, &["import", "none.sqlite", "--store=new.sqlite"])),
+    ("results in place of a store", |set| runs(set, &["import", "results.json", "--store=new.sqlite"])),
+    ("questions in place of answers", |set| runs(set, &["import", "questions.json", "--store=new.sqlite"])),
+    ("exported answers of a newer program", |set| {
+        let head = json!({"digrap-bench": {"format": 9, "program_version": "9", "settings": {}, "models": [],
+            "question_sets": []}});
+        set.write("answers.jsonl", head.to_string());
+        runs(set, &["import", "answers.jsonl", "--store=new.sqlite"])
+    }),
+    ("exported answer under unknown settings", |set| {
+        let head = json!({"digrap-bench": {"format": 1, "program_version": "0", "settings": {}, "models": [],
+            "question_sets": []}});
+        let answer =
+            json!({"settings": 1, "dataset": "a", "question_id": 1, "image_id": 1, "answer": "", "content": "0"});
+        set.write("answers.jsonl", format!("{head}\n{answer}\n"));
+        runs(set, &["import", "answers.jsonl", "--store=new.sqlite"])
+    }),
+    ("malformed shard", |set| set.option("--shard=4")),
+    ("shard that is not there", |set| set.option("--shard=0/4")),
+    ("malformed number of a process", |set| {
+        set.variable("RANK", "first");
+        set.variable("WORLD_SIZE", "4")
+    }),
+];
+
+#[test]
+fn bad_runs() {
+    check(RUNS);
+}
+
 #[test]
 fn no_runtime_anywhere() {
     let mut set = Set::new();
@@ -952,4 +1044,134 @@ fn usage_errors_name_the_option() {
         assert_eq!(output.status.code(), Some(2), "{told}");
         assert!(told.starts_with("error: ") && told.contains(option) && output.stdout.is_empty(), "{told}");
     }
+}
+
+const COMPARISONS: &[Case] = &[
+    ("no run to compare", |set| {
+        set.compare();
+        set.option("--current=nothing")
+    }),
+    ("folder without a run", |set| {
+        set.compare();
+        set.option("--baseline=images")
+    }),
+    ("several models to compare", |set| {
+        set.compare();
+        let mut store = Store::open(set.path("run/store.sqlite")).unwrap();
+        let first = store.models().unwrap().remove(0);
+        store.record_model(&StoredModel { name: "second".into(), ..first }).unwrap();
+    }),
+    ("unknown model to compare", |set| {
+        set.compare();
+        set.option("--current=run#modle")
+    }),
+    ("other model of a baseline", |set| {
+        set.compare();
+        set.option("--baseline=base#modle")
+    }),
+    ("other prompt and decoding", |set| {
+        set.compare_with(|file| {
+            file["settings"]["prompt"] = json!("answer en {q}");
+            file["settings"]["decoding"] = json!("beam:5");
+            file["settings"]["max_new_tokens"] = json!(10);
+        })
+    }),
+    ("other metric", |set| {
+        set.compare();
+        set.option("--metric=lavis")
+    }),
+    ("other questions here", |set| {
+        set.compare();
+        set.json("questions.json", |file| file["questions"][1]["question"] = json!("is it blue?"))
+    }),
+    ("fewer questions here", |set| {
+        set.compare();
+        set.option("--limit=2")
+    }),
+    ("other questions in the baseline", |set| {
+        set.compare_with(|file| {
+            file["datasets"][0]["questions"] = json!("0123456789abcdef");
+            file["datasets"][0]["n"] = json!(4);
+        })
+    }),
+    ("dataset that one run lacks", |set| set.compare_with(|file| file["datasets"] = json!([]))),
+    ("dataset left out", |set| {
+        set.compare_with(|file| {
+            let mut other = file["datasets"][0].clone();
+            other["dataset"] = json!("other");
+            file["datasets"].as_array_mut().unwrap().push(other);
+        })
+    }),
+    ("answers missing", |set| {
+        set.compare();
+        let whole = Store::open_to_read(set.path("run/store.sqlite")).unwrap();
+        let model = whole.models().unwrap().remove(0);
+        let id = model.answers.unwrap();
+        let mut store = Store::open(set.path("part.sqlite")).unwrap();
+        let part = store.settings(&whole.settings_of_answers(id).unwrap()).unwrap();
+        store.record_questions(part, &whole.question_sets(id).unwrap()[0]).unwrap();
+        store.record_model(&StoredModel { answers: Some(part), ..model }).unwrap();
+        set.option("--current=part.sqlite")
+    }),
+    ("store without answers", |set| {
+        set.compare();
+        drop(Store::open(set.path("empty.sqlite")).unwrap());
+        set.option("--current=empty.sqlite")
+    }),
+    ("changed results of a baseline", |set| {
+        set.compare();
+        set.write("base/custom.results.json", r#"[{"question_id": 1, "answer": "red"}]"#)
+    }),
+    ("no results of a baseline", |set| {
+        set.compare();
+        set.remove("base/custom.results.json")
+    }),
+    ("baseline truncated", |set| {
+        set.compare();
+        set.truncate("base/baseline.json", 2)
+    }),
+    ("baseline from the future", |set| set.compare_with(|file| *file = json!({"format": 2, "other": []}))),
+    ("no thresholds", |set| {
+        set.compare();
+        set.option("--thresholds=gate.toml")
+    }),
+    ("unknown threshold", |set| {
+        set.compare();
+        set.write("gate.toml", "level = 0.05\n\n[dataset.custom]\nmaximal-drop = 1\n");
+        set.option("--thresholds=gate.toml")
+    }),
+    ("threshold of another dataset", |set| {
+        set.compare();
+        set.write("gate.toml", "max-drop = 1\n[dataset.costum]\nmax-drop = 2\n");
+        set.option("--thresholds=gate.toml")
+    }),
+    ("threshold out of range", |set| {
+        set.compare();
+        set.write("gate.toml", "tolerated-drop = -1\n");
+        set.option("--thresholds=gate.toml")
+    }),
+    ("baseline over a run", |set| {
+        set.compare();
+        set.option("--baseline=run");
+        set.arguments.push("--bless".into())
+    }),
+    ("baseline over itself", |set| {
+        set.compare();
+        set.option("--current=base");
+        set.arguments.push("--bless".into())
+    }),
+    ("baseline of other questions", |set| {
+        set.compare();
+        set.option("--limit=2");
+        set.arguments.push("--bless".into())
+    }),
+    ("report below a file", |set| {
+        set.compare();
+        set.option("--output=questions.json/report")
+    }),
+];
+
+#[test]
+fn bad_comparisons() {
+    check(COMPARISONS);
 }

@@ -11,6 +11,8 @@ use digrap_bench::store::{
     SettingsId, Store, StoredAnswer, StoredDistances, StoredModel,
 };
 
+use crate::support::Random;
+
 const BATCH: usize = 32;
 /// Tells a copy of this test binary which store to write to, see [`writer`].
 const WRITER_STORE: &str = "DIGRAP_TEST_WRITER_STORE";
@@ -247,14 +249,78 @@ fn a_killed_process_loses_nothing_it_committed() {
     assert_eq!(found, expected);
 }
 
+/// Fifty writers, one after the other, each killed at a moment of its own: while it opens the store, while it writes, while
+/// the log of the one before is taken over.
+#[test]
+fn fifty_kills_lose_and_double_nothing() {
+    use std::io::BufRead;
+    const KILLS: usize = 50;
+    /// More than a writer comes to.
+    const RANGE: usize = 1_000_000;
+    const NAME: &str = "store::fifty_kills_lose_and_double_nothing";
+    if let Some((path, first)) = told_to_write() {
+        write_until_killed(&path, first);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s");
+    let mut random = Random::new(50);
+    let mut confirmed = Vec::new();
+    for number in 0..KILLS {
+        let mut command = writer(NAME, &path, number * RANGE);
+        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let lines = std::io::BufReader::new(child.stderr.take().unwrap()).lines();
+        let (first_batch, begun) = std::sync::mpsc::channel();
+        let count = std::thread::spawn(move || {
+            let committed = lines.map_while(Result::ok).filter(|line| line.starts_with("committed"));
+            // Nobody listens any more to what comes after the first one.
+            committed.inspect(|_| first_batch.send(()).unwrap_or_default()).count()
+        });
+        // Half of them while they start, as far as the machine lets them come; half of them while they write.
+        if number % 2 == 1 {
+            begun.recv().unwrap();
+        }
+        std::thread::sleep(std::time::Duration::from_millis(random.below(120) as u64));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        confirmed.push(count.join().unwrap());
+    }
+    let mut store = Store::open(&path).unwrap();
+    assert_eq!(store.faults().unwrap(), [""; 0]);
+    let id = store.settings(&settings("w")).unwrap();
+    let mut found = vec![0; KILLS];
+    store
+        .for_each_answer(id, "a", |question, image, content, answer| {
+            let number: usize = question.parse().unwrap();
+            assert_eq!((image, content), (&*(number / 3).to_string(), number as u64));
+            assert_eq!(answer, format!("answer {number}"));
+            found[number / RANGE] += 1;
+            Ok(())
+        })
+        .unwrap();
+    let working = confirmed.iter().filter(|count| **count > 0).count();
+    assert!(working >= KILLS / 2, "only {working} writers came to write: {confirmed:?}");
+    for (number, (found, confirmed)) in found.iter().zip(&confirmed).enumerate() {
+        assert!(*found >= confirmed * BATCH, "writer {number}: {found} answers, {confirmed} batches confirmed");
+        assert_eq!(found % BATCH, 0, "writer {number} left a part of a batch");
+        // What it wrote has no gap: the last answer is there, and one behind it is not.
+        let has = |at: usize| {
+            let key = number * RANGE + at;
+            store.answer(id, "a", &key.to_string(), &(key / 3).to_string()).unwrap().is_some()
+        };
+        assert!(*found == 0 || has(found - 1) && !has(*found), "writer {number}");
+    }
+}
+
+/// Eight processes, each of which also writes half of what the next one does.
 #[test]
 fn processes_that_write_at_once_take_turns() {
-    const PROCESSES: usize = 3;
-    const BATCHES: usize = 100;
+    const PROCESSES: usize = 8;
+    const BATCHES: usize = 60;
     if let Some((path, first)) = told_to_write() {
         let mut store = Store::open(path).unwrap();
         let id = store.settings(&settings("w")).unwrap();
-        for i in 0..BATCHES {
+        for i in 0..BATCHES + BATCHES / 2 {
             store.commit(id, "a", &batch(first + i * BATCH, BATCH)).unwrap();
         }
         return;
@@ -271,7 +337,10 @@ fn processes_that_write_at_once_take_turns() {
     }
     let mut store = Store::open(&path).unwrap();
     let id = store.settings(&settings("w")).unwrap();
-    assert_eq!(all(&store, id, "a").len(), PROCESSES * BATCHES * BATCH);
+    let mut expected = batch(0, (PROCESSES * BATCHES + BATCHES / 2) * BATCH);
+    expected.sort_by(|a, b| a.question_id.cmp(&b.question_id));
+    assert_eq!(all(&store, id, "a"), expected);
+    assert_eq!(store.faults().unwrap(), [""; 0]);
 }
 
 #[test]

@@ -17,6 +17,13 @@ pub fn dataset(name: &str, root: Option<&Path>, metric: Option<&str>) -> Result<
     Ok(PlannedDataset { dataset: (row.load)(&root_of(row, root)?)?, metric, row: Some(row) })
 }
 
+/// Several known datasets; `root` has a folder for each, or is the folder of a single one.
+pub fn datasets(names: &[String], root: Option<&Path>, metric: Option<&str>) -> Result<Vec<PlannedDataset>> {
+    let several = names.len() > 1;
+    let root_of = |name: &str| root.map(|root| if several { root.join(name) } else { root.to_owned() });
+    names.iter().map(|name| dataset(name, root_of(name).as_deref(), metric)).collect()
+}
+
 /// The datasets of a suite with the metrics that it states, or with one for all. `root` has a folder for each.
 pub fn suite(suite: &Suite, root: Option<&Path>, metric: Option<&str>) -> Result<Vec<PlannedDataset>> {
     let base = match root {

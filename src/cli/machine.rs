@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use digrap_bench::error::{Error, Result};
 use digrap_bench::hub::{Hub, Settings, Token};
 use digrap_bench::runtime::library::SearchPath;
+use digrap_bench::suite::Shard;
 
 /// The folders of this user.
 #[derive(Debug, Clone)]
@@ -53,6 +54,56 @@ pub fn hub(folders: &Folders, offline: bool) -> Result<Hub> {
         token: Token::new(&token)?,
         offline: offline || is_set("HF_HUB_OFFLINE"),
     })
+}
+
+/// The variables by which launchers tell a process its number, from 0 on, and how many there are: torchrun, Open MPI, other
+/// MPI, Slurm.
+const LAUNCHERS: [[&str; 2]; 4] = [
+    ["RANK", "WORLD_SIZE"],
+    ["OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"],
+    ["PMI_RANK", "PMI_SIZE"],
+    ["SLURM_PROCID", "SLURM_NTASKS"],
+];
+
+/// The variables of Slurm's arrays: number, how many there are, the least number and the difference between two.
+const ARRAY: [&str; 4] =
+    ["SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_STEP"];
+
+/// The part of a run that falls to this process by what launched it, and the variables that say so; none where the process
+/// is alone.
+pub fn shard() -> Result<Option<(Shard, String)>> {
+    shard_by(&|name| variable(name).and_then(|value| value.into_string().ok()))
+}
+
+fn shard_by(variable: &dyn Fn(&str) -> Option<String>) -> Result<Option<(Shard, String)>> {
+    let number = |name: &str| {
+        let parse = |text: String| {
+            text.trim().parse::<usize>().map_err(|cause| {
+                Error::input(format!("the environment variable {name} is `{text}`, which is no number of a process"))
+                    .caused_by(cause)
+                    .hint("unset it, or say which part to answer: --shard 1/1 is all of it")
+            })
+        };
+        variable(name).map(parse).transpose()
+    };
+    let (mut index, mut count, mut told) = (0, 1, Vec::new());
+    let [id, tasks, least, step] = ARRAY;
+    if let (Some(number_of), Some(all @ 2..), Some(first)) = (number(id)?, number(tasks)?, number(least)?) {
+        index = number_of.saturating_sub(first) / number(step)?.unwrap_or(1).max(1);
+        count = all;
+        told.push(id);
+    }
+    for [rank, size] in LAUNCHERS {
+        if let (Some(own), Some(all @ 2..)) = (number(rank)?, number(size)?) {
+            (index, count) = (index * all + own, count * all);
+            told.push(rank);
+            break;
+        }
+    }
+    if count == 1 {
+        return Ok(None);
+    }
+    Ok(Some((Shard::new(index + 1, count)?, told.join(" and "))))
 }
 
 /// Where to look for the ONNX Runtime library.
@@ -115,6 +166,11 @@ fn system_folders() -> Vec<PathBuf> {
     folders
 }
 
+/// The file whose Markdown GitHub shows with the job that this process is a step of.
+pub fn step_summary() -> Option<PathBuf> {
+    variable("GITHUB_STEP_SUMMARY").map(PathBuf::from)
+}
+
 /// Lets the peak of resident memory begin anew, where the system can (Linux).
 pub fn forget_peak() {
     // Where it cannot, the peak is that of the whole process: an upper bound.
@@ -129,4 +185,57 @@ pub fn resident_mib() -> Option<[f64; 2]> {
         line.trim_start_matches(':').trim().split(' ').next()?.parse::<f64>().ok()
     };
     Some([field("VmRSS")? / 1024.0, field("VmHWM")? / 1024.0])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn launchers_say_which_part_falls_to_a_process() {
+        let shard = |given: &[(&str, &str)]| {
+            let find =
+                |name: &str| given.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
+            let found = shard_by(&find).map_err(|error| error.to_string())?;
+            Ok(found.map(|(shard, told)| format!("{shard} by {told}")))
+        };
+        type Variables<'a> = &'a [(&'a str, &'a str)];
+        let cases: &[(Variables, Option<&str>)] = &[
+            (&[], None),
+            (&[("RANK", "0"), ("WORLD_SIZE", "1")], None),
+            (&[("RANK", "3"), ("WORLD_SIZE", "4")], Some("4/4 by RANK")),
+            (&[("OMPI_COMM_WORLD_RANK", "0"), ("OMPI_COMM_WORLD_SIZE", "2")], Some("1/2 by OMPI_COMM_WORLD_RANK")),
+            (
+                &[("PMI_RANK", "1"), ("PMI_SIZE", "2"), ("SLURM_PROCID", "1"), ("SLURM_NTASKS", "2")],
+                Some("2/2 by PMI_RANK"),
+            ),
+            (&[("SLURM_PROCID", "1"), ("SLURM_NTASKS", "8")], Some("2/8 by SLURM_PROCID")),
+            // An allocation is no launch: nobody has a number yet.
+            (&[("SLURM_NTASKS", "8")], None),
+            (
+                &[
+                    ("SLURM_ARRAY_TASK_ID", "20"),
+                    ("SLURM_ARRAY_TASK_COUNT", "3"),
+                    ("SLURM_ARRAY_TASK_MIN", "10"),
+                    ("SLURM_ARRAY_TASK_STEP", "5"),
+                ],
+                Some("3/3 by SLURM_ARRAY_TASK_ID"),
+            ),
+            (
+                &[
+                    ("SLURM_ARRAY_TASK_ID", "1"),
+                    ("SLURM_ARRAY_TASK_COUNT", "2"),
+                    ("SLURM_ARRAY_TASK_MIN", "0"),
+                    ("SLURM_PROCID", "2"),
+                    ("SLURM_NTASKS", "4"),
+                ],
+                Some("7/8 by SLURM_ARRAY_TASK_ID and SLURM_PROCID"),
+            ),
+        ];
+        for (given, expected) in cases {
+            assert_eq!(shard(given), Ok::<_, String>(expected.map(str::to_owned)), "{given:?}");
+        }
+        assert!(shard(&[("RANK", "one"), ("WORLD_SIZE", "4")]).unwrap_err().contains("RANK is `one`"));
+        assert_eq!(shard(&[("RANK", "4"), ("WORLD_SIZE", "4")]).unwrap_err(), "there is no shard 5 of 4");
+    }
 }

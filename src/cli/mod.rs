@@ -4,10 +4,11 @@ use std::ffi::OsString;
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use digrap_bench::error::{Error, Kind, Result};
 use digrap_bench::store::Maker;
 
+mod compare;
 mod doctor;
 mod export;
 mod features;
@@ -20,8 +21,12 @@ mod leaderboard;
 mod list;
 mod machine;
 mod progress;
+mod runs;
+mod runs_export;
 mod score;
 mod select_miniature;
+mod shards;
+mod shell;
 mod shift;
 mod shift_models;
 mod source;
@@ -29,8 +34,7 @@ mod train;
 mod train_display;
 mod vqa;
 
-const EXIT_CODES: &str =
-    "Exit codes: 0 done; 2 wrong arguments or input; 3 not comparable or incomplete; 4 internal failure.";
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 a comparison fails; 2 wrong arguments or input; 3 not comparable or incomplete; 4 internal failure.";
 
 /// Measures how robust visual question answering models are.
 #[derive(Debug, Parser)]
@@ -51,12 +55,16 @@ enum Verb {
     Train(Box<train::TrainArgs>),
     /// Score a results file
     Score(score::ScoreArgs),
+    /// Compare a model with a baseline, and exit with 1 where it has become worse
+    Compare(Box<compare::CompareArgs>),
     /// Rank the models whose results stores hold, with counts, intervals and where all comes from; reads no model
     Leaderboard(leaderboard::LeaderboardArgs),
     /// Draw what stores hold about shift and training, with a page; reads no model
     Figures(figures::FiguresArgs),
     /// Measure how far datasets have shifted: a model's features of a suite, or features in files
     Shift(Box<shift::ShiftArgs>),
+    /// List, show, remove, export and import what stores hold
+    Runs(runs::RunsArgs),
     /// Write models as ONNX files
     Export(export::ExportArgs),
     /// Download models and datasets, or check what was used of the Hub
@@ -68,6 +76,10 @@ enum Verb {
     SelectMiniature(select_miniature::SelectArgs),
     /// What this machine can run, and what is missing
     Doctor,
+    /// Print completions of the arguments for a shell
+    Completions(shell::CompletionsArgs),
+    /// Write manual pages, one for the program and one for each verb
+    Man(shell::ManArgs),
 }
 
 /// Runs the command line of this process.
@@ -84,7 +96,7 @@ pub fn main() -> ExitCode {
         }
     };
     match std::panic::catch_unwind(|| run(&cli)) {
-        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Ok(code)) => code,
         Ok(Err(error)) => {
             print_error(&error);
             exit_code(error.kind())
@@ -94,20 +106,26 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(cli: &Cli) -> Result<()> {
+/// Success, unless a comparison says otherwise.
+fn run(cli: &Cli) -> Result<ExitCode> {
     match &cli.verb {
+        Verb::Compare(args) => return compare::run(args, cli.json),
         Verb::Vqa(args) => vqa::run(args, cli.json),
         Verb::Train(args) => train::run(args, cli.json),
         Verb::Score(args) => score::run(args, cli.json),
         Verb::Leaderboard(args) => leaderboard::run(args, cli.json),
         Verb::Figures(args) => figures::run(args, cli.json),
         Verb::Shift(args) => shift::run(args, cli.json),
+        Verb::Runs(args) => runs::run(args, cli.json),
         Verb::Export(args) => export::run(args, cli.json),
         Verb::Fetch(args) => fetch::run(args, cli.json),
         Verb::List(args) => list::run(args, cli.json),
         Verb::SelectMiniature(args) => select_miniature::run(args),
         Verb::Doctor => doctor::run(cli.json),
-    }
+        Verb::Completions(args) => shell::completions(args, &Cli::command()),
+        Verb::Man(args) => shell::man(args, &Cli::command(), cli.json),
+    }?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn exit_code(kind: Kind) -> ExitCode {
@@ -201,7 +219,7 @@ mod tests {
 
     #[test]
     fn the_declaration_is_consistent() {
-        <Cli as clap::CommandFactory>::command().debug_assert();
+        Cli::command().debug_assert();
     }
 
     #[test]

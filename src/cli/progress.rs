@@ -1,4 +1,5 @@
-//! How far a run is: a bar on a terminal, plain lines elsewhere, always on standard error.
+//! How far a run is: a bar on a terminal, plain lines elsewhere and on terminals that cannot move the cursor, always on
+//! standard error.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -31,7 +32,7 @@ impl Progress {
     pub fn resumed(total: u64, done: u64, unit: &str) -> Self {
         let start = Instant::now();
         let display =
-            if io::stderr().is_terminal() { Display::Bar(bar(total, done, unit)) } else { Display::Lines(start) };
+            if moves_cursor() { Display::Bar(bar(total, done, unit, columns())) } else { Display::Lines(start) };
         Self { unit: unit.to_owned(), total, base: done, done, note: String::new(), start, display }
     }
 
@@ -127,11 +128,35 @@ impl Stages {
     }
 }
 
-fn bar(total: u64, done: u64, unit: &str) -> ProgressBar {
+/// Whether standard error is a terminal on which a line can be drawn anew.
+fn moves_cursor() -> bool {
+    io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|terminal| terminal != "dumb")
+}
+
+/// Width of the terminal of standard error; one that does not know has the width that COLUMNS says, else 80.
+fn columns() -> usize {
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the request writes to a `winsize` and to nothing else.
+    let known = unsafe { libc::ioctl(libc::STDERR_FILENO, libc::TIOCGWINSZ, &raw mut size) } == 0;
+    let stated = || std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok());
+    Some(usize::from(size.ws_col)).filter(|width| known && *width > 0).or_else(stated).unwrap_or(80)
+}
+
+/// What a line shows, from left to right. What the words before the note take at most decides how much there is of it, since
+/// a line that goes on in the next row is drawn again and again. The note is cut off where the row ends.
+fn template(columns: usize, unit: &str) -> String {
+    let position = format!("{{human_pos}}/{{human_len}} {unit}");
+    match columns {
+        100.. => format!("{{bar:30}} {position} {{per_sec}} ETA {{eta}} {{wide_msg}}"),
+        60..100 => format!("{position} {{per_sec}} ETA {{eta}} {{wide_msg}}"),
+        _ => format!("{position} {{eta}} {{wide_msg}}"),
+    }
+}
+
+fn bar(total: u64, done: u64, unit: &str, columns: usize) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr()).with_position(done);
     // No colour, so NO_COLOR has nothing to switch off.
-    let template = format!("{{bar:30}} {{human_pos}}/{{human_len}} {unit} {{per_sec}} ETA {{eta}} {{msg}}");
-    if let Ok(style) = ProgressStyle::with_template(&template) {
+    if let Ok(style) = ProgressStyle::with_template(&template(columns, unit)) {
         bar.set_style(style.with_key("per_sec", {
             let unit = unit.to_owned();
             move |state: &indicatif::ProgressState, text: &mut dyn std::fmt::Write| {

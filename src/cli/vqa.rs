@@ -10,9 +10,11 @@ use digrap_bench::hub::Lock;
 use digrap_bench::model::decoding::{Decoding, Strategy};
 use digrap_bench::model::text::Prompt;
 use digrap_bench::report::{self, Conditions, Row};
-use digrap_bench::runtime::{self, Device};
+use digrap_bench::runtime::{self, Device, Runtime};
 use digrap_bench::shift::use_threads;
-use digrap_bench::suite::{Evaluation, Event, Overview, Plan, PlannedDataset, PlannedModel, Suite, evaluate};
+use digrap_bench::suite::{
+    Evaluation, Event, Overview, Plan, PlannedDataset, PlannedModel, Shard, Suite, answer_shard, evaluate,
+};
 use digrap_bench::tensor::DType;
 use serde::Serialize;
 
@@ -21,6 +23,7 @@ use super::kernels;
 use super::known;
 use super::machine::{Folders, folders, search_path};
 use super::progress::Stages;
+use super::shards;
 use super::source::{self, HubArgs};
 
 /// Arguments of `vqa`.
@@ -90,6 +93,10 @@ pub struct VqaArgs {
     /// File that keeps the answers [default: store.sqlite in the output folder, else in the user's data folder]
     #[arg(long, value_name = "FILE")]
     store: Option<PathBuf>,
+    /// Answer only the questions about the images that fall to part I of N, and keep them in a store of their own; `runs
+    /// import` folds the stores of all parts into one. `1/1` is all [default: by torchrun's, MPI's and Slurm's variables]
+    #[arg(long, value_name = "I/N")]
+    shard: Option<String>,
     /// Measure as well how far each dataset of the suite has shifted: distances of image, question, both, and both with
     /// the answer from those that the dataset in distribution is trained on (`shift` has settings for that)
     #[arg(long, requires = "suite")]
@@ -105,7 +112,7 @@ pub struct VqaArgs {
 }
 
 /// Name of a set of one's own, in tables and file names.
-const CUSTOM: &str = "custom";
+pub const CUSTOM: &str = "custom";
 
 /// How questions are put, where neither the arguments nor a suite say.
 const PROMPT: &str = "bare";
@@ -130,7 +137,9 @@ struct Run<'a> {
 
 /// Evaluates, writes the output folder and prints the table, or the JSON document.
 pub fn run(args: &VqaArgs, json: bool) -> Result<()> {
+    let shard = shards::chosen(args.shard.as_deref())?;
     if args.shift {
+        shard.map_or(Ok(()), |shard| Err(shard.without_shift()))?;
         kernels::choose()?;
     }
     let folders = folders()?;
@@ -141,6 +150,9 @@ pub fn run(args: &VqaArgs, json: bool) -> Result<()> {
         use_threads(plan.threads);
     }
     let runtime = runtime::load(&runtime::locate(&search_path(&folders))?, plan.threads)?;
+    if let Some(shard) = shard {
+        return run_shard((plan, locks), shard, &runtime, json);
+    }
     let mut display = Display::default();
     let evaluations = evaluate(&plan, &runtime, &mut |model, event| display.show(model, event))?;
     display.finish();
@@ -166,6 +178,19 @@ pub fn run(args: &VqaArgs, json: bool) -> Result<()> {
     // A terminal shows the end, where the averages belong.
     let gap = if overview.is_empty() { "" } else { "\n" };
     super::print(&(table + gap + overview.trim_end_matches('\n') + gap))
+}
+
+/// Answers what falls to a shard, into a store of its own, and says how the shards are folded.
+fn run_shard((mut plan, locks): (Plan, Vec<Lock>), shard: Shard, runtime: &Runtime, json: bool) -> Result<()> {
+    let own = shards::store_of(&plan.store, shard);
+    let whole = std::mem::replace(&mut plan.store, own);
+    let mut display = Display::default();
+    let parts = answer_shard(&plan, shard, runtime, &mut |model, event| display.show(model, event))?;
+    display.finish();
+    if let Some(output) = &plan.output {
+        shards::keep_locks(output, &locks)?;
+    }
+    shards::print(shard, &parts, [&whole, &plan.store], json)
 }
 
 fn plan(args: &VqaArgs, suite: Option<&Suite>, folders: &Folders) -> Result<(Plan, Vec<Lock>)> {
@@ -235,9 +260,7 @@ fn datasets(args: &VqaArgs, suite: Option<&Suite>) -> Result<Vec<PlannedDataset>
         return known::suite(suite, root, metric);
     }
     let Some(questions) = &args.questions else {
-        let several = args.dataset.len() > 1;
-        let root_of = |name: &str| root.map(|root| if several { root.join(name) } else { root.to_owned() });
-        return args.dataset.iter().map(|name| known::dataset(name, root_of(name).as_deref(), metric)).collect();
+        return known::datasets(&args.dataset, root, metric);
     };
     let files = vqa_json::Files {
         questions,

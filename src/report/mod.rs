@@ -1,19 +1,28 @@
 //! Tables and figures from scores. Computes no statistic of its own.
 
+mod comparison;
 mod distances;
 pub mod figure;
+mod junit;
 mod leaderboard;
 mod markdown;
+mod mlflow;
 mod overview;
 pub mod page;
 mod paper;
 mod plots;
 mod relations;
+mod runs;
+mod sample_log;
 mod shift;
+mod tensorboard;
 
+pub use self::comparison::{blessed, comparison};
 pub use self::distances::{DatasetShifts, dataset_shifts};
+pub use self::junit::junit;
 pub use self::leaderboard::{leaderboard, leaderboard_csv, leaderboard_latex};
 use self::markdown::{Head, interval, markdown, percent, unknown};
+pub use self::mlflow::{TrackedRun, mlflow_files};
 pub use self::overview::overview;
 pub use self::paper::{CorrelationRow, ReportedRow, paper_correlations};
 pub use self::plots::{
@@ -21,7 +30,10 @@ pub use self::plots::{
     distance_histograms, sensitivity, shift_against_accuracy, strength_over_steps, strength_per_layer,
 };
 pub use self::relations::{DistanceRelationRow, ShiftAccuracyRow, distance_relations, shift_accuracy};
+pub use self::runs::{model_page, runs, training_page};
+pub use self::sample_log::{LogChoice, Logged, LostAnswers, read_log, write_log};
 pub use self::shift::{ShiftRow, shift_table};
+pub use self::tensorboard::{EVENT_FILE, event_file};
 use crate::data::Portion;
 use crate::score::{Figure, Group, Measurement, Summary};
 

@@ -55,16 +55,6 @@ pub fn quantile(sorted: &[f64], share: f64) -> f64 {
     below + (above - below) * position.fract()
 }
 
-/// How often a statistic would be this far from 0 if it were 0 on the whole: the level at which the percentile interval
-/// ends at 0. It counts the sample itself as one more replicate and so is never 0 (Davison and Hinkley 1997, section
-/// 4.2).
-pub(super) fn percentile_p_value(sorted: &[f64]) -> f64 {
-    let not_above = sorted.partition_point(|&value| value <= 0.0);
-    let not_below = sorted.len() - sorted.partition_point(|&value| value < 0.0);
-    let share = |count: usize| (count + 1) as f64 / (sorted.len() + 1) as f64;
-    (2.0 * share(not_above.min(not_below))).min(1.0)
-}
-
 /// The cluster of each sample, as numbers from 0 in the order of the names.
 #[derive(Debug)]
 pub(super) struct Clusters {
@@ -126,17 +116,6 @@ mod tests {
         let close = |ours: [f64; 2], [low, high]: [f64; 2]| (ours[0] - low).abs() + (ours[1] - high).abs() < 1e-12;
         assert!(close(percentile_interval(&[1.0, 2.0, 4.0]), [1.05, 3.9]));
         assert!(close(percentile_interval(&[7.0]), [7.0, 7.0]));
-    }
-
-    #[test]
-    fn a_p_value_counts_the_replicates_on_the_other_side() {
-        let far: Vec<f64> = (1..=99).map(f64::from).collect();
-        assert_eq!(percentile_p_value(&far), 0.02);
-        let near: Vec<f64> = far.iter().map(|value| value - 4.5).collect();
-        assert_eq!(percentile_p_value(&near), 0.1);
-        let mirrored: Vec<f64> = near.iter().rev().map(|value| -value).collect();
-        assert_eq!(percentile_p_value(&mirrored), 0.1);
-        assert_eq!(percentile_p_value(&[0.0; 9]), 1.0);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Estimates with their uncertainty, tests of differences, correlations (the only room that names statrs).
 //!
 //! Where no value can be had (too few samples, a constant, not a number) there is none; nothing here returns NaN.
-//! Intervals are 95 % intervals, and p-values are two-sided.
+//! Intervals are 95 % intervals, and p-values are two-sided unless they say otherwise.
 
 mod bands;
 mod bootstrap;
@@ -21,6 +21,6 @@ pub use correlation::{COEFFICIENTS, ClusteredCorrelation, Coefficient, Correlati
 pub use discrimination::{Discrimination, discrimination};
 pub use histogram::{Histogram, histogram};
 pub use line::{Line, least_squares};
-pub use many::{benjamini_hochberg, holm};
+pub use many::holm;
 pub use mean::{Estimate, clustered_mean, complete_mean, deviation};
-pub use paired::{Disagreement, PairedDifference, mcnemar, paired_difference};
+pub use paired::{SignFlip, detectable_difference, sign_flip};

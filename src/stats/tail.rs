@@ -1,8 +1,8 @@
-//! Two-sided p-values and the normal quantile.
+//! P-values, and the normal distribution.
 
 use std::f64::consts::SQRT_2;
 
-use statrs::distribution::{Binomial, DiscreteCDF};
+use statrs::distribution::{ContinuousCDF, Normal};
 use statrs::function::beta::checked_beta_reg;
 use statrs::function::erf::erfc;
 
@@ -23,7 +23,13 @@ pub(super) fn correlation_p_value(coefficient: f64, n: usize) -> Option<f64> {
     checked_beta_reg((n as f64 - 2.0) / 2.0, 0.5, (1.0 - coefficient) * (1.0 + coefficient)).ok()
 }
 
-/// How often `n` throws of a coin are as uneven as `fewer` of one side, or more so.
-pub(super) fn coin_p_value(fewer: u64, n: u64) -> Option<f64> {
-    Some((2.0 * Binomial::new(0.5, n).ok()?.cdf(fewer)).min(1.0))
+/// How often a standard normal number is not above `z`.
+pub(super) fn normal_share_below(z: f64) -> f64 {
+    erfc(-z / SQRT_2) / 2.0
+}
+
+/// The number that standard normal numbers are not above with a probability between 0 and 1; else none.
+pub(super) fn normal_quantile(probability: f64) -> Option<f64> {
+    let within = probability > 0.0 && probability < 1.0;
+    within.then(|| Normal::standard().inverse_cdf(probability))
 }

@@ -7,7 +7,14 @@ use crate::error::Result;
 
 /// The number of a training run in one store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TrainingRunId(i64);
+pub struct TrainingRunId(pub(super) i64);
+
+impl TrainingRunId {
+    /// The number by which people name the run.
+    pub fn number(self) -> i64 {
+        self.0
+    }
+}
 
 /// One point of a curve.
 #[derive(Debug, Clone, PartialEq)]
@@ -61,6 +68,23 @@ impl Store {
             let rows =
                 all.query_map(params![run.0, series], |row| Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get(1)?)))?;
             rows.collect::<rusqlite::Result<Vec<(u64, f64)>>>()
+        };
+        select().map_err(|cause| self.failure("read", cause))
+    }
+
+    /// Every point of a run, by series and step.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn curves(&self, run: TrainingRunId) -> Result<Vec<CurvePoint>> {
+        let select = || {
+            let mut all = self.connection.prepare_cached(
+                "SELECT series, step, value FROM training_curve WHERE run = ?1 ORDER BY series, step",
+            )?;
+            let rows = all.query_map([run.0], |row| {
+                Ok(CurvePoint { series: row.get(0)?, step: row.get::<_, i64>(1)?.cast_unsigned(), value: row.get(2)? })
+            })?;
+            rows.collect::<rusqlite::Result<Vec<CurvePoint>>>()
         };
         select().map_err(|cause| self.failure("read", cause))
     }

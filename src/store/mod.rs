@@ -7,11 +7,15 @@
 //! store: they take turns. Scores and tables are computed elsewhere and never kept in place of answers.
 
 mod answers;
+mod contents;
 mod curves;
 mod digests;
 mod distances;
+mod folding;
 mod models;
 mod questions;
+mod removal;
+mod rescue;
 mod schema;
 
 use std::fs;
@@ -27,8 +31,11 @@ pub use curves::{CurvePoint, TrainingRunId};
 pub use distances::{
     DistanceSettings, DistanceSettingsId, Distances, FeatureSettings, ReferenceSettings, StoredDistances,
 };
+pub use folding::{Fold, Folded, FoldedModel, Tally};
 pub use models::{Maker, StoredModel};
 pub use questions::QuestionSet;
+pub use removal::Removed;
+pub use rescue::{LostRange, Rescued};
 
 /// How long a process waits for its turn; a turn is one batch, which takes milliseconds.
 const BUSY_LIMIT: Duration = Duration::from_secs(60);
@@ -71,14 +78,7 @@ impl Store {
     /// # Errors
     /// There is no such file; see [`Store::open`].
     pub fn open_to_read(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
-        if !path.is_file() {
-            return Err(Error::input(format!("there is no store `{}`", path.display()))
-                .hint("`digrap-bench vqa --output DIR` keeps one in DIR/store.sqlite"));
-        }
-        let path = std::path::absolute(path)
-            .map_err(|cause| Error::input(format!("`{}` cannot name a store", path.display())).caused_by(cause))?;
-        refuse_other_formats(&path)?;
+        let path = existing(path.as_ref())?;
         let (connection, state) = open_read_only(&path).map_err(|cause| failure(&path, "read", cause))?;
         state.check(&path)?;
         if state.outdated() {
@@ -86,6 +86,24 @@ impl Store {
             return Self::open(&path);
         }
         Ok(Self { connection, path })
+    }
+
+    /// Opens an existing store for reading and leaves its file as it is: of one that an older program has made, a copy in the
+    /// file `copy` is brought up to date.
+    ///
+    /// # Errors
+    /// As [`Store::open_to_read`]; `copy` cannot be written.
+    pub fn open_unchanged(path: impl AsRef<Path>, copy: &Path) -> Result<Self> {
+        let path = existing(path.as_ref())?;
+        let (connection, state) = open_read_only(&path).map_err(|cause| failure(&path, "read", cause))?;
+        state.check(&path)?;
+        let mut store = Self { connection, path };
+        if state.outdated() {
+            let copied = store.connection.execute("VACUUM INTO ?1", [copy.to_string_lossy()]);
+            copied.map_err(|cause| store.failure("copy", cause))?;
+            store.connection = Self::open(copy)?.connection;
+        }
+        Ok(store)
     }
 
     fn prepare(&mut self) -> Result<()> {
@@ -106,21 +124,8 @@ impl Store {
         &self.path
     }
 
-    /// The number of a JSON text in a table of texts, which is given to it on the first call. Waits for its turn only when
-    /// there is something to write.
     fn number_of(&self, table: &str, json: &str) -> Result<i64> {
-        let find = || -> rusqlite::Result<Option<i64>> {
-            let mut select = self.connection.prepare_cached(&format!("SELECT id FROM {table} WHERE json = ?1"))?;
-            select.query_row([json], |row| row.get(0)).optional()
-        };
-        let record = || {
-            if let Some(id) = find()? {
-                return Ok(id);
-            }
-            self.connection.execute(&format!("INSERT OR IGNORE INTO {table} (json) VALUES (?1)"), [json])?;
-            find()?.ok_or(rusqlite::Error::QueryReturnedNoRows)
-        };
-        record().map_err(|cause| self.failure("write to", cause))
+        text_number(&self.connection, table, json).map_err(|cause| self.failure("write to", cause))
     }
 
     fn failure(&self, verb: &str, cause: rusqlite::Error) -> Error {
@@ -151,10 +156,36 @@ fn open_read_only(path: &Path) -> rusqlite::Result<(Connection, schema::State)> 
     }
 }
 
+/// The number of a JSON text in a table of texts, which is given to it on the first call. Waits for its turn only when there
+/// is something to write.
+fn text_number(connection: &Connection, table: &str, json: &str) -> rusqlite::Result<i64> {
+    let find = || {
+        let mut select = connection.prepare_cached(&format!("SELECT id FROM {table} WHERE json = ?1"))?;
+        select.query_row([json], |row| row.get::<_, i64>(0)).optional()
+    };
+    if let Some(id) = find()? {
+        return Ok(id);
+    }
+    connection.execute(&format!("INSERT OR IGNORE INTO {table} (json) VALUES (?1)"), [json])?;
+    find()?.ok_or(rusqlite::Error::QueryReturnedNoRows)
+}
+
 /// The number of a dataset, which is given to it on the first call.
 fn dataset_number(connection: &Connection, name: &str) -> rusqlite::Result<i64> {
     connection.prepare_cached("INSERT OR IGNORE INTO dataset (name) VALUES (?1)")?.execute([name])?;
     connection.prepare_cached("SELECT id FROM dataset WHERE name = ?1")?.query_row([name], |row| row.get(0))
+}
+
+/// The absolute path of a file that may be a store.
+fn existing(path: &Path) -> Result<PathBuf> {
+    if !path.is_file() {
+        return Err(Error::input(format!("there is no store `{}`", path.display()))
+            .hint("`digrap-bench vqa --output DIR` keeps one in DIR/store.sqlite"));
+    }
+    let path = std::path::absolute(path)
+        .map_err(|cause| Error::input(format!("`{}` cannot name a store", path.display())).caused_by(cause))?;
+    refuse_other_formats(&path)?;
+    Ok(path)
 }
 
 fn create_folder(path: &Path) -> Result<()> {
@@ -210,7 +241,7 @@ fn failure(path: &Path, verb: &str, cause: rusqlite::Error) -> Error {
     let error = match cause.sqlite_error_code() {
         Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
             Error::input(format!("the store `{path}` is damaged"))
-                .hint("restore it from a copy, or use another --store")
+                .hint("restore it from a copy, save what can be read with `digrap-bench runs export --rescue`, or use another --store")
         }
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Error::input(format!(
             "cannot {verb} the store `{path}`: another process has kept it locked for {} s",

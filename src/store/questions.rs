@@ -1,6 +1,6 @@
 //! Which questions a run is about, whether or not all of them have an answer yet.
 
-use rusqlite::params;
+use rusqlite::{Connection, params};
 
 use super::{SettingsId, Store};
 use crate::error::Result;
@@ -23,15 +23,7 @@ impl Store {
     /// # Errors
     /// The store cannot be written.
     pub fn record_questions(&mut self, settings: SettingsId, set: &QuestionSet) -> Result<()> {
-        let insert = || {
-            let dataset = super::dataset_number(&self.connection, &set.dataset)?;
-            let mut insert = self.connection.prepare_cached(
-                "INSERT OR IGNORE INTO question_set (settings, dataset, digest, n) VALUES (?1, ?2, ?3, ?4)",
-            )?;
-            insert.execute(params![settings.0, dataset, set.digest, set.n as i64])
-        };
-        insert().map_err(|cause| self.failure("write to", cause))?;
-        Ok(())
+        insert(&self.connection, settings, set).map_err(|cause| self.failure("write to", cause))
     }
 
     /// The sets of questions that were asked under these settings, by dataset.
@@ -51,4 +43,11 @@ impl Store {
         };
         select().map_err(|cause| self.failure("read", cause))
     }
+}
+
+pub(super) fn insert(connection: &Connection, settings: SettingsId, set: &QuestionSet) -> rusqlite::Result<()> {
+    let dataset = super::dataset_number(connection, &set.dataset)?;
+    let mut insert = connection
+        .prepare_cached("INSERT OR IGNORE INTO question_set (settings, dataset, digest, n) VALUES (?1, ?2, ?3, ?4)")?;
+    insert.execute(params![settings.0, dataset, set.digest, set.n as i64]).map(drop)
 }

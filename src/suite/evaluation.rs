@@ -181,7 +181,7 @@ pub fn evaluate(plan: &Plan, runtime: &Runtime, on_event: &mut dyn FnMut(&str, E
 }
 
 /// What results are told of.
-struct Named<'a> {
+pub(super) struct Named<'a> {
     name: &'a str,
     /// Settings of the run that trained the model.
     training: Option<String>,
@@ -203,15 +203,19 @@ fn evaluate_model(
 ) -> Result<Vec<Evaluation>> {
     let within = |error: Error| error.within(format!("cannot load the model `{}`", checkpoint.folder.display()));
     let loaded = load_model(plan, runtime, (checkpoint, model), store, on_event).map_err(within)?;
-    let named = Named {
+    let named = named(checkpoint, model, folder);
+    evaluate_loaded(plan, runtime, (named, loaded), links, store, on_event)
+}
+
+pub(super) fn named<'a>(checkpoint: &Checkpoint, model: &'a PlannedModel, folder: Option<&'a Path>) -> Named<'a> {
+    Named {
         name: &model.source.name,
         training: training_settings(&checkpoint.folder).map(|settings| settings.to_string()),
         zero_shot: model.zero_shot,
         selected_on_reported: selected_on_reported(&checkpoint.folder),
         folder,
         distances: None,
-    };
-    evaluate_loaded(plan, runtime, (named, loaded), links, store, on_event)
+    }
 }
 
 fn evaluate_loaded<S: Subject>(
@@ -233,6 +237,17 @@ fn evaluate_loaded<S: Subject>(
         let pace = loaded.find_out(plan, runtime, (&planned.dataset, measuring.as_ref()), store, on_event)?;
         found.push(Found::collect(&named, store, (loaded.answers, measuring.as_ref()), &planned.dataset, pace)?);
     }
+    record(plan, store, (&named, &loaded), measuring.as_ref())?;
+    evaluations(plan, &named, &loaded, links, found)
+}
+
+/// Records under which settings the results of a model are filed.
+pub(super) fn record<S>(
+    plan: &Plan,
+    store: &mut Store,
+    (named, loaded): (&Named, &Loaded<S>),
+    measuring: Option<&Measuring>,
+) -> Result<()> {
     store.record_model(&StoredModel {
         name: named.name.to_owned(),
         weights: format!("{} {}", loaded.settings.weights, loaded.settings.configuration),
@@ -241,9 +256,8 @@ fn evaluate_loaded<S: Subject>(
         zero_shot: named.zero_shot,
         selected_on_reported: named.selected_on_reported,
         answers: loaded.answers,
-        distances: measuring.as_ref().map(Measuring::id),
-    })?;
-    evaluations(plan, &named, &loaded, links, found)
+        distances: measuring.map(Measuring::id),
+    })
 }
 
 /// What was found out about a dataset.
@@ -360,7 +374,7 @@ fn scored(answered: &[Answered], position: usize, link: &Link) -> Result<(Option
     Ok((Some(summary), measuring::measure(answered, position, link, &scores)?))
 }
 
-fn write_results(folder: &Path, dataset: &Dataset, answers: &[&str]) -> Result<()> {
+pub(super) fn write_results(folder: &Path, dataset: &Dataset, answers: &[&str]) -> Result<()> {
     let mut writer = results::Writer::create(&folder.join(format!("{}.results.json", dataset.name)), dataset)?;
     for (question, answer) in dataset.questions.iter().zip(answers) {
         writer.write(question, answer)?;
@@ -389,7 +403,7 @@ fn prepare_folder(folder: &Path, argument: &str) -> Result<()> {
 }
 
 /// Models and datasets are told apart by name, in tables and in the output folder.
-fn check_names(plan: &Plan) -> Result<()> {
+pub(super) fn check_names(plan: &Plan) -> Result<()> {
     let encoders = plan.encoders.iter().map(|source| ("model", source.name.clone()));
     let models = plan.models.iter().map(|model| ("model", model.source.name.clone())).chain(encoders);
     let datasets = plan.datasets.iter().map(|planned| ("dataset", planned.dataset.name.clone()));

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::toml_text::TomlText;
 use crate::data::{DatasetRow, find_dataset};
 use crate::error::{Error, Result, find_row};
 use crate::model::decoding::{Decoding, Strategy};
@@ -198,13 +199,11 @@ struct GroupTable {
 /// The text of a manifest and where it is from.
 #[derive(Debug)]
 struct Source {
-    /// What errors call it.
-    title: String,
+    text: TomlText,
     /// What the suite is called.
     stem: String,
     /// The folder of its file, and the file; neither for a known suite.
     file: Option<[PathBuf; 2]>,
-    text: String,
 }
 
 impl Source {
@@ -215,8 +214,8 @@ impl Source {
                 let known = error.next_step().unwrap_or_default().to_owned();
                 error.hint(format!("{known}; or give a file that ends in .toml"))
             })?;
-            let (stem, text) = (known.name.to_owned(), known.manifest.to_owned());
-            return Ok(Self { title: format!("the suite `{name}`"), stem, file: None, text });
+            let text = TomlText { title: format!("the suite `{name}`"), text: known.manifest.to_owned() };
+            return Ok(Self { text, stem: known.name.to_owned(), file: None });
         }
         let path = folder.map_or_else(|| PathBuf::from(name), |folder| folder.join(name));
         let cannot = |cause: std::io::Error| {
@@ -226,7 +225,8 @@ impl Source {
         let whole = path.canonicalize().map_err(cannot)?;
         let stem = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
         let folder = path.parent().map(Path::to_owned).unwrap_or_default();
-        Ok(Self { title: format!("`{}`", path.display()), stem, file: Some([folder, whole]), text })
+        let text = TomlText { title: format!("`{}`", path.display()), text };
+        Ok(Self { text, stem, file: Some([folder, whole]) })
     }
 
     fn is(&self, other: &Self) -> bool {
@@ -235,20 +235,6 @@ impl Source {
             (None, None) => self.stem == other.stem,
             _ => false,
         }
-    }
-
-    /// What is wrong at a byte of the text.
-    fn wrong(&self, at: usize, what: impl std::fmt::Display) -> Error {
-        let line = self.text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1;
-        Error::input(format!("{}, line {line}: {what}", self.title))
-    }
-
-    /// The value that `find` has for a name in the text.
-    fn look_up<T>(&self, name: &Spanned<String>, find: impl FnOnce(&str) -> Result<T>) -> Result<T> {
-        find(name.get_ref()).map_err(|error| {
-            let (wrong, hint) = (self.wrong(name.span().start, &error), error.next_step().map(str::to_owned));
-            hint.into_iter().fold(wrong.caused_by(error), Error::hint)
-        })
     }
 }
 
@@ -263,13 +249,10 @@ fn layers(first: Source) -> Result<Vec<Layer>> {
     let mut layers: Vec<Layer> = Vec::new();
     let mut next = Some(first);
     while let Some(source) = next.take() {
-        let manifest: Manifest = toml::from_str(&source.text).map_err(|error| {
-            let message = error.message().trim_end().replace('\n', ", ").replace("unknown field", "unknown key");
-            source.wrong(error.span().map_or(0, |span| span.start), message)
-        })?;
+        let manifest: Manifest = source.text.parse()?;
         let base = manifest.extends.as_ref().map(|name| {
             let folder = source.file.as_ref().map(|[folder, _]| folder.as_path());
-            source.look_up(name, |name| Source::find(name, folder))
+            source.text.look_up(name, |name| Source::find(name, folder))
         });
         let extended = manifest.extends.as_ref().map_or(0, |name| name.span().start);
         layers.push(Layer { source, manifest });
@@ -277,7 +260,7 @@ fn layers(first: Source) -> Result<Vec<Layer>> {
         if let (Some(base), Some(last)) = (&next, layers.last())
             && layers.iter().any(|layer| layer.source.is(base))
         {
-            return Err(last.source.wrong(extended, format!("{} extends itself this way", base.title)));
+            return Err(last.source.text.wrong(extended, format!("{} extends itself this way", base.text.title)));
         }
     }
     Ok(layers)
@@ -313,21 +296,21 @@ impl<'a> Resolved<'a> {
     fn stated<T>(&self, what: &str, of: impl Fn(&'a Manifest) -> Option<T>) -> Result<(&'a Source, T)> {
         match self.first(of) {
             Some(found) => Ok(found),
-            None => Err(self.top()?.source.wrong(0, format!("no {what} is stated"))),
+            None => Err(self.top()?.source.text.wrong(0, format!("no {what} is stated"))),
         }
     }
 
     fn prompt(&self, name: &str, of: fn(&PromptTable) -> Option<&Spanned<String>>) -> Result<&'static Prompt> {
         let (source, prompt) = self.stated(&format!("`{name}` prompt"), |manifest| of(&manifest.prompt))?;
-        source.look_up(prompt, Prompt::find)
+        source.text.look_up(prompt, Prompt::find)
     }
 
     fn decoding(&self) -> Result<Decoding> {
         let (source, decode) = self.stated("`decode`", |manifest| manifest.answer.decode.as_ref())?;
-        let strategy = source.look_up(decode, str::parse::<Strategy>)?;
+        let strategy = source.text.look_up(decode, str::parse::<Strategy>)?;
         let (source, tokens) = self.stated("`max-new-tokens`", |manifest| manifest.answer.max_new_tokens.as_ref())?;
         match *tokens.get_ref() {
-            0 => Err(source.wrong(tokens.span().start, "an answer has at least one token")),
+            0 => Err(source.text.wrong(tokens.span().start, "an answer has at least one token")),
             max_new_tokens => Ok(Decoding { strategy, max_new_tokens }),
         }
     }
@@ -340,18 +323,20 @@ impl<'a> Resolved<'a> {
         let mut seen = HashSet::new();
         for DatasetTable { name, label, shift, metric } in tables {
             if !seen.insert(name.get_ref()) {
-                return Err(source.wrong(name.span().start, format!("the dataset `{}` is named twice", name.get_ref())));
+                return Err(source
+                    .text
+                    .wrong(name.span().start, format!("the dataset `{}` is named twice", name.get_ref())));
             }
-            let row = source.look_up(name, find_dataset)?;
-            let shift = source.look_up(shift, |name| find_row(SHIFTS, "shift", name, |shift| vec![shift.name]))?;
+            let row = source.text.look_up(name, find_dataset)?;
+            let shift = source.text.look_up(shift, |name| find_row(SHIFTS, "shift", name, |shift| vec![shift.name]))?;
             if shift == &SHIFTS[0] && datasets.iter().any(|dataset: &SuiteDataset| dataset.shift == shift) {
-                return Err(
-                    source.wrong(name.span().start, "a second dataset has no shift: only one is in distribution")
-                );
+                return Err(source
+                    .text
+                    .wrong(name.span().start, "a second dataset has no shift: only one is in distribution"));
             }
             let metric = match (metric, for_all) {
-                (Some(metric), _) => source.look_up(metric, find_metric)?,
-                (None, Some((source, metric))) => source.look_up(metric, find_metric)?,
+                (Some(metric), _) => source.text.look_up(metric, find_metric)?,
+                (None, Some((source, metric))) => source.text.look_up(metric, find_metric)?,
                 (None, None) => find_metric(row.metric)?,
             };
             let label = label.clone().unwrap_or_else(|| row.name.to_owned());
@@ -359,7 +344,7 @@ impl<'a> Resolved<'a> {
         }
         if datasets.iter().all(|dataset| dataset.shift != &SHIFTS[0]) {
             let first = tables.first().map_or(0, |table| table.name.span().start);
-            return Err(source.wrong(first, "no dataset has the shift `none`, so none is in distribution"));
+            return Err(source.text.wrong(first, "no dataset has the shift `none`, so none is in distribution"));
         }
         Ok(datasets)
     }
@@ -375,7 +360,7 @@ impl<'a> Resolved<'a> {
                 let name = table.name.get_ref();
                 if !seen.insert(name) {
                     let what = format!("two datasets or groups are named `{name}`");
-                    return Err(source.wrong(table.name.span().start, what));
+                    return Err(source.text.wrong(table.name.span().start, what));
                 }
                 groups.group(table)
             })
@@ -408,11 +393,11 @@ impl<'a> Groups<'a> {
     fn collect(&self, table: &'a GroupTable, within: &mut Vec<&'a str>, datasets: &mut Vec<String>) -> Result<()> {
         let name = table.name.get_ref();
         if table.members.get_ref().is_empty() {
-            return Err(self.source.wrong(table.members.span().start, format!("the group `{name}` is empty")));
+            return Err(self.source.text.wrong(table.members.span().start, format!("the group `{name}` is empty")));
         }
         within.push(name);
         for member in table.members.get_ref() {
-            let wrong = |what: String| self.source.wrong(member.span().start, what);
+            let wrong = |what: String| self.source.text.wrong(member.span().start, what);
             let member = member.get_ref();
             if self.is_dataset(member) {
                 if datasets.contains(member) {

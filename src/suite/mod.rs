@@ -5,11 +5,13 @@
 
 mod answering;
 mod batches;
+mod comparison;
 mod curves;
 mod distances;
 mod evaluation;
 mod fitting;
 mod leaderboard;
+mod listing;
 mod loading;
 mod manifest;
 mod measuring;
@@ -22,18 +24,25 @@ mod run_names;
 mod samples;
 mod sampling;
 mod schedule;
+mod sharding;
 mod stored;
 mod strengths;
 mod subject;
 mod sweeps;
 mod task;
+mod toml_text;
 mod training;
 mod tuning;
 
 pub use answering::{Event, Pace};
+pub use comparison::{
+    Accuracy, AnsweredTwice, Baseline, BaselineDataset, Blessed, Comparison, DatasetComparison, Differing, Flip, Flips,
+    Limits, Outcome, POWER, Run, Side, Thresholds, Verdict, bless, compare, compare_answers, verdict,
+};
 pub use distances::{MODALITIES, Modality, ModalityShift, Reference, ShiftPlan};
 pub use evaluation::{Answers, Evaluation, ModelSource, Plan, PlannedDataset, PlannedModel, evaluate};
 pub use leaderboard::{Cell, Entry, EntryRun, EntryShift, Leaderboard, LeaderboardDataset, Selection, leaderboard};
+pub use listing::{ListedDataset, ListedModel, ListedTraining, StoreListing, stored_listing};
 pub use manifest::{Group, KnownSuite, SHIFTS, SUITES, Shift, Suite, SuiteDataset};
 pub use measuring::measure_alone;
 pub use overview::{Column, Overview, OverviewRow, OverviewShift};
@@ -48,6 +57,7 @@ pub use relations::{
 };
 pub use samples::{SampleSet, SampledModel, SampledResults, Samples, samples};
 pub use sampling::Sampling;
+pub use sharding::{Shard, ShardPart, answer_shard};
 pub use stored::{StoredDataset, StoredRun, stored_runs};
 pub use strengths::{LayerStrength, StoredStrengths, Tower, stored_strengths};
 pub use sweeps::{Sweeps, stored_sweeps};

@@ -1,0 +1,133 @@
+//! `compare`: whether a model has become worse than a baseline; and the writing of baselines.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+use digrap_bench::data::vqa_json;
+use digrap_bench::error::{Error, Result};
+use digrap_bench::report;
+use digrap_bench::suite::{Comparison, PlannedDataset, Run, Suite, Thresholds, bless, compare};
+
+use super::known;
+use super::machine::step_summary;
+use super::vqa::{CUSTOM, shorten, write_whole};
+
+/// Arguments of `compare`.
+#[derive(Debug, Args)]
+pub struct CompareArgs {
+    /// What to compare with: a folder written by --bless, an output folder of `vqa` or a store; PATH#MODEL where a store has
+    /// several models
+    #[arg(long, value_name = "RUN")]
+    baseline: String,
+    /// What is judged: an output folder of `vqa` or a store; PATH#MODEL where a store has several models
+    #[arg(long, value_name = "RUN")]
+    current: String,
+    /// A known suite (`list suites`), or a TOML file: all its datasets are compared
+    #[arg(long, value_name = "NAME|FILE", required_unless_present_any = ["dataset", "questions"],
+        conflicts_with_all = ["dataset", "questions"])]
+    suite: Option<String>,
+    /// A known dataset; several may be named
+    #[arg(long, value_name = "NAME", num_args = 1.., conflicts_with = "questions")]
+    dataset: Vec<String>,
+    /// Folder of the known dataset; for several, and for a suite, it has one folder for each [default: that of the user's
+    /// data]
+    #[arg(long, value_name = "DIR", conflicts_with = "questions")]
+    root: Option<PathBuf>,
+    /// Question file of a set of your own, in the official VQA format
+    #[arg(long, value_name = "FILE", requires = "annotations")]
+    questions: Option<PathBuf>,
+    /// Annotation file in the official VQA format
+    #[arg(long, value_name = "FILE", requires = "questions")]
+    annotations: Option<PathBuf>,
+    /// Only the first N questions of each dataset, where only they were asked
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
+    /// How to compute accuracy [default: the suite's, else the dataset's own, official-2021 for a set of your own]
+    #[arg(long, value_name = "NAME")]
+    metric: Option<String>,
+    /// TOML file with `level`, `tolerated-drop`, `max-drop`, `min-accuracy`, and the same in [dataset.NAME] tables [default:
+    /// level 0.05, no drop tolerated]
+    #[arg(long, value_name = "FILE")]
+    thresholds: Option<PathBuf>,
+    /// How many questions whose score fell, and of those whose score rose, to show of each dataset
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    examples: usize,
+    /// Folder for comparison.md, comparison.json and junit.xml
+    #[arg(long, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// Compare nothing, but write the answers of the current run to the folder of the baseline
+    #[arg(long, conflicts_with_all = ["thresholds", "output"])]
+    bless: bool,
+}
+
+/// Compares, or writes a baseline; prints the Markdown or the JSON document, and says how to exit.
+pub fn run(args: &CompareArgs, json: bool) -> Result<ExitCode> {
+    let suite = args.suite.as_deref().map(Suite::load).transpose()?;
+    let mut planned = datasets(args, suite.as_ref())?;
+    shorten(&mut planned, args.limit);
+    let names: Vec<&str> = planned.iter().map(|one| one.dataset.name.as_str()).collect();
+    let thresholds = match &args.thresholds {
+        Some(path) => Thresholds::load(path, &names)?,
+        None => Thresholds::strict(names.len()),
+    };
+    let current = Run::open(&args.current)?;
+    if args.bless {
+        let suite = suite.as_ref().map(|suite| suite.name.as_str());
+        let blessed = bless(Path::new(&args.baseline), suite, &current, &planned)?;
+        let printed = if json { super::print_json(&blessed) } else { super::print(&report::blessed(&blessed)) };
+        return printed.map(|()| ExitCode::SUCCESS);
+    }
+    let baseline = Run::open(&args.baseline)?;
+    let comparison = compare(&planned, [&baseline, &current], &thresholds, args.examples)?;
+    let text = report::comparison(&comparison);
+    if let Some(output) = &args.output {
+        write(output, &comparison, &text)?;
+    }
+    if let Some(summary) = step_summary() {
+        append(&summary, &text)?;
+    }
+    if json {
+        super::print_json(&comparison)?;
+    } else {
+        super::print(&text)?;
+    }
+    Ok(ExitCode::from(comparison.verdict.exit_code()))
+}
+
+fn datasets(args: &CompareArgs, suite: Option<&Suite>) -> Result<Vec<PlannedDataset>> {
+    let (metric, root) = (args.metric.as_deref(), args.root.as_deref());
+    if let Some(suite) = suite {
+        return known::suite(suite, root, metric);
+    }
+    let Some(questions) = &args.questions else {
+        return known::datasets(&args.dataset, root, metric);
+    };
+    let annotations = args.annotations.as_deref();
+    let mut custom = known::custom(vqa_json::Files { questions, annotations, images: None, image_name: None }, metric)?;
+    custom.dataset.name = CUSTOM.to_owned();
+    Ok(vec![custom])
+}
+
+fn write(output: &Path, comparison: &Comparison, text: &str) -> Result<()> {
+    std::fs::create_dir_all(output).map_err(|cause| {
+        Error::input(format!("cannot write to the output folder `{}`", output.display()))
+            .caused_by(cause)
+            .hint("choose another folder with --output")
+    })?;
+    let document = serde_json::to_string_pretty(comparison)
+        .map_err(|cause| Error::internal("cannot write the comparison as JSON").caused_by(cause))?;
+    write_whole(&output.join("comparison.md"), text)?;
+    write_whole(&output.join("comparison.json"), document + "\n")?;
+    write_whole(&output.join("junit.xml"), report::junit(comparison))
+}
+
+/// Adds to the file whose Markdown GitHub shows with a job. Other steps write to it too.
+fn append(summary: &Path, text: &str) -> Result<()> {
+    let file = OpenOptions::new().create(true).append(true).open(summary);
+    file.and_then(|mut file| file.write_all(format!("{text}\n").as_bytes())).map_err(|cause| {
+        Error::input(format!("cannot write `{}`, which GITHUB_STEP_SUMMARY names", summary.display())).caused_by(cause)
+    })
+}

@@ -1,0 +1,207 @@
+//! `runs export`: answers, curves and results of a store for other tools.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use digrap_bench::data::WholeFile;
+use digrap_bench::error::{Error, Result};
+use digrap_bench::report::{
+    EVENT_FILE, LogChoice, Logged, LostAnswers, TrackedRun, event_file, mlflow_files, write_log,
+};
+use digrap_bench::store::{CurvePoint, Store, TrainingRunId};
+use digrap_bench::suite::{PlannedDataset, StoredDataset, Suite, stored_runs};
+use indicatif::HumanCount;
+use serde_json::{Value, json};
+
+use super::known;
+use super::runs::chosen_store;
+use super::vqa::{shorten, write_whole};
+
+/// Arguments of `runs export`.
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// Store [default: that of the user's data]
+    #[arg(long, value_name = "FILE")]
+    store: Option<PathBuf>,
+    /// Models whose answers or results are written [default: all]
+    #[arg(long, value_name = "NAME", num_args = 1..)]
+    model: Vec<String>,
+    /// Write what a suite's files add to the answers (questions, human answers, scores, distances): a known suite
+    /// (`list suites`), or a TOML file
+    #[arg(long, value_name = "NAME|FILE", group = "known")]
+    suite: Option<String>,
+    /// The same for known datasets
+    #[arg(long, value_name = "NAME", num_args = 1.., group = "known")]
+    dataset: Vec<String>,
+    /// Folder of the known dataset, or the one that has a folder for each of several or of the suite [default: that of
+    /// the user's data]
+    #[arg(long, value_name = "DIR", requires = "known")]
+    root: Option<PathBuf>,
+    /// Only the first N questions of each dataset, where only they were asked
+    #[arg(long, value_name = "N", requires = "known", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
+    /// What is written: a line of JSON for each answer, event files for each training run, or MLflow's plain files
+    #[arg(long, value_name = "FORMAT")]
+    format: Format,
+    /// File of the answers, or folder of the other formats
+    #[arg(long, value_name = "PATH")]
+    output: PathBuf,
+    /// Write what can be read of a damaged store, and end with exit code 3 where answers are lost
+    #[arg(long, conflicts_with = "known")]
+    rescue: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Jsonl,
+    Tensorboard,
+    Mlflow,
+}
+
+/// Writes the files and says what is in them.
+pub fn run(args: &ExportArgs, json: bool) -> Result<()> {
+    let path = chosen_store(args.store.as_ref())?;
+    if args.rescue && args.format != Format::Jsonl {
+        return Err(Error::input("only answers can be saved from a damaged store").hint("use --format jsonl"));
+    }
+    let store = Store::open_to_read(&path)?;
+    let datasets = datasets(args)?;
+    match args.format {
+        Format::Jsonl => export_answers(args, &store, datasets.as_deref(), json),
+        Format::Tensorboard => {
+            let runs = store.training_runs()?;
+            if runs.is_empty() {
+                return Err(no_training_runs(&path));
+            }
+            let file = |(run, settings): &(TrainingRunId, String)| {
+                let folder = training_name(run.number(), settings);
+                Ok((Path::new(&folder).join(EVENT_FILE), event_file(&store.curves(*run)?)))
+            };
+            write_files(args, runs.iter().map(file).collect::<Result<Vec<_>>>()?, json)
+        }
+        Format::Mlflow => {
+            let runs = tracked_runs(args, &store, datasets.as_deref())?;
+            if runs.is_empty() {
+                return Err(no_training_runs(&path));
+            }
+            let files = mlflow_files(&runs).into_iter().map(|(path, text)| (path, text.into_bytes()));
+            write_files(args, files.collect(), json)
+        }
+    }
+}
+
+fn no_training_runs(path: &Path) -> Error {
+    Error::input(format!("the store `{}` holds no training runs", path.display()))
+        .hint("`digrap-bench train` keeps its curves in store.sqlite of its output folder; --format mlflow with --suite or --dataset writes results of models")
+}
+
+/// The datasets whose files add to what is written.
+fn datasets(args: &ExportArgs) -> Result<Option<Vec<PlannedDataset>>> {
+    let root = args.root.as_deref();
+    let mut datasets = match &args.suite {
+        Some(suite) => known::suite(&Suite::load(suite)?, root, None)?,
+        None if args.dataset.is_empty() => return Ok(None),
+        None => {
+            let several = args.dataset.len() > 1;
+            let root_of = |name: &str| root.map(|root| if several { root.join(name) } else { root.to_owned() });
+            let load = |name: &String| known::dataset(name, root_of(name).as_deref(), None);
+            args.dataset.iter().map(load).collect::<Result<Vec<_>>>()?
+        }
+    };
+    shorten(&mut datasets, args.limit);
+    Ok(Some(datasets))
+}
+
+fn export_answers(args: &ExportArgs, store: &Store, datasets: Option<&[PlannedDataset]>, json: bool) -> Result<()> {
+    let unwritable = |cause| {
+        Error::input(format!("cannot write `{}`", args.output.display()))
+            .caused_by(cause)
+            .hint("choose another --output")
+    };
+    let mut file = WholeFile::create(&args.output).map_err(unwritable)?;
+    let choice = LogChoice { models: &args.model, datasets, rescue: args.rescue };
+    let Logged { answers, lost } = write_log(store, &choice, &mut file)?;
+    file.finish().map_err(unwritable)?;
+    if json {
+        super::print_json(&json!({"output": args.output, "answers": answers, "lost": lost}))?;
+    } else {
+        super::print(&format!("{} answers in `{}`\n", HumanCount(answers as u64), args.output.display()))?;
+    }
+    if lost.is_empty() {
+        return Ok(());
+    }
+    let ranges: Vec<String> = lost.iter().map(range).collect();
+    Err(Error::incomplete(format!("answers of `{}` are lost: {}", store.path().display(), ranges.join("; ")))
+        .hint("`digrap-bench runs import` brings the saved ones into a new store, and `vqa --store` with that one answers the rest anew"))
+}
+
+fn range(lost: &LostAnswers) -> String {
+    let LostAnswers { model, dataset, saved, after, before } = lost;
+    let mut text = model.as_ref().map_or_else(String::new, |model| format!("{model} on "));
+    // Writing to a String cannot fail.
+    let _ = write!(text, "{dataset} ({} saved), ", HumanCount(*saved as u64));
+    let name = |(question, image): &(String, String)| format!("question {question} about image {image}");
+    let _ = match (after, before) {
+        (Some(after), Some(before)) => write!(text, "those between {} and {}", name(after), name(before)),
+        (Some(after), None) => write!(text, "those behind {}", name(after)),
+        (None, Some(before)) => write!(text, "those before {}", name(before)),
+        (None, None) => write!(text, "all"),
+    };
+    text
+}
+
+/// Number and method.
+fn training_name(number: i64, settings: &str) -> String {
+    let settings: Value = serde_json::from_str(settings).unwrap_or_default();
+    settings["method"].as_str().map_or_else(|| number.to_string(), |method| format!("{number}-{method}"))
+}
+
+/// Training runs with their curves, and where datasets are given models with their accuracies.
+fn tracked_runs(args: &ExportArgs, store: &Store, datasets: Option<&[PlannedDataset]>) -> Result<Vec<TrackedRun>> {
+    let mut tracked = Vec::new();
+    for (run, settings) in store.training_runs()? {
+        tracked.push(TrackedRun {
+            name: format!("training:{}", training_name(run.number(), &settings)),
+            settings: serde_json::from_str(&settings).unwrap_or_default(),
+            metrics: store.curves(run)?,
+        });
+    }
+    let Some(datasets) = datasets else { return Ok(tracked) };
+    for run in stored_runs(store, datasets)? {
+        if !args.model.is_empty() && !args.model.contains(&run.model.name) {
+            continue;
+        }
+        let accuracy = |stored: &StoredDataset| {
+            let value = stored.summary.as_ref()?.accuracy?;
+            Some(CurvePoint { series: format!("accuracy/{}", datasets[stored.position].dataset.name), step: 0, value })
+        };
+        let settings = run.answer_settings.as_ref().map(serde_json::to_value).transpose();
+        let settings =
+            settings.map_err(|cause| Error::internal("cannot write answer settings as JSON").caused_by(cause))?;
+        tracked.push(TrackedRun {
+            name: run.model.name.clone(),
+            settings: settings.unwrap_or_default(),
+            metrics: run.datasets.iter().filter_map(accuracy).collect(),
+        });
+    }
+    Ok(tracked)
+}
+
+fn write_files(args: &ExportArgs, files: Vec<(PathBuf, Vec<u8>)>, json: bool) -> Result<()> {
+    for (path, bytes) in &files {
+        let path = args.output.join(path);
+        let folder = path.parent().unwrap_or(&args.output);
+        std::fs::create_dir_all(folder).map_err(|cause| {
+            Error::input(format!("cannot create the folder `{}`", folder.display()))
+                .caused_by(cause)
+                .hint("choose another --output")
+        })?;
+        write_whole(&path, bytes)?;
+    }
+    if json {
+        let paths: Vec<PathBuf> = files.iter().map(|(path, _)| args.output.join(path)).collect();
+        return super::print_json(&json!({"output": args.output, "files": paths}));
+    }
+    super::print(&format!("{} files in `{}`\n", HumanCount(files.len() as u64), args.output.display()))
+}

@@ -1,0 +1,101 @@
+//! Runs as the plain files of MLflow's file store: `meta.yaml`, a file for each parameter and each tag, and for each metric one
+//! with a line `time value step` for each point.
+//!
+//! Times are steps, in milliseconds since 1970, and a run's identifier is a digest of its name and settings, so that the
+//! same runs are the same files. MLflow 3.17 opens such a folder where `MLFLOW_ALLOW_FILE_STORE=true` is set, and brings it
+//! into a database with `mlflow migrate-filestore`.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::runs::flattened;
+use crate::store::CurvePoint;
+
+/// The experiment that MLflow looks into where none is named.
+const EXPERIMENT: &str = "0";
+
+/// Longest value of a parameter that MLflow takes, in bytes.
+const LONGEST_VALUE: usize = 6000;
+
+/// A run on its way to MLflow.
+#[derive(Debug, Clone)]
+pub struct TrackedRun {
+    /// Name.
+    pub name: String,
+    /// What decided its results: an object, whose entries become parameters.
+    pub settings: Value,
+    /// Its numbers.
+    pub metrics: Vec<CurvePoint>,
+}
+
+/// Every file of a file store with these runs, those without numbers left out: its path below the folder, and its text.
+pub fn mlflow_files(runs: &[TrackedRun]) -> Vec<(PathBuf, String)> {
+    let runs = runs.iter().filter(|run| !run.metrics.is_empty());
+    let experiment = format!(
+        "artifact_location: ./{EXPERIMENT}\ncreation_time: 0\nexperiment_id: '{EXPERIMENT}'\nlast_update_time: 0\n\
+         lifecycle_stage: active\nname: Default\n"
+    );
+    let own = (Path::new(EXPERIMENT).join("meta.yaml"), experiment);
+    std::iter::once(own).chain(runs.flat_map(run_files)).collect()
+}
+
+fn run_files(run: &TrackedRun) -> Vec<(PathBuf, String)> {
+    let mut digest = Sha256::new();
+    digest.update(format!("{}\n{}", run.name, run.settings));
+    let id: String = digest.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    let folder = Path::new(EXPERIMENT).join(&id);
+    let end = run.metrics.iter().map(|point| point.step).max().unwrap_or(0);
+    let mut files = vec![(folder.join("meta.yaml"), meta(&run.name, &id, end))];
+    // MLflow takes a folder without artifacts for something else.
+    files.push((folder.join("artifacts/settings.json"), format!("{:#}\n", run.settings)));
+    let parameter =
+        |(name, value): (String, String)| (folder.join("params").join(permitted(&name).replace('/', "_")), cut(&value));
+    files.extend(flattened(&run.settings).into_iter().map(parameter));
+    let tags =
+        [("mlflow.runName", &*run.name), ("mlflow.source.name", "digrap-bench"), ("mlflow.source.type", "LOCAL")];
+    files.extend(tags.map(|(name, value)| (folder.join("tags").join(name), value.to_owned())));
+    files.extend(metric_files(&folder.join("metrics"), &run.metrics));
+    files
+}
+
+fn meta(name: &str, id: &str, end: u64) -> String {
+    let name = name.replace('\'', "''");
+    format!(
+        "artifact_uri: ./{EXPERIMENT}/{id}/artifacts\nend_time: {end}\nentry_point_name: ''\nexperiment_id: '{EXPERIMENT}'\n\
+         lifecycle_stage: active\nrun_id: {id}\nrun_name: '{name}'\nsource_name: ''\nsource_type: 4\nsource_version: ''\n\
+         start_time: 0\nstatus: 3\ntags: []\nuser_id: ''\n"
+    )
+}
+
+/// The beginning of a value that is too long for a parameter.
+fn cut(text: &str) -> String {
+    let end = (0..=text.len().min(LONGEST_VALUE)).rev().find(|end| text.is_char_boundary(*end));
+    text[..end.unwrap_or(0)].to_owned()
+}
+
+/// A name in the signs that MLflow takes.
+fn permitted(name: &str) -> String {
+    let sign = |sign: char| if sign.is_alphanumeric() || "_-. :/".contains(sign) { sign } else { '_' };
+    name.chars().map(sign).collect()
+}
+
+/// A metric is a file, so that the numbers of single tensors cannot lie below the mean of all: they lie below `tensors`.
+fn metric_files(folder: &Path, points: &[CurvePoint]) -> Vec<(PathBuf, String)> {
+    let mut points: Vec<&CurvePoint> = points.iter().collect();
+    points.sort_by(|a, b| (&a.series, a.step).cmp(&(&b.series, b.step)));
+    let mut files: Vec<(PathBuf, String)> = Vec::new();
+    let means: Vec<&str> = points.iter().map(|point| &*point.series).collect();
+    for CurvePoint { series, step, value } in &points {
+        let below_a_mean = series.split_once('/').is_some_and(|(mean, _)| means.binary_search(&mean).is_ok());
+        let name = if below_a_mean { format!("tensors/{series}") } else { series.clone() };
+        let path = folder.join(permitted(&name));
+        let line = format!("{step} {value} {step}\n");
+        match files.last_mut() {
+            Some((last, text)) if *last == path => text.push_str(&line),
+            _ => files.push((path, line)),
+        }
+    }
+    files
+}

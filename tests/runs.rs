@@ -1,0 +1,506 @@
+//! Stored runs: stores brought together, shards folded, answers exported and read back, damaged stores saved.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use digrap_bench::store::{
+    AnswerSettings, CurvePoint, DistanceSettings, Distances, FeatureSettings, Folded, Maker, QuestionSet,
+    ReferenceSettings, Store, StoredAnswer, StoredDistances, StoredModel, Tally,
+};
+use serde_json::{Value, json};
+
+use crate::migrations::old_store;
+use crate::support::{fixture, program_at};
+
+fn settings(prompt: &str) -> AnswerSettings {
+    let text = |value: &str| value.to_owned();
+    AnswerSettings {
+        weights: text("0123456789abcdef"),
+        configuration: text("c"),
+        tokenizer: text("t"),
+        prompt: text(prompt),
+        decoding: text("greedy"),
+        max_new_tokens: 20,
+        dtype: text("f32"),
+        provider: text("cpu"),
+        runtime_version: text("1.31.0"),
+        preprocessing: text("p"),
+        program_version: text("0.1.0"),
+    }
+}
+
+fn distance_settings() -> DistanceSettings {
+    let text = |value: &str| value.to_owned();
+    DistanceSettings {
+        features: FeatureSettings {
+            weights: text("0123456789abcdef"),
+            configuration: text("c"),
+            tokenizer: text("t"),
+            prompt: text("{q}"),
+            vision_layer: text("last"),
+            language_layer: text("last"),
+            dtype: text("f32"),
+            provider: text("cpu"),
+            runtime_version: text("1"),
+            preprocessing: text("p"),
+            program_version: text("0"),
+        },
+        reference: ReferenceSettings { dataset: text("train"), questions: text("d"), n: 3 },
+        estimator: text("marginal"),
+    }
+}
+
+fn answers(numbers: std::ops::Range<usize>) -> Vec<StoredAnswer> {
+    let answer = |number: usize| StoredAnswer {
+        question_id: number.to_string(),
+        image_id: format!("\"image {}\"", number / 3),
+        content: u64::MAX - number as u64,
+        answer: format!("answer {number}"),
+    };
+    numbers.map(answer).collect()
+}
+
+/// A store with some of a model's answers to 100 questions, a distance and a curve.
+fn store(folder: &Path, name: &str, numbers: std::ops::Range<usize>) -> PathBuf {
+    let path = folder.join(name);
+    let mut store = Store::open(&path).unwrap();
+    let id = store.settings(&settings("{q}")).unwrap();
+    let set = QuestionSet { dataset: "vqa".into(), digest: "digest".into(), n: 100 };
+    store.record_questions(id, &set).unwrap();
+    store.commit(id, "vqa", &answers(numbers.clone())).unwrap();
+    let distances = store.distance_settings(&distance_settings()).unwrap();
+    let measured = StoredDistances {
+        question_id: numbers.start.to_string(),
+        image_id: "1".into(),
+        content: 5,
+        distances: Distances { vision: Some(0.1 + 0.2), ..Distances::default() },
+    };
+    store.commit_distances(distances, "vqa", &[measured]).unwrap();
+    store
+        .record_model(&StoredModel {
+            name: "tuned".into(),
+            weights: "0123456789abcdef c".into(),
+            training: Some(r#"{"method":"digrap","subject":{"seed":3}}"#.into()),
+            made_by: Some(Maker { version: "0.1.0".into(), commit: None, command: format!("vqa --store {name}") }),
+            zero_shot: false,
+            selected_on_reported: false,
+            answers: Some(id),
+            distances: Some(distances),
+        })
+        .unwrap();
+    let run = store.training_run(r#"{"method":"digrap","steps":9,"subject":{"seed":3}}"#).unwrap();
+    let point = |series: &str, step, value| CurvePoint { series: series.into(), step, value };
+    store.record_curve(run, &[point("loss", 1, 0.5), point("loss", 2, 0.25), point("validation", 2, 61.5)]).unwrap();
+    path
+}
+
+fn run(folder: &Path, arguments: &[&str]) -> Output {
+    program_at(folder).args(arguments).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+#[track_caller]
+fn done(folder: &Path, arguments: &[&str]) -> String {
+    let output = run(folder, arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+    text(&output.stdout).to_owned()
+}
+
+#[track_caller]
+fn refused(folder: &Path, arguments: &[&str], code: i32, message: &str) {
+    let output = run(folder, arguments);
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", text(&output.stderr));
+    let told = text(&output.stderr).replace(&format!("{}/", folder.canonicalize().unwrap().display()), "");
+    let told = told.replace(&format!("{}/", folder.display()), "");
+    assert!(told.contains(message), "{arguments:?}: {told}\nlacks {message}");
+    assert!(told.contains("hint: "), "{told}");
+}
+
+fn listed(folder: &Path, store: &str) -> Value {
+    let document: Value = serde_json::from_str(&done(folder, &["runs", "list", "--json", "--store", store])).unwrap();
+    document["stores"][0].clone()
+}
+
+#[test]
+fn stores_are_folded_once_however_often() {
+    let folder = tempfile::tempdir().unwrap();
+    let [one, two] = [store(folder.path(), "one", 0..60), store(folder.path(), "two", 40..100)];
+    let mut whole = Store::open(folder.path().join("whole")).unwrap();
+    let mut fold = |path: &Path| {
+        let source = Store::open_to_read(path).unwrap();
+        whole.fold(&mut |fold| fold.store(&source)).unwrap()
+    };
+    let tally = |new, known| Tally { new, known };
+    let first = Folded { models: tally(1, 0), answers: tally(60, 0), distances: tally(1, 0), points: tally(3, 0) };
+    assert_eq!(fold(&one), first);
+    let second = Folded { models: tally(0, 1), answers: tally(40, 20), distances: tally(1, 0), points: tally(0, 3) };
+    assert_eq!(fold(&two), second);
+    let again = Folded { models: tally(0, 1), answers: tally(0, 60), distances: tally(0, 1), points: tally(0, 3) };
+    assert_eq!(fold(&one), again);
+    let model = &whole.models().unwrap()[0];
+    let mut found = Vec::new();
+    whole
+        .for_each_answer(model.answers.unwrap(), "vqa", |question, image, content, answer| {
+            let (question_id, image_id, answer) = (question.to_owned(), image.to_owned(), answer.to_owned());
+            found.push(StoredAnswer { question_id, image_id, content, answer });
+            Ok(())
+        })
+        .unwrap();
+    found.sort_by_key(|answer| answer.question_id.parse::<usize>().unwrap());
+    assert_eq!(found, answers(0..100));
+    let distances = whole.distances(model.distances.unwrap(), "vqa", "40", "1").unwrap().unwrap();
+    assert_eq!(distances, (5, Distances { vision: Some(0.1 + 0.2), ..Distances::default() }));
+    let (run, _) = whole.training_runs().unwrap()[0];
+    assert_eq!(whole.curve(run, "loss").unwrap(), [(1, 0.5), (2, 0.25)]);
+    assert_eq!(whole.question_sets(model.answers.unwrap()).unwrap()[0].n, 100);
+}
+
+/// What differs under one key stops the import, and nothing of it stays.
+#[test]
+fn conflicts_stop_an_import() {
+    let folder = tempfile::tempdir().unwrap();
+    store(folder.path(), "one", 0..60);
+    let change = |name: &str, change: &dyn Fn(&mut Store, StoredModel)| {
+        let mut store = Store::open(store(folder.path(), name, 50..100)).unwrap();
+        let model = store.models().unwrap()[0].clone();
+        change(&mut store, model);
+    };
+    change("answers", &|store, model| {
+        let mut other = answers(55..58);
+        other.iter_mut().for_each(|answer| answer.answer = "other".into());
+        store.commit(model.answers.unwrap(), "vqa", &other).unwrap();
+    });
+    change("weights", &|store, model| store.record_model(&StoredModel { weights: "ff c".into(), ..model }).unwrap());
+    change("prompt", &|store, model| {
+        let answers = Some(store.settings(&settings("answer en {q}")).unwrap());
+        store.record_model(&StoredModel { answers, ..model }).unwrap();
+    });
+    change("curve", &|store, _| {
+        let (run, _) = store.training_runs().unwrap()[0];
+        store.record_curve(run, &[CurvePoint { series: "loss".into(), step: 2, value: 0.5 }]).unwrap();
+    });
+    let cases = [
+        (
+            "answers",
+            "3 conflicts, the first: question 55 about image \"image 18\" of `vqa` has the answer `answer 55`, and \
+             `other` in `answers`",
+        ),
+        ("weights", "nothing was imported into `whole`: the model `tuned` of `weights` has other weights\n"),
+        ("prompt", "the model `tuned` of `prompt` answered under other settings (prompt)\n"),
+        ("curve", "`loss` at step 2 of a training run is 0.25, and 0.5 in `curve`\n"),
+    ];
+    for (name, message) in cases {
+        refused(folder.path(), &["runs", "import", "one", name, "--store", "whole"], 3, message);
+        assert!(!folder.path().join("whole").exists(), "{name} left a store");
+    }
+    done(folder.path(), &["runs", "import", "one", "--store", "whole"]);
+    let before = listed(folder.path(), "whole");
+    refused(folder.path(), &["runs", "import", "answers", "--store", "whole"], 3, "3 conflicts");
+    assert_eq!(listed(folder.path(), "whole"), before);
+}
+
+#[test]
+fn an_import_says_what_is_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    store(folder.path(), "one", 0..60);
+    store(folder.path(), "two", 60..100);
+    let told = done(folder.path(), &["runs", "import", "one", "--store", "whole"]);
+    let expected = "imported: 1 models, 60 answers, 1 questions' distances, 3 points of curves\n\
+                    tuned on vqa: 60 of 100: shard missing?\n";
+    assert_eq!(told, expected);
+    let incomplete = ["runs", "import", "one", "--store", "whole", "--complete"];
+    refused(folder.path(), &incomplete, 3, "1 of 1 sets of questions lack answers");
+    let complete = ["runs", "import", "two", "--store", "whole", "--complete", "--json"];
+    let document: Value = serde_json::from_str(&done(folder.path(), &complete)).unwrap();
+    assert_eq!(document["imported"]["answers"], json!({"new": 40, "known": 0}));
+    let row = json!({"model": "tuned", "dataset": "vqa", "answers": 100, "n": 100, "complete": true});
+    assert_eq!(document["completeness"], json!([row]));
+    refused(folder.path(), &["runs", "import", "one", "--store", "one"], 2, "`one` is the store to import into");
+}
+
+/// Stores of every version come together, and their own files stay as they are.
+#[test]
+fn old_stores_are_imported_as_copies() {
+    let folder = tempfile::tempdir().unwrap();
+    for version in 1..=3 {
+        let path = old_store(folder.path(), version);
+        let before = fs::read(&path).unwrap();
+        let whole = format!("whole-{version}");
+        done(folder.path(), &["runs", "import", path.to_str().unwrap(), "--store", &whole]);
+        assert_eq!(fs::read(&path).unwrap(), before, "version {version} has changed");
+        let listing = listed(folder.path(), &whole);
+        assert_eq!(listing["models"][0]["datasets"][0]["answers"], 2, "{listing}");
+        assert_eq!(listing["models"][0]["datasets"][0]["n"], Value::Null);
+        assert_eq!(listing["training_runs"].as_array().unwrap().len(), usize::from(version >= 2));
+    }
+}
+
+#[test]
+fn every_verb_refuses_a_store_of_a_newer_program() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = store(folder.path(), "new", 0..10);
+    // `user_version` in the file format.
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[60..64].copy_from_slice(&99_u32.to_be_bytes());
+    fs::write(&path, &bytes).unwrap();
+    std::os::unix::fs::symlink(fixture("models/miniature-pt"), folder.path().join("model")).unwrap();
+    let verbs: [&[&str]; 9] = [
+        &["runs", "list", "--store", "new"],
+        &["runs", "list", "--check", "--store", "new"],
+        &["runs", "show", "tuned", "--store", "new"],
+        &["runs", "rm", "tuned", "--store", "new"],
+        &["runs", "export", "--store", "new", "--format", "jsonl", "--output", "x", "--rescue"],
+        &["runs", "export", "--store", "new", "--format", "mlflow", "--output", "x"],
+        &["runs", "import", "new", "--store", "whole"],
+        &["figures", "--store", "new", "--suite", "miniature", "--output", "page"],
+        &["vqa", "--model", "model", "--suite", "miniature", "--limit", "1", "--store", "new"],
+    ];
+    for arguments in verbs {
+        refused(folder.path(), arguments, 2, "the store `new` has version 99, this program reads up to version 4");
+        assert_eq!(fs::read(&path).unwrap(), bytes, "{arguments:?}");
+    }
+    assert!(!folder.path().join("x").exists() && !folder.path().join("whole").exists());
+}
+
+#[test]
+fn runs_are_listed_shown_and_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = store(folder.path(), "one", 0..60);
+    {
+        // A second model that shares the answers, and a run that was stopped.
+        let mut store = Store::open(&path).unwrap();
+        let model = store.models().unwrap()[0].clone();
+        store.record_model(&StoredModel { name: "twin".into(), zero_shot: true, distances: None, ..model }).unwrap();
+        let id = store.settings(&settings("stopped {q}")).unwrap();
+        store.commit(id, "vqa", &answers(0..7)).unwrap();
+    }
+    let plain = done(folder.path(), &["runs", "list", "--check", "--store", "one"]);
+    let expected = "\
+| model                    | weights      | method | seed | prompt        | decoding | dtype | dataset | answers | asked | state      | distances |
+|--------------------------|--------------|--------|-----:|---------------|----------|-------|---------|--------:|------:|------------|----------:|
+| tuned                    | 0123456789ab | digrap |    3 | `{q}`         | greedy   | f32   | vqa     |      60 |   100 | incomplete |         1 |
+| twin (zero-shot)         | 0123456789ab | digrap |    3 | `{q}`         | greedy   | f32   | vqa     |      60 |   100 | incomplete |         0 |
+| (stopped before its end) | 0123456789ab | -      |    - | `stopped {q}` | greedy   | f32   | vqa     |       7 |     - | unknown    |         0 |
+
+| training run | method | seed | steps | of | last loss | last validation |
+|--------------|--------|-----:|------:|---:|----------:|----------------:|
+| training:1   | digrap |    3 |     2 |  9 |    0.2500 |           61.50 |
+
+Every page is whole.
+";
+    assert_eq!(plain, expected);
+    let page = done(folder.path(), &["runs", "show", "tuned", "--store", "one"]);
+    for line in ["weights: 0123456789abcdef c", "seed: 3", "  max_new_tokens: 20", "  reference.dataset: train"] {
+        assert!(page.lines().any(|shown| shown == line), "{page}\nlacks {line}");
+    }
+    assert!(page.contains("| digest "), "{page}");
+    let page = done(folder.path(), &["runs", "show", "training:1", "--store", "one"]);
+    assert!(page.contains("  subject.seed: 3\n"), "{page}");
+    let told = done(folder.path(), &["runs", "rm", "twin", "training:1", "--store", "one"]);
+    assert_eq!(told, "removed from `one`: 1 models, 1 training runs, 3 points of curves\n");
+    let unknown = ["runs", "rm", "tuned", "twin", "--store", "one"];
+    refused(folder.path(), &unknown, 2, "the store `one` has neither a model nor a training run `twin`");
+    let told = done(folder.path(), &["runs", "rm", "tuned", "--store", "one"]);
+    assert_eq!(told, "removed from `one`: 1 models, 60 answers, 1 questions' distances\n");
+    let left = listed(folder.path(), "one");
+    assert_eq!(left["models"].as_array().unwrap().len(), 1, "{left}");
+    assert_eq!(left["models"][0]["datasets"][0]["answers"], 7);
+    assert_eq!(left["training_runs"], json!([]));
+    refused(folder.path(), &["runs", "rm", "tuned", "--store", "none"], 2, "there is no store `none`");
+    assert!(!folder.path().join("none").exists());
+}
+
+/// Exported answers are a store's answers: the same bytes again, whatever order they came in.
+#[test]
+fn exported_answers_are_read_back() {
+    let folder = tempfile::tempdir().unwrap();
+    store(folder.path(), "one", 0..60);
+    store(folder.path(), "two", 60..100);
+    let export = |store: &str, output: &str| {
+        done(folder.path(), &["runs", "export", "--store", store, "--format", "jsonl", "--output", output]);
+        fs::read_to_string(folder.path().join(output)).unwrap()
+    };
+    done(folder.path(), &["runs", "import", "one", "two", "--store", "whole"]);
+    done(folder.path(), &["runs", "import", "two", "one", "--store", "turned"]);
+    let whole = export("whole", "whole.jsonl");
+    assert_eq!(export("turned", "turned.jsonl"), whole);
+    export("one", "one.jsonl");
+    done(folder.path(), &["runs", "import", "one.jsonl", "two", "--store", "mixed", "--complete"]);
+    assert_eq!(export("mixed", "mixed.jsonl"), whole);
+    assert_eq!(whole.lines().count(), 101);
+    let line: Value = serde_json::from_str(whole.lines().nth(1).unwrap()).unwrap();
+    let first = json!({"model": "tuned", "settings": 1, "dataset": "vqa", "question_id": 0, "image_id": "image 0",
+        "answer": "answer 0", "content": "ffffffffffffffff"});
+    assert_eq!(line, first);
+    // A conflict with a file is told as one with a store.
+    let changed = whole.replace("\"answer 7\"", "\"answer of another\"");
+    fs::write(folder.path().join("changed.jsonl"), changed).unwrap();
+    let arguments = ["runs", "import", "changed.jsonl", "--store", "mixed"];
+    refused(folder.path(), &arguments, 3, "question 7 about image \"image 2\" of `vqa` has the answer `answer 7`");
+}
+
+/// Two pages in the middle are overwritten: what lies before and behind is saved.
+#[test]
+fn what_is_readable_of_a_damaged_store_is_saved() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = store(folder.path(), "one", 0..100);
+    {
+        let mut store = Store::open(&path).unwrap();
+        let id = store.models().unwrap()[0].answers.unwrap();
+        store.commit(id, "vqa", &answers(100..20_000)).unwrap();
+        store.commit(id, "whole", &answers(0..10)).unwrap();
+    }
+    assert!(!folder.path().join("one-wal").exists());
+    let mut bytes = fs::read(&path).unwrap();
+    let page = u16::from_be_bytes(bytes[16..18].try_into().unwrap()) as usize;
+    let middle = bytes.len() / 2 / page * page;
+    bytes[middle..middle + 2 * page].fill(0xff);
+    fs::write(&path, &bytes).unwrap();
+    let damaged = "the store `one` is damaged";
+    refused(folder.path(), &["runs", "list", "--check", "--store", "one"], 2, damaged);
+    refused(folder.path(), &["runs", "show", "tuned", "--store", "one"], 2, damaged);
+    let export = ["runs", "export", "--store", "one", "--format", "jsonl", "--output", "saved.jsonl"];
+    refused(folder.path(), &export, 2, damaged);
+    assert!(!folder.path().join("saved.jsonl").exists());
+    let rescue = [&export[..], &["--rescue"]].concat();
+    let output = run(folder.path(), &rescue);
+    let told = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{told}");
+    assert!(told.contains("are lost: tuned on vqa (") && told.contains(" saved), those between question "), "{told}");
+    let saved = fs::read_to_string(folder.path().join("saved.jsonl")).unwrap();
+    let count = saved.lines().count() - 1;
+    assert_eq!(text(&output.stdout), format!("{},{:03} answers in `saved.jsonl`\n", count / 1000, count % 1000));
+    // Two pages hold few of 20,000 answers, and the other dataset has all of its ten.
+    assert!(count > 19_000 && count < 20_010, "{count} saved");
+    let of_whole = saved.lines().filter(|line| line.contains("\"dataset\":\"whole\"")).count();
+    assert_eq!(of_whole, 10);
+    done(folder.path(), &["runs", "import", "saved.jsonl", "--store", "new"]);
+    let listing = listed(folder.path(), "new");
+    let answers = &listing["models"][0]["datasets"];
+    assert_eq!(answers[0]["answers"].as_u64().unwrap() + answers[1]["answers"].as_u64().unwrap(), count as u64);
+    let store = Store::open(folder.path().join("new")).unwrap();
+    let id = store.models().unwrap()[0].answers.unwrap();
+    store
+        .for_each_answer(id, "vqa", |question, _, content, answer| {
+            let number: u64 = question.parse().unwrap();
+            assert_eq!((content, answer), (u64::MAX - number, &*format!("answer {number}")));
+            Ok(())
+        })
+        .unwrap();
+}
+
+#[test]
+fn curves_and_results_are_exported_for_other_tools() {
+    let folder = tempfile::tempdir().unwrap();
+    store(folder.path(), "one", 0..60);
+    let export = |format: &str| {
+        done(folder.path(), &["runs", "export", "--store", "one", "--format", format, "--output", format]);
+    };
+    export("tensorboard");
+    let event_file = folder.path().join("tensorboard/1-digrap/events.out.tfevents.0.digrap-bench");
+    let events = fs::read(&event_file).unwrap();
+    assert!(events.windows(10).any(|window| window == b"validation"));
+    export("mlflow");
+    let experiment = folder.path().join("mlflow/0");
+    let run = fs::read_dir(&experiment).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.is_dir()).unwrap();
+    assert_eq!(fs::read_to_string(run.join("params/method")).unwrap(), "digrap");
+    assert_eq!(fs::read_to_string(run.join("params/subject.seed")).unwrap(), "3");
+    assert_eq!(fs::read_to_string(run.join("metrics/loss")).unwrap(), "1 0.5 1\n2 0.25 2\n");
+    assert_eq!(fs::read_to_string(run.join("tags/mlflow.runName")).unwrap(), "training:1-digrap");
+    export("tensorboard");
+    assert_eq!(fs::read(&event_file).unwrap(), events);
+}
+
+/// Three shards of a suite, folded, are the run of one process: the same table, the same answers, none given anew.
+#[test]
+fn shards_of_a_run_are_the_run() {
+    let folder = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(fixture("models/miniature-pt"), folder.path().join("model")).unwrap();
+    fn vqa<'a>(more: &[&'a str]) -> Vec<&'a str> {
+        [&["vqa", "--model", "model", "--suite", "miniature", "--limit", "60", "--threads", "1"], more].concat()
+    }
+    let shift = vqa(&["--shard", "1/3", "--shift"]);
+    refused(folder.path(), &shift, 2, "shard 1/3 cannot measure shift");
+    let mut answered = 0;
+    for index in 1..=3 {
+        let shard = format!("{index}/3");
+        let told = done(folder.path(), &vqa(&["--output", "shards", "--shard", &shard]));
+        let first = told.lines().next().unwrap();
+        assert!(first.starts_with(&format!("shard {shard}: ")), "{told}");
+        assert!(first.ends_with(" of 600 questions answered"), "{told}");
+        answered += first.split(' ').nth(2).unwrap().parse::<usize>().unwrap();
+        assert!(told.contains("`digrap-bench runs import shards/store.*-of-3.sqlite --store shards/store.sqlite`"));
+    }
+    assert_eq!(answered, 600);
+    let mut files: Vec<String> = fs::read_dir(folder.path().join("shards"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    files.sort();
+    let stores: Vec<String> = (1..=3).map(|index| format!("store.{index}-of-3.sqlite")).collect();
+    assert_eq!(files, stores);
+    let stores: Vec<String> = stores.iter().map(|store| format!("shards/{store}")).collect();
+    let import = |stores: &[String]| {
+        let mut command = program_at(folder.path());
+        command.args(["runs", "import"]).args(stores).args(["--store", "shards/store.sqlite", "--complete"]);
+        command.output().unwrap()
+    };
+    let output = import(&stores[..2]);
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains(" of 60: shard missing?\n"), "{}", text(&output.stdout));
+    let output = import(&stores);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stdout).matches(": 60 of 60 complete\n").count(), 10, "{}", text(&output.stdout));
+    let folded = done(folder.path(), &vqa(&["--output", "shards", "--json"]));
+    let folded: Value = serde_json::from_str(&folded).unwrap();
+    for evaluation in folded["evaluations"].as_array().unwrap() {
+        assert_eq!((&evaluation["pace"]["answered"], &evaluation["pace"]["reused"]), (&json!(0), &json!(60)));
+    }
+    done(folder.path(), &vqa(&["--output", "one"]));
+    let read = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
+    assert_eq!(read("shards/table.md"), read("one/table.md"));
+    let set = "miniature-viz.results.json";
+    assert_eq!(read(&format!("shards/{set}")), read(&format!("one/{set}")));
+    // With the files of the suite, answers come with questions and scores.
+    let export = ["runs", "export", "--store", "one/store.sqlite", "--format", "jsonl", "--output", "samples.jsonl"];
+    done(folder.path(), &[&export[..], &["--suite", "miniature", "--limit", "60"]].concat());
+    let samples: Vec<Value> =
+        read("samples.jsonl").lines().skip(1).map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(samples.len(), 600);
+    let of_set: Vec<&Value> = samples.iter().filter(|sample| sample["dataset"] == "miniature-viz").collect();
+    let scores: f64 = of_set.iter().map(|sample| sample["score"].as_f64().unwrap()).sum();
+    let evaluation = folded["evaluations"].as_array().unwrap().iter().find(|one| one["dataset"] == "miniature-viz");
+    let accuracy = evaluation.unwrap()["accuracy"].as_f64().unwrap();
+    assert!((scores / 60.0 * 100.0 - accuracy).abs() < 1e-9, "{scores} against {accuracy}");
+    assert_eq!(of_set[0]["human_answers"].as_array().unwrap().len(), 10);
+    assert!(of_set[0]["question"].as_str().unwrap().contains(' '), "{}", of_set[0]);
+    done(folder.path(), &["runs", "import", "samples.jsonl", "--store", "again.sqlite", "--complete"]);
+}
+
+/// What launched a process says which part is its own; the argument has the last word.
+#[test]
+fn a_launcher_chooses_the_shard() {
+    let folder = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(fixture("models/miniature-pt"), folder.path().join("model")).unwrap();
+    let vqa = |environment: &[(&str, &str)], more: &[&str]| {
+        let mut command = program_at(folder.path());
+        command.args(["vqa", "--model", "model", "--suite", "miniature", "--limit", "5", "--threads", "1"]);
+        command.args(["--store", "answers.sqlite"]).args(more).envs(environment.iter().copied());
+        command.output().unwrap()
+    };
+    let slurm = [("SLURM_PROCID", "1"), ("SLURM_NTASKS", "2")];
+    let output = vqa(&slurm, &[]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).starts_with("shard 2/2: "), "{}", text(&output.stdout));
+    assert!(text(&output.stderr).contains("shard 2/2 by SLURM_PROCID; --shard 1/1 answers all questions\n"));
+    assert!(folder.path().join("answers.2-of-2.sqlite").is_file());
+    assert!(!folder.path().join("answers.sqlite").exists());
+    let output = vqa(&slurm, &["--shard", "1/1"]);
+    assert!(text(&output.stdout).starts_with("| model "), "{}", text(&output.stderr));
+    let output = vqa(&[("RANK", "x"), ("WORLD_SIZE", "2")], &[]);
+    assert_eq!(output.status.code(), Some(2));
+}
