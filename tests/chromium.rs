@@ -117,6 +117,11 @@ impl Browser {
     }
 
     fn call(&mut self, method: &str, parameters: Value) -> Value {
+        self.try_call(method, parameters).unwrap_or_else(|error| panic!("{method}: {error}"))
+    }
+
+    /// The result of a command, or the error that Chromium answers with.
+    fn try_call(&mut self, method: &str, parameters: Value) -> Result<Value, Value> {
         self.last += 1;
         let mut command = json!({"id": self.last, "method": method, "params": parameters});
         if let Some(session) = &self.session {
@@ -130,8 +135,10 @@ impl Browser {
                 self.events.push(message);
                 continue;
             }
-            assert!(message.get("error").is_none(), "{method}: {message}");
-            return message["result"].take();
+            return match message.get("error") {
+                Some(error) => Err(error.clone()),
+                None => Ok(message["result"].take()),
+            };
         }
     }
 
@@ -156,20 +163,31 @@ impl Browser {
 
     /// The value of an expression in the page.
     pub fn value(&mut self, expression: &str) -> Value {
+        self.try_value(expression).unwrap_or_else(|error| panic!("{expression}: {error}"))
+    }
+
+    fn try_value(&mut self, expression: &str) -> Result<Value, Value> {
         let how = json!({"expression": expression, "returnByValue": true, "awaitPromise": true});
-        let mut found = self.call("Runtime.evaluate", how);
-        assert!(found.get("exceptionDetails").is_none(), "{expression}: {}", found["exceptionDetails"]);
-        found["result"]["value"].take()
+        let mut found = self.try_call("Runtime.evaluate", how)?;
+        match found.get("exceptionDetails") {
+            Some(error) => Err(error.clone()),
+            None => Ok(found["result"]["value"].take()),
+        }
     }
 
     pub fn text(&mut self, expression: &str) -> String {
         self.value(expression).as_str().unwrap_or_else(|| panic!("{expression} is no text")).to_owned()
     }
 
+    /// Waits until an expression is true. While one page gives way to another, it has no value at all.
     pub fn wait_for(&mut self, expression: &str) {
         let start = Instant::now();
-        while self.value(expression) != json!(true) {
-            assert!(start.elapsed() < PATIENCE, "waited in vain for {expression}");
+        loop {
+            let found = self.try_value(expression);
+            if found == Ok(json!(true)) {
+                return;
+            }
+            assert!(start.elapsed() < PATIENCE, "waited in vain for {expression}: {found:?}");
             std::thread::sleep(Duration::from_millis(10));
         }
     }

@@ -1,15 +1,12 @@
 //! The page of the leaderboard: the table whose cells open their samples, counts, shifts, figures and where it all comes from.
 
-use std::fmt::Write;
-
-use super::super::figure::escaped;
-use super::super::leaderboard::{
+use crate::report::figure::{Figure, escaped};
+use crate::report::leaderboard::{
     DIGESTS, INTERVALS, PRINTED, RUN_COLUMNS, SHIFTS, change, changes, commands, differences, short, with_spread,
 };
-use super::super::markdown::{interval, two_decimals, unknown};
-use super::super::overview::modality_label;
-use crate::report::figure::Figure;
-use crate::suite::{self, Cell, Column, Entry, Leaderboard, PaperRow};
+use crate::report::markdown::{interval, two_decimals, unknown};
+use crate::report::overview::modality_label;
+use crate::suite::{self, Cell, Column, Entry, Leaderboard, LeaderboardDataset, PaperRow};
 
 const TEMPLATE: &str = include_str!("index.html");
 
@@ -89,6 +86,11 @@ fn number(kind: Kind, value: Option<f64>, html: &str) -> String {
     format!("<td class=\"{}\"{value}>{html}</td>", kind.class())
 }
 
+fn text(text: &str) -> String {
+    format!("<td class=\"text\">{}</td>", escaped(text))
+}
+
+/// A row, with all that it is found by; its name is HTML.
 fn row(names: &str, name: &str, cells: impl Iterator<Item = String>) -> String {
     let names = escaped(names);
     format!("<tr data-names=\"{names}\"><th scope=\"row\">{name}</th>{}</tr>\n", cells.collect::<String>())
@@ -114,7 +116,7 @@ fn name_of(entry: &Entry) -> String {
         name += " <abbr title=\"A reported set selected the weights: no test, no rank\">(!)</abbr>";
     }
     if entry.runs.len() > 1 {
-        let _ = write!(name, " <span class=\"muted\">{} runs</span>", entry.runs.len());
+        name += &format!(" <span class=\"muted\">{} runs</span>", entry.runs.len());
     }
     name
 }
@@ -227,7 +229,7 @@ fn counts(board: &Leaderboard) -> String {
             let cell = cell.as_ref()?;
             let n = cell.n?;
             let cells = [
-                format!("<td class=\"text\">{}</td>", escaped(&column.label)),
+                text(&column.label),
                 number(Kind::Number, Some(n as f64), &n.to_string()),
                 number(Kind::Number, Some(cell.accuracy), &with_spread(cell)),
                 number(Kind::Number, cell.interval.map(|[low, _]| low), &interval(cell.interval)),
@@ -276,6 +278,16 @@ fn drawn(figures: &[(String, Figure)]) -> String {
 }
 
 fn provenance(board: &Leaderboard) -> String {
+    let commands = commands(board);
+    let commands = match commands.is_empty() {
+        true => String::new(),
+        false => format!("<pre><code>{}</code></pre>\n", escaped(&commands.join("\n"))),
+    };
+    let html = format!("{}{}<p>{}</p>\n{commands}", datasets(board), models(board), escaped(DIGESTS));
+    section("Where the numbers come from", true, &html)
+}
+
+fn datasets(board: &Leaderboard) -> String {
     let kinds = [
         ("dataset", Kind::Text),
         ("metric", Kind::Text),
@@ -283,41 +295,28 @@ fn provenance(board: &Leaderboard) -> String {
         ("images", Kind::Number),
         ("digest", Kind::Text),
     ];
-    let mut datasets = Table::new(&kinds.map(|(text, kind)| (text.to_owned(), kind)));
-    datasets.body(
-        "measured",
-        board.datasets.iter().map(|one| {
-            let count = |count: usize| number(Kind::Number, Some(count as f64), &count.to_string());
-            let text = |text: &str| format!("<td class=\"text\">{}</td>", escaped(text));
-            let cells = [text(one.metric), count(one.n), count(one.images), text(&short(&one.digest))];
-            format!("<tr><th scope=\"row\">{}</th>{}</tr>\n", escaped(&one.name), cells.concat())
-        }),
-    );
-    let heads: Vec<(String, Kind)> = RUN_COLUMNS.iter().map(|(text, _)| ((*text).to_owned(), Kind::Text)).collect();
-    let mut models = Table::new(&heads);
-    models.body(
-        "measured",
-        board.entries.iter().flat_map(|entry| {
-            entry.runs.iter().map(|run| {
-                let cells = RUN_COLUMNS.iter().skip(1);
-                let cells =
-                    cells.map(|(_, cell)| format!("<td class=\"text\">{}</td>", escaped(cell(run).trim_matches('`'))));
-                row(&names_of(entry), &escaped(&run.label), cells)
-            })
-        }),
-    );
-    let commands = commands(board);
-    let commands = match commands.is_empty() {
-        true => String::new(),
-        false => format!("<pre><code>{}</code></pre>\n", escaped(&commands.join("\n"))),
+    let mut table = Table::new(&kinds.map(|(text, kind)| (text.to_owned(), kind)));
+    let line = |one: &LeaderboardDataset| {
+        let count = |count: usize| number(Kind::Number, Some(count as f64), &count.to_string());
+        let cells = [text(one.metric), count(one.n), count(one.images), text(&short(&one.digest))];
+        format!("<tr><th scope=\"row\">{}</th>{}</tr>\n", escaped(&one.name), cells.concat())
     };
-    let html = format!(
-        "{}{}<p>{}</p>\n{commands}",
-        datasets.html("datasets", "Datasets"),
-        models.html("models", "Models"),
-        escaped(DIGESTS)
-    );
-    section("Where the numbers come from", true, &html)
+    table.body("measured", board.datasets.iter().map(line));
+    table.html("datasets", "Datasets")
+}
+
+fn models(board: &Leaderboard) -> String {
+    let heads = RUN_COLUMNS.iter().map(|(text, _)| ((*text).to_owned(), Kind::Text));
+    let mut table = Table::new(&heads.collect::<Vec<_>>());
+    let lines = board.entries.iter().flat_map(|entry| {
+        entry.runs.iter().map(|run| {
+            // Prompts come as code in Markdown.
+            let cells = RUN_COLUMNS.iter().skip(1).map(|(_, cell)| text(cell(run).trim_matches('`')));
+            row(&names_of(entry), &escaped(&run.label), cells)
+        })
+    });
+    table.body("measured", lines);
+    table.html("models", "Models")
 }
 
 /// A text as part of an address: what is not a letter, a digit or one of `-._~` as its bytes in UTF-8 (RFC 3986, section
