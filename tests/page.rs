@@ -36,10 +36,10 @@ fn images_are_small_files_and_missing_ones_are_told() {
     explorer.browser.open(&folder.path().join("explorer.html"), "#sample=far%2Faway/9");
     explorer.browser.wait_for("document.querySelector('.picture.missing')?.textContent.includes('could not be read')");
     explorer.browser.assert_quiet(folder.path());
-    // An image that was lost since.
-    fs::remove_file(folder.path().join("images/far-away/0.png")).unwrap();
-    explorer.browser.open(&folder.path().join("explorer.html"), "#sample=far%2Faway/0");
-    explorer.browser.wait_for("document.querySelector('.picture.missing')?.textContent.includes('far-away/0.png')");
+    // An image that was lost since, and that the list has not shown.
+    fs::remove_file(folder.path().join("images/far-away/39.jpg")).unwrap();
+    explorer.browser.open(&folder.path().join("explorer.html"), "#sample=far%2Faway/117");
+    explorer.browser.wait_for("document.querySelector('.picture.missing')?.textContent.includes('far-away/39.jpg')");
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn the_explorer_tells_of_a_limit() {
     let page = Page { board: &board, figures: &[], samples: &samples, images: false };
     write_page(&page, folder.path(), &mut |_| {}).unwrap();
     let mut explorer = Explorer::open(&made, folder.path(), "");
-    assert_eq!(explorer.browser.text("document.getElementById('limit').textContent"), "first 30 of each dataset");
+    assert_eq!(explorer.browser.text("document.getElementById('limit').textContent"), "(first 30 of each dataset)");
     explorer.close();
 }
 
@@ -271,6 +271,8 @@ fn a_store_becomes_a_page() {
     browser.wait_for("document.querySelector('.picture img')?.naturalWidth > 0");
     browser.screenshot("miniature-sample-dark");
     browser.prefer("light");
+    browser.open(&page.join("explorer.html"), "#dataset=miniature&sample=miniature/3");
+    browser.wait_for("document.querySelector('.picture img')?.naturalWidth > 0");
     browser.screenshot("miniature-sample");
     for evaluation in evaluated["evaluations"].as_array().unwrap() {
         let accuracy = evaluation["accuracy"].as_f64().unwrap();

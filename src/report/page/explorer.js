@@ -66,7 +66,7 @@ function fillFilters() {
   options(filters.distance, Array.from(distances, ([name, { label }]) => [name, label]));
   if (distances.size === 0) for (const part of filters.querySelectorAll(".distance")) part.remove();
   for (const name of ["other", "agreement"]) if (models.length < 2) filters[name].parentElement.hidden = true;
-  element("limit").textContent = limit === null ? "" : `first ${limit} of each dataset`;
+  element("limit").textContent = limit === null ? "" : `(first ${limit} of each dataset)`;
 }
 
 /** Shows the state in the controls. */
