@@ -59,7 +59,7 @@ pub struct CompareArgs {
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
     /// Compare nothing, but write the answers of the current run to the folder of the baseline
-    #[arg(long, conflicts_with_all = ["thresholds", "output"])]
+    #[arg(long, conflicts_with_all = ["thresholds", "output", "examples"])]
     bless: bool,
 }
 
