@@ -248,7 +248,7 @@ fn every_verb_refuses_a_store_of_a_newer_program() {
     bytes[60..64].copy_from_slice(&99_u32.to_be_bytes());
     fs::write(&path, &bytes).unwrap();
     std::os::unix::fs::symlink(fixture("models/miniature-pt"), folder.path().join("model")).unwrap();
-    let verbs: [&[&str]; 9] = [
+    let verbs: [&[&str]; 10] = [
         &["runs", "list", "--store", "new"],
         &["runs", "list", "--check", "--store", "new"],
         &["runs", "show", "tuned", "--store", "new"],
@@ -256,6 +256,7 @@ fn every_verb_refuses_a_store_of_a_newer_program() {
         &["runs", "export", "--store", "new", "--format", "jsonl", "--output", "x", "--rescue"],
         &["runs", "export", "--store", "new", "--format", "mlflow", "--output", "x"],
         &["runs", "import", "new", "--store", "whole"],
+        &["leaderboard", "--store", "new", "--suite", "miniature"],
         &["figures", "--store", "new", "--suite", "miniature", "--output", "page"],
         &["vqa", "--model", "model", "--suite", "miniature", "--limit", "1", "--store", "new"],
     ];
