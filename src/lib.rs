@@ -102,8 +102,8 @@
 //! - **The world's objects fill cells that are patches of its model**, and its broad mixture holds patterns of one object:
 //!   a million parameters learn to see from them in minutes, where scenes alone leave them on the priors of the answers.
 //! - **A store knows which questions were asked**, by a digest of their texts, identifiers and human answers, before any has
-//!   an answer. Reports and comparisons refuse answers that were given to others, and merged parts of a run are known to
-//!   be whole.
+//!   an answer, so that merged parts of a run are known to be whole. Half of an answer's fingerprint is of the question's
+//!   text: reports and comparisons refuse answers to another text without looking for images.
 //! - **`report` also names `score` and `suite`**, whose results are what it shows. It computes nothing from them.
 //! - **Figures are laid out once and drawn on two canvases**, SVG text and PNG, so that both show the same. plotters writes
 //!   the colour into each element, which a dark page cannot change, and has no tooltips; resvg, to draw PNG files from SVG
