@@ -19,7 +19,7 @@ pub fn leaderboard(board: &Leaderboard) -> String {
     if let Some(limit) = board.limit {
         page += &format!("First {limit} questions of each dataset only.\n\n");
     }
-    page += &format!("{}\n{}\n", in_parts(&board.columns, |range| accuracies(board, range)), legend(board));
+    page += &format!("{}\n{}", in_parts(&board.columns, |range| accuracies(board, range)), legend(board));
     page += &format!("\n## Counts and intervals\n\n{}\n{INTERVALS}\n", counts(board));
     if let Some(shifts) = shifts(board) {
         page += &format!("\n## Shift\n\n{shifts}\n{SHIFTS}\n");
@@ -203,8 +203,8 @@ pub(super) fn commands(board: &Leaderboard) -> Vec<&str> {
 }
 
 pub(super) const DIGESTS: &str = "\
-Digests are the beginnings of SHA-256: of a dataset's questions, identifiers and human answers, and of a model's weights. \
-The commit is that of the program.";
+Digests are the beginnings of SHA-256: of a dataset's questions, identifiers and human answers; of a model's weights, and of \
+the files that say how they are used, adapters among them. The commit is that of the program.";
 
 /// A column of the models, and what it says of one.
 pub(super) type RunColumn = (&'static str, fn(&EntryRun) -> String);
@@ -212,7 +212,7 @@ pub(super) type RunColumn = (&'static str, fn(&EntryRun) -> String);
 pub(super) const RUN_COLUMNS: [RunColumn; 8] = [
     ("model", |run| run.label.clone()),
     ("seed", |run| run.seed.map_or_else(unknown, |seed| seed.to_string())),
-    ("weights", |run| short(&run.weights)),
+    ("weights and use", |run| digests(&run.weights)),
     ("prompt", |run| setting(run, |settings| format!("`{}`", settings.prompt))),
     ("decoding", |run| setting(run, |settings| format!("{}, {} tokens", settings.decoding, settings.max_new_tokens))),
     ("dtype", |run| setting(run, |settings| format!("{}, {}", settings.dtype, settings.provider))),
@@ -231,6 +231,11 @@ fn setting(run: &EntryRun, value: fn(&crate::store::AnswerSettings) -> String) -
 
 pub(super) fn short(digest: &str) -> String {
     digest.chars().take(DIGEST).collect()
+}
+
+/// The beginnings of several digests.
+fn digests(texts: &str) -> String {
+    texts.split(' ').map(short).collect::<Vec<_>>().join(" ")
 }
 
 /// One line for each model and column, measured and printed ones alike, for spreadsheets and data frames.
@@ -304,10 +309,10 @@ fn csv_line(board: &Leaderboard, entry: &Entry, column: &Column, cell: &Cell) ->
 fn csv_provenance(board: &Leaderboard, entry: &Entry, column: &Column) -> [String; 5] {
     let dataset = board.datasets.iter().find(|dataset| dataset.name == column.name);
     let [metric, digest] = dataset.map_or([""; 2], |dataset| [dataset.metric, &dataset.digest]);
-    let weights: Vec<String> = entry.runs.iter().map(|run| short(&run.weights)).collect();
+    let weights: Vec<String> = entry.runs.iter().map(|run| digests(&run.weights)).collect();
     let settings = entry.runs.first().and_then(|run| run.settings.as_ref());
     let [prompt, decoding] = settings.map_or([""; 2], |settings| [&settings.prompt, &settings.decoding]);
-    [metric.to_owned(), short(digest), weights.join(" "), prompt.to_owned(), decoding.to_owned()]
+    [metric.to_owned(), short(digest), weights.join(", "), prompt.to_owned(), decoding.to_owned()]
 }
 
 /// The table for a paper, with the commands of the package booktabs; where its numbers come from stands in comments.
