@@ -287,7 +287,7 @@ Baseline: `base` (m\\_1). Current: `run'<&\"` (m\\_1).
 
 | dataset |  n | images | baseline % | current % | difference |   95 % interval |     p | p (Holm) | detectable | lost / gained | verdict |
 |---------|---:|-------:|-----------:|----------:|-----------:|----------------:|------:|---------:|-----------:|--------------:|---------|
-| hand    | 20 |     10 |      91.50 |     86.50 |      -5.00 | -23.93 to 13.93 | 0.375 |    0.375 |      20.80 |         2 / 1 | FAIL    |
+| hand    | 20 |     10 |      91.50 |     86.50 |      -5.00 | -23.93 to 13.93 | 0.375 |    0.375 |          - |         2 / 1 | FAIL    |
 ";
     let text = report::comparison(&by_hand());
     assert!(text.starts_with(expected), "{text}");
