@@ -48,7 +48,7 @@ impl Shard {
     }
 
     /// Why shift is not measured by shards.
-    pub fn without_shift(self) -> Error {
+    fn without_shift(self) -> Error {
         Error::input(format!("shard {self} cannot measure shift: distances are from a fit of all training questions"))
             .hint("measure it in one process, on the folded store: `digrap-bench vqa ... --shift --shard 1/1`")
     }
