@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what digrap-bench needs and this machine lacks: a C compiler and OpenBLAS (system packages), the
 # ONNX Runtime library (cache folder) and the easy-VQA set (data folder). With the argument `tests` also the browser that
-# the tests of pages open. Safe to interrupt and to run again.
+# the tests of pages open, without which the others run; with `browser` it has to be there. Safe to interrupt and to run
+# again.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -16,8 +17,6 @@ fail() {
     printf 'hint: %s\n' "$2" >&2
     exit 2
 }
-
-# --- system packages ---
 
 links() { echo 'int main(void) { return 0; }' | cc -x c - "$@" -o /dev/null 2>/dev/null; }
 
@@ -58,19 +57,28 @@ system_packages() {
     links -lopenblas || fail "a program linked with OpenBLAS does not build" "check that \`cc\` finds libopenblas.so"
 }
 
-# The places where tests/chromium.rs looks for it.
-browser() {
+# Whether there is a browser where tests/chromium.rs looks for it: DIGRAP_CHROMIUM alone where that is set.
+has_browser() {
     local program
-    for program in "${DIGRAP_CHROMIUM:-}" chromium chromium-browser google-chrome google-chrome-stable \
+    if [ -n "${DIGRAP_CHROMIUM:-}" ]; then
+        command -v "$DIGRAP_CHROMIUM" >/dev/null
+        return
+    fi
+    for program in chromium chromium-browser google-chrome google-chrome-stable \
         "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome" "/Applications/Chromium.app/Contents/MacOS/Chromium"; do
-        [ -n "$program" ] && command -v "$program" >/dev/null && return
+        command -v "$program" >/dev/null && return
     done
+    return 1
+}
+
+browser() {
+    has_browser && return
+    [ -z "${DIGRAP_CHROMIUM:-}" ] ||
+        fail "DIGRAP_CHROMIUM names no program: $DIGRAP_CHROMIUM" "set it to a Chromium or Google Chrome, or unset it"
     [ "$(uname -s)" != Darwin ] ||
         fail "there is no Chromium or Google Chrome, in which tests open pages" "install one, or set DIGRAP_CHROMIUM to the program"
     install_debian chromium
 }
-
-# --- downloads, pinned by hash ---
 
 find_python() {
     local program
@@ -147,6 +155,9 @@ ensure() {
 }
 
 system_packages
-[ "${1:-}" != tests ] || browser
+case "${1:-}" in
+    browser) browser ;;
+    tests) (browser) || say "without a browser the tests that open pages fail, and say what to do" ;;
+esac
 [ -n "${ORT_DYLIB_PATH:-}" ] || ensure "$cache/$runtime" onnxruntime_files "ONNX Runtime 1.31.1 (24 MB)"
 ensure "$data/datasets/easy-vqa" easy_vqa_files "easy-VQA (3 MB)"

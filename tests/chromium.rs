@@ -2,6 +2,7 @@
 //! two pipes: what a person sees and does, with real events of mouse and keyboard.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -39,15 +40,19 @@ const FLAGS: [&str; 11] = [
     "--lang=en",
 ];
 
+/// What Chromium says of an expression whose page is on its way out.
+const PASSING: [&str; 3] = ["context was destroyed", "navigated", "Cannot find context"];
+
+/// The program of `DIGRAP_CHROMIUM`, or else the first that is there; `setup/setup.sh` looks in the same places.
 fn program() -> PathBuf {
-    if let Some(program) = std::env::var_os("DIGRAP_CHROMIUM") {
-        return program.into();
-    }
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
     // Joining an absolute path gives that path.
-    let found = PROGRAMS.iter().flat_map(|name| folders.iter().map(move |folder| folder.join(name)));
-    found.into_iter().find(|path| path.is_file()).unwrap_or_else(|| {
+    let find = |name: &OsStr| folders.iter().map(|folder| folder.join(name)).find(|path| path.is_file());
+    if let Some(program) = std::env::var_os("DIGRAP_CHROMIUM").filter(|program| !program.is_empty()) {
+        return find(&program).unwrap_or_else(|| panic!("DIGRAP_CHROMIUM names no program: {}", program.display()));
+    }
+    PROGRAMS.iter().find_map(|name| find(name.as_ref())).unwrap_or_else(|| {
         panic!("there is no Chromium: `make setup-test` installs it on Debian; elsewhere install Chromium or Google Chrome, or set DIGRAP_CHROMIUM to it")
     })
 }
@@ -179,13 +184,19 @@ impl Browser {
         self.value(expression).as_str().unwrap_or_else(|| panic!("{expression} is no text")).to_owned()
     }
 
-    /// Waits until an expression is true. While one page gives way to another, it has no value at all.
+    /// Waits until an expression is true. While one page gives way to another, it has no value at all; what it throws is a
+    /// mistake.
     pub fn wait_for(&mut self, expression: &str) {
         let start = Instant::now();
         loop {
             let found = self.try_value(expression);
-            if found == Ok(json!(true)) {
-                return;
+            match &found {
+                Ok(value) if *value == json!(true) => return,
+                Ok(_) => {}
+                Err(error) => {
+                    let told = error["message"].as_str().unwrap_or_default();
+                    assert!(PASSING.iter().any(|text| told.contains(text)), "{expression}: {error}");
+                }
             }
             assert!(start.elapsed() < PATIENCE, "waited in vain for {expression}: {found:?}");
             std::thread::sleep(Duration::from_millis(10));

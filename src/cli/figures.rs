@@ -7,8 +7,8 @@ use clap::Args;
 use digrap_bench::error::{Error, Result};
 use digrap_bench::report::figure::Figure;
 use digrap_bench::report::{
-    self, CorrelationMaps, DatasetShifts, DistanceHistograms, DistanceRelationRow, SensitivityPlot, ShiftAccuracyRow,
-    ShiftPlot, TowerStrengths,
+    self, CorrelationMaps, DatasetShifts, DistanceHistograms, DistanceRelationRow, FileNames, SensitivityPlot,
+    ShiftAccuracyRow, ShiftPlot, TowerStrengths,
 };
 use digrap_bench::stats::COEFFICIENTS;
 use digrap_bench::store::Store;
@@ -59,22 +59,24 @@ pub fn run(args: &FiguresArgs, json: bool) -> Result<()> {
 struct Page {
     text: String,
     figures: Vec<(String, Figure)>,
+    names: FileNames,
     numbers: Value,
 }
 
 impl Page {
     fn new(title: &str) -> Self {
-        Self { text: format!("# {title}\n"), figures: Vec::new(), numbers: Value::Null }
+        Self { text: format!("# {title}\n"), figures: Vec::new(), names: FileNames::default(), numbers: Value::Null }
     }
 
     fn section(&mut self, title: &str, text: &str) {
         self.text += &format!("\n## {title}\n\n{}\n", text.trim_end());
     }
 
-    /// Adds a figure under a file name without ending.
+    /// Adds a figure under a file name without ending, which gets a number where another figure has it.
     fn figure(&mut self, name: &str, figure: Figure) {
+        let name = self.names.unique(name);
         self.text += &format!("\n![{}]({name}.svg)\n", figure.description);
-        self.figures.push((name.to_owned(), figure));
+        self.figures.push((name, figure));
     }
 
     fn write(self, output: &Path, json: bool) -> Result<()> {
@@ -117,7 +119,8 @@ fn suite_page(args: &FiguresArgs, suite: &Suite) -> Result<Page> {
         return Err(Error::input(format!("two stores hold results of a model named `{}`", run.model.name))
             .hint("give one of them"));
     }
-    fill(&mut page, suite, &runs, &stores)?;
+    let labelled: Vec<LabelledRun> = runs.iter().map(|run| LabelledRun { label: &run.model.name, run }).collect();
+    fill(&mut page, suite, &labelled, &stored_strengths(&stores)?);
     if page.figures.is_empty() {
         return Err(Error::input("these stores hold no distances, no projection strengths and no sweep")
             .hint("`digrap-bench vqa --suite ... --shift` measures distances"));
@@ -125,24 +128,35 @@ fn suite_page(args: &FiguresArgs, suite: &Suite) -> Result<Page> {
     Ok(page)
 }
 
-/// The figures of what stores hold, under names of files; none where there is nothing to draw.
-pub(super) fn suite_figures(suite: &Suite, runs: &[StoredRun], stores: &[Store]) -> Result<Vec<(String, Figure)>> {
-    let mut page = Page::new("");
-    fill(&mut page, suite, runs, stores)?;
-    Ok(page.figures)
+/// A stored run under the name that figures have for it.
+#[derive(Clone, Copy)]
+pub(super) struct LabelledRun<'a> {
+    /// The name.
+    pub label: &'a str,
+    /// What is stored.
+    pub run: &'a StoredRun,
 }
 
-fn fill(page: &mut Page, suite: &Suite, runs: &[StoredRun], stores: &[Store]) -> Result<()> {
-    let strengths = stored_strengths(stores)?;
+/// The figures of these runs and strengths, under names of files; none where there is nothing to draw.
+pub(super) fn suite_figures(
+    suite: &Suite,
+    runs: &[LabelledRun],
+    strengths: &[StoredStrengths],
+) -> Vec<(String, Figure)> {
+    let mut page = Page::new("");
+    fill(&mut page, suite, runs, strengths);
+    page.figures
+}
+
+fn fill(page: &mut Page, suite: &Suite, runs: &[LabelledRun], strengths: &[StoredStrengths]) {
     let measured: Vec<Measured> = runs.iter().filter_map(Measured::of).collect();
-    let sweeps = stored_sweeps(suite, runs);
+    let sweeps = stored_sweeps(suite, &runs.iter().map(|labelled| labelled.run).collect::<Vec<_>>());
     add_shifts(page, suite, &measured);
     add_relations(page, suite, &measured);
     add_histograms(page, suite, &measured);
-    add_strengths(page, &strengths);
+    add_strengths(page, strengths);
     add_sweeps(page, &sweeps);
-    page.numbers = numbers(suite, &measured, &strengths, &sweeps);
-    Ok(())
+    page.numbers = numbers(suite, &measured, strengths, &sweeps);
 }
 
 /// The numbers behind a page, by names.
@@ -202,19 +216,20 @@ fn strength_numbers(run: &StoredStrengths) -> Value {
 
 /// A model whose distances are stored, and what was computed of them.
 struct Measured<'a> {
+    label: &'a str,
     run: &'a StoredRun,
     accuracies: Vec<ShiftAndAccuracy>,
     relations: Vec<DistanceRelations>,
 }
 
 impl<'a> Measured<'a> {
-    fn of(run: &'a StoredRun) -> Option<Self> {
+    fn of(&LabelledRun { label, run }: &LabelledRun<'a>) -> Option<Self> {
         let relations = distance_relations(run);
-        (!relations.is_empty()).then(|| Self { run, accuracies: shift_and_accuracy(run), relations })
+        (!relations.is_empty()).then(|| Self { label, run, accuracies: shift_and_accuracy(run), relations })
     }
 
     fn name(&self) -> &'a str {
-        &self.run.model.name
+        self.label
     }
 }
 
@@ -418,6 +433,7 @@ fn paper_page() -> Result<Page> {
 
 /// A file name that holds the name of a model.
 fn file_name(start: &str, model: &str) -> String {
-    let plain = |letter: char| if letter.is_alphanumeric() || "._-".contains(letter) { letter } else { '-' };
+    // Other letters than those of ASCII are written in several ways, which some file systems take for one.
+    let plain = |letter: char| if letter.is_ascii_alphanumeric() || "._-".contains(letter) { letter } else { '-' };
     format!("{start}-{}", model.chars().map(plain).collect::<String>())
 }

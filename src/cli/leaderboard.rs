@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use digrap_bench::error::{Error, Result};
 use digrap_bench::report;
+use digrap_bench::report::figure::Figure;
 use digrap_bench::report::page::{Page, PageEvent, write_page};
 use digrap_bench::store::Store;
 use digrap_bench::suite::{
-    Leaderboard, PlannedDataset, Selection, StoredRun, Suite, leaderboard, samples, stored_runs,
+    Leaderboard, PlannedDataset, Selection, StoredRun, Suite, leaderboard, samples, stored_runs, stored_strengths,
 };
 
-use super::figures::suite_figures;
+use super::figures::{LabelledRun, suite_figures};
 use super::known;
 use super::progress::Stages;
 use super::vqa::{shorten, write_whole};
@@ -56,7 +57,7 @@ pub fn run(args: &LeaderboardArgs, json: bool) -> Result<()> {
     let suite = Suite::load(&args.suite)?;
     let mut datasets = known::suite(&suite, args.root.as_deref(), None)?;
     let limit = shorten(&mut datasets, args.limit);
-    let (mut runs, stores) = stored(&args.store, &datasets)?;
+    let (runs, stores) = stored(&args.store, &datasets)?;
     let selection = Selection { models: args.model.clone(), methods: args.method.clone(), sort: args.sort.clone() };
     let board = Leaderboard { limit, ..leaderboard(&suite, &datasets, &runs, &selection)? };
     let page = report::leaderboard(&board);
@@ -64,11 +65,7 @@ pub fn run(args: &LeaderboardArgs, json: bool) -> Result<()> {
         write(output, &board, &page)?;
     }
     if let Some(html) = &args.html {
-        for run in board.entries.iter().flat_map(|entry| &entry.runs) {
-            // Figures tell runs apart by the names that tables have for them.
-            runs[run.stored].model.name.clone_from(&run.label);
-        }
-        let figures = suite_figures(&suite, &runs, &stores)?;
+        let figures = figures(&suite, &board, &runs, &stores, &selection)?;
         let samples = samples(&suite, &datasets, &runs, &board);
         write_html(html, &Page { board: &board, figures: &figures, samples: &samples, images: !args.no_images })?;
     }
@@ -86,6 +83,24 @@ fn stored(paths: &[PathBuf], datasets: &[PlannedDataset]) -> Result<(Vec<StoredR
     Ok((runs, stores))
 }
 
+/// The figures of what the board shows, under its names.
+fn figures(
+    suite: &Suite,
+    board: &Leaderboard,
+    runs: &[StoredRun],
+    stores: &[Store],
+    selection: &Selection,
+) -> Result<Vec<(String, Figure)>> {
+    let shown = board.entries.iter().flat_map(|entry| &entry.runs);
+    let labelled: Vec<LabelledRun> =
+        shown.map(|run| LabelledRun { label: &run.label, run: &runs[run.stored] }).collect();
+    let mut strengths = stored_strengths(stores)?;
+    if !selection.models.is_empty() || !selection.methods.is_empty() {
+        strengths.retain(|one| board.entries.iter().any(|entry| one.method.is_some() && entry.method == one.method));
+    }
+    Ok(suite_figures(suite, &labelled, &strengths))
+}
+
 fn write_html(folder: &Path, page: &Page) -> Result<()> {
     let mut stages = Stages::default();
     let count = |number: usize| number as u64;
@@ -96,8 +111,10 @@ fn write_html(folder: &Path, page: &Page) -> Result<()> {
         PageEvent::Samples { dataset, done, total } => {
             stages.set(&format!("samples of {dataset}"), "samples", count(done), count(total));
         }
-        PageEvent::Unreadable { dataset, images } => {
-            stages.say(&format!("{images} images of {dataset} cannot be read and are not in the page"));
+        PageEvent::Unreadable { dataset, images, first, cause } => {
+            stages.say(&format!(
+                "{images} images of {dataset} cannot be read and are not in the page, the first of them {first}: {cause}"
+            ));
         }
     })?;
     stages.finish();

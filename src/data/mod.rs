@@ -16,6 +16,7 @@ pub mod thumbnail;
 pub mod vqa_json;
 mod vqa_sets;
 mod whole_file;
+mod whole_folder;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 pub use image_folder::{ImageFolder, ImageName};
 pub use presence::{Presence, State, find};
 pub use whole_file::WholeFile;
+pub(crate) use whole_folder::{FolderKind, WholeFolder, write_error};
 
 use self::image::RgbImage;
 use crate::error::{Result, find_row};

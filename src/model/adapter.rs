@@ -12,8 +12,8 @@ use serde_json::{Map, Value, json};
 use super::tensor_file::{self, Source};
 use super::training::{Lora, TrainedTensor};
 use super::weights::Weights;
-use super::whole_folder::{WholeFolder, write_error};
-use super::{initialisation, read_json};
+use super::{MODEL_FOLDER, initialisation, read_json};
+use crate::data::{WholeFolder, write_error};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
@@ -237,7 +237,7 @@ impl Adapter {
     /// # Errors
     /// Input error naming the folder that cannot be written; an older one stays as it was.
     pub fn write(&self, folder: &Path) -> Result<()> {
-        let whole = WholeFolder::create(folder)?;
+        let whole = WholeFolder::create(folder, &MODEL_FOLDER)?;
         let path = whole.path().join(SETTINGS);
         std::fs::write(&path, self.settings_text()?).map_err(|cause| write_error(folder, cause))?;
         let tensors: Vec<(&str, Source)> =

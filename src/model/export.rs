@@ -10,9 +10,8 @@ use serde::Serialize;
 use super::saving::fill_whole;
 use super::training::{Parameters, Role, Trained, TrainedTensor};
 use super::weights::Placement;
-use super::whole_folder::{WholeFolder, write_error};
-use super::{Checkpoint, adapter};
-use crate::data::WholeFile;
+use super::{Checkpoint, MODEL_FOLDER, adapter};
+use crate::data::{WholeFile, WholeFolder, write_error};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Initializer, TrainingReport, Value, input_gradients};
 use crate::tensor::DType;
@@ -67,7 +66,7 @@ pub fn export(
 ) -> Result<Vec<ExportedGraph>> {
     refuse_own_folder(checkpoint, folder)?;
     checkpoint.graphs(&mut Placement::checked(&checkpoint.weights, dtype, &mut |_| ()))?;
-    let whole = WholeFolder::create(folder)?;
+    let whole = WholeFolder::create(folder, &MODEL_FOLDER)?;
     fill_whole(checkpoint, whole.path(), on_bytes)?;
     // What the graphs are made of is the folder as it was written, in which the adapter is merged.
     let written = Checkpoint::open(whole.path())?;

@@ -19,7 +19,6 @@ pub mod text;
 pub mod training;
 pub mod vision;
 pub mod weights;
-mod whole_folder;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -31,6 +30,7 @@ use sha2::{Digest, Sha256};
 pub use generation::{Generation, Request};
 pub use tensor_file::merged;
 
+use crate::data::FolderKind;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::runtime::{DeviceTensor, Runtime, Session, SessionOptions};
@@ -46,6 +46,10 @@ use weights::{Placement, Weights};
 
 const CONFIG: &str = "config.json";
 const GENERATION: &str = "generation_config.json";
+
+/// What this program or the Hub's libraries have written, so that it may be replaced.
+const MODEL_FOLDER: FolderKind =
+    FolderKind { what: "a model or an adapter", marks: &[CONFIG, "adapter_config.json"], synced: true };
 /// Keys of `config.json` that state a dtype, the newer first.
 const DTYPE_KEYS: [&str; 2] = ["dtype", "torch_dtype"];
 

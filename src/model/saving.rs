@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 use super::adapter::Adapter;
 use super::tensor_file::{self, Merged, Source};
 use super::weights::{INDEX, SINGLE};
-use super::whole_folder::{WholeFolder, write_error};
-use super::{CONFIG, Checkpoint, DTYPE_KEYS, GENERATION, read_json};
+use super::{CONFIG, Checkpoint, DTYPE_KEYS, GENERATION, MODEL_FOLDER, read_json};
+use crate::data::{WholeFolder, write_error};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 
@@ -147,7 +147,7 @@ fn save(
     limit: u64,
     on_bytes: &mut dyn FnMut(u64),
 ) -> Result<()> {
-    let whole = WholeFolder::create(folder)?;
+    let whole = WholeFolder::create(folder, &MODEL_FOLDER)?;
     fill(files, config, tensors, whole.path(), limit, on_bytes)?;
     whole.finish()
 }

@@ -111,7 +111,7 @@ impl<'a> Source<'a> {
 /// # Errors
 /// Input error naming the file where it cannot be written.
 pub(super) fn write(path: &Path, tensors: &[(&str, Source)], on_bytes: &mut dyn FnMut(u64)) -> Result<()> {
-    let failed = |cause: std::io::Error| super::whole_folder::write_error(path, cause);
+    let failed = |cause: std::io::Error| crate::data::write_error(path, cause);
     let mut tensors = tensors.to_vec();
     tensors.sort_by(|(left_name, left), (right_name, right)| {
         stored_dtype(right.dtype()).cmp(&stored_dtype(left.dtype())).then(left_name.cmp(right_name))

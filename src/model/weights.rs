@@ -12,8 +12,7 @@ use safetensors::tensor::{Dtype, Metadata};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::whole_folder::write_error;
-use crate::data::WholeFile;
+use crate::data::{WholeFile, write_error};
 use crate::error::{Error, Result};
 use crate::graph::{Dim, Initializer, Type};
 use crate::tensor::{DType, Tensor};

@@ -3,6 +3,7 @@
 mod comparison;
 mod distances;
 pub mod figure;
+mod file_names;
 mod junit;
 mod leaderboard;
 mod markdown;
@@ -19,6 +20,7 @@ mod tensorboard;
 
 pub use self::comparison::{blessed, comparison};
 pub use self::distances::{DatasetShifts, dataset_shifts};
+pub use self::file_names::FileNames;
 pub use self::junit::junit;
 pub use self::leaderboard::{leaderboard, leaderboard_csv, leaderboard_latex};
 use self::markdown::{Head, interval, markdown, percent, unknown};

@@ -16,6 +16,8 @@ pub struct Samples<'a> {
     pub models: Vec<SampledModel<'a>>,
     /// In the order of the suite; datasets without results are left out.
     pub sets: Vec<SampleSet<'a>>,
+    /// Only so many questions of each dataset, the first ones; none where all are.
+    pub limit: Option<usize>,
 }
 
 /// A model, or one of the runs of an entry of a leaderboard.
@@ -84,7 +86,7 @@ pub fn samples<'a>(
 ) -> Samples<'a> {
     let entries = || board.entries.iter().flat_map(|entry| entry.runs.iter().map(move |run| (entry, run)));
     let models = entries().map(|(entry, run)| SampledModel { name: &run.label, zero_shot: entry.zero_shot });
-    let shown: Vec<&StoredRun> = entries().filter_map(|(_, run)| runs.get(run.stored)).collect();
+    let shown: Vec<&StoredRun> = entries().map(|(_, run)| &runs[run.stored]).collect();
     let set = |(position, (planned, known)): (usize, (&'a PlannedDataset, &'a SuiteDataset))| {
         let results = shown.iter().enumerate().filter_map(|(model, run)| results_at(model, run, position));
         let results: Vec<SampledResults> = results.collect();
@@ -92,7 +94,7 @@ pub fn samples<'a>(
         (!results.is_empty()).then_some(SampleSet { dataset, label, shift, metric, results })
     };
     let sets = datasets.iter().zip(&suite.datasets).enumerate();
-    Samples { models: models.collect(), sets: sets.filter_map(set).collect() }
+    Samples { models: models.collect(), sets: sets.filter_map(set).collect(), limit: board.limit }
 }
 
 fn results_at<'a>(model: usize, run: &'a StoredRun, position: usize) -> Option<SampledResults<'a>> {

@@ -23,6 +23,8 @@ const LAYERS: &str = ".layers.";
 pub struct StoredStrengths {
     /// The method and the settings in which runs of the store differ.
     pub name: String,
+    /// The method.
+    pub method: Option<String>,
     /// The mean over all tensors, by optimiser step.
     pub by_step: Vec<Band>,
     /// The mean over the tensors of a layer, epoch by epoch.
@@ -92,8 +94,9 @@ pub fn stored_strengths(stores: &[Store]) -> Result<Vec<StoredStrengths>> {
         let value: Value = serde_json::from_str(&json).map_err(|cause| {
             Error::internal("the settings of a training run in the store are damaged").caused_by(cause)
         })?;
+        let method = value["method"].as_str().map(str::to_owned);
         settings.push(value);
-        found.push(StoredStrengths { name: String::new(), by_step, by_layer: by_layer(store, run)? });
+        found.push(StoredStrengths { name: String::new(), method, by_step, by_layer: by_layer(store, run)? });
     }
     for (strengths, name) in found.iter_mut().zip(names(&settings)) {
         strengths.name = name;

@@ -21,7 +21,7 @@ pub struct Sweeps {
 
 /// The sweeps among evaluated models: those whose names are one setting with numbers, such as `mu=0.01` and `mu=0.1`, as
 /// `train --sweep` names its runs.
-pub fn stored_sweeps(suite: &Suite, runs: &[StoredRun]) -> Vec<Sweeps> {
+pub fn stored_sweeps(suite: &Suite, runs: &[&StoredRun]) -> Vec<Sweeps> {
     let mut sweeps: BTreeMap<&str, Vec<(f64, &StoredRun)>> = BTreeMap::new();
     for run in runs {
         let setting = run.model.name.split_once('=');

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 
-use super::{Folder, PageEvent};
+use super::{PageEvent, SetFolder};
 use crate::data::thumbnail::{Format, thumbnail};
 use crate::data::{Dataset, Id};
 use crate::error::{Error, Result};
@@ -16,15 +16,27 @@ const JPEG: u8 = 2;
 /// Decoding is bound by memory beyond this many threads.
 const THREADS: usize = 8;
 
-/// Writes each image once, under its number in [`Dataset::clusters`], and tells of each what its file is. An image that
-/// cannot be read has none.
-pub(super) fn write(
-    output: &Folder,
-    (dataset, folder): (&Dataset, &str),
-    on_event: &mut dyn FnMut(PageEvent),
-) -> Result<Vec<u8>> {
+/// What became of an image.
+enum Written {
+    /// What its file is.
+    File(u8),
+    Unreadable(Error),
+}
+
+/// What could not be read of a dataset's images.
+#[derive(Default)]
+struct Unreadable<'a> {
+    images: usize,
+    /// The first image in the order of the questions, with its number.
+    first: Option<(usize, &'a Id, Error)>,
+}
+
+/// Writes each image once, under its number in [`Dataset::clusters`], and returns what the file of each is. An image that
+/// cannot be read has none, which is told at the end.
+pub(super) fn write(folder: &SetFolder, dataset: &Dataset, on_event: &mut dyn FnMut(PageEvent)) -> Result<Vec<u8>> {
     let images = distinct(dataset);
     let mut files = vec![NO_FILE; images.len()];
+    let mut unreadable = Unreadable::default();
     let next = AtomicUsize::new(0);
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS).min(images.len());
     std::thread::scope(|scope| {
@@ -34,20 +46,52 @@ pub(super) fn write(
             scope.spawn(move || {
                 while let Some((number, image)) = take(images, next) {
                     // Nobody listens any more after an error.
-                    if sender.send((number, write_one(output, dataset, (folder, number), image))).is_err() {
+                    if sender.send((number, write_one(folder, dataset, number, image))).is_err() {
                         break;
                     }
                 }
             });
         }
         drop(sender);
-        for (done, (number, file)) in written.into_iter().enumerate() {
-            files[number] = file?;
+        for (done, (number, written)) in written.into_iter().enumerate() {
+            match written? {
+                Written::File(file) => files[number] = file,
+                Written::Unreadable(error) => unreadable.add(number, images[number], error),
+            }
             on_event(PageEvent::Images { dataset: &dataset.name, done: done + 1, total: images.len() });
         }
         Ok::<_, Error>(())
     })?;
+    unreadable.tell(dataset, on_event);
     Ok(files)
+}
+
+impl<'a> Unreadable<'a> {
+    /// Images are done in any order.
+    fn add(&mut self, number: usize, image: &'a Id, error: Error) {
+        self.images += 1;
+        if self.first.as_ref().is_none_or(|(first, ..)| number < *first) {
+            self.first = Some((number, image, error));
+        }
+    }
+
+    fn tell(&self, dataset: &Dataset, on_event: &mut dyn FnMut(PageEvent)) {
+        if let Some((_, image, error)) = &self.first {
+            let (first, cause) = (image.to_string(), told(error));
+            on_event(PageEvent::Unreadable {
+                dataset: &dataset.name,
+                images: self.images,
+                first: &first,
+                cause: &cause,
+            });
+        }
+    }
+}
+
+/// An error with its causes in one line.
+fn told(error: &Error) -> String {
+    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+    std::iter::once(error.to_string()).chain(causes.map(ToString::to_string)).collect::<Vec<_>>().join(": ")
 }
 
 /// The images in the order of their numbers.
@@ -66,12 +110,15 @@ fn take<'a>(images: &[&'a Id], next: &AtomicUsize) -> Option<(usize, &'a Id)> {
     images.get(number).map(|image| (number, *image))
 }
 
-fn write_one(output: &Folder, dataset: &Dataset, (folder, number): (&str, usize), image: &Id) -> Result<u8> {
-    let Ok(decoded) = dataset.images.decode(image) else { return Ok(NO_FILE) };
+fn write_one(folder: &SetFolder, dataset: &Dataset, number: usize, image: &Id) -> Result<Written> {
+    let decoded = match dataset.images.decode(image) {
+        Ok(decoded) => decoded,
+        Err(error) => return Ok(Written::Unreadable(error)),
+    };
     let small = thumbnail(&decoded)?;
-    output.write(&format!("images/{folder}/{number}.{}", small.format.ending()), &small.bytes)?;
-    Ok(match small.format {
+    folder.write_image(&format!("{number}.{}", small.format.ending()), &small.bytes)?;
+    Ok(Written::File(match small.format {
         Format::Png => PNG,
         Format::Jpeg => JPEG,
-    })
+    }))
 }

@@ -1,6 +1,7 @@
 //! The page of the leaderboard: the table whose cells open their samples, counts, shifts, figures and where it all comes from.
 
-use crate::report::figure::{Figure, escaped};
+use super::DrawnFigure;
+use crate::report::figure::escaped;
 use crate::report::leaderboard::{
     DIGESTS, INTERVALS, PRINTED, RUN_COLUMNS, SHIFTS, change, changes, commands, differences, short, with_spread,
 };
@@ -11,7 +12,7 @@ use crate::suite::{self, Cell, Column, Entry, Leaderboard, LeaderboardDataset, P
 const TEMPLATE: &str = include_str!("index.html");
 
 /// The page as HTML.
-pub(super) fn index(board: &Leaderboard, figures: &[(String, Figure)]) -> String {
+pub(super) fn index(board: &Leaderboard, figures: &[DrawnFigure]) -> String {
     let title = escaped(&format!("Leaderboard: {}", board.suite));
     let content = [
         format!("<h1>{title}</h1>\n"),
@@ -265,13 +266,16 @@ fn shifts(board: &Leaderboard) -> String {
     section("Shift", true, &format!("{}<p>{}</p>\n", table.html("shifts", "Shifts"), escaped(SHIFTS)))
 }
 
-fn drawn(figures: &[(String, Figure)]) -> String {
+/// Figures as parts of the document, so that their tooltips show. They have no identifiers, and name their classes after
+/// what these mean.
+fn drawn(figures: &[DrawnFigure]) -> String {
     if figures.is_empty() {
         return String::new();
     }
-    let figure = |(name, figure): &(String, Figure)| {
-        let (source, description) = (encoded(name), escaped(&figure.description));
-        format!("<figure><img src=\"figures/{source}.svg\" alt=\"{description}\" loading=\"lazy\"></figure>\n")
+    let figure = |DrawnFigure { name, svg }: &DrawnFigure| {
+        // HTML knows the namespace; without it the document names no address outside.
+        let svg = svg.replacen(" xmlns=\"http://www.w3.org/2000/svg\"", "", 1);
+        format!("<figure>\n{svg}<figcaption><a href=\"figures/{name}.svg\">SVG</a></figcaption></figure>\n")
     };
     let figures: String = figures.iter().map(figure).collect();
     section("Figures", true, &format!("<div class=\"figures\">\n{figures}</div>\n"))

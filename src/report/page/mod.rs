@@ -7,17 +7,17 @@ mod leaderboard;
 mod samples;
 mod script;
 
-use std::collections::HashSet;
 use std::fs;
-use std::io::Write;
-use std::path::PathBuf;
+use std::path::Path;
 
 use serde::Serialize;
+use serde_json::Value;
 
-use crate::data::WholeFile;
-use crate::error::{Error, Result};
+use crate::data::{FolderKind, WholeFolder, write_error};
+use crate::error::Result;
+use crate::report::FileNames;
 use crate::report::figure::Figure;
-use crate::suite::{Leaderboard, Samples};
+use crate::suite::{Leaderboard, SampleSet, Samples};
 
 /// What a page holds.
 #[derive(Debug, Clone, Copy)]
@@ -59,68 +59,89 @@ pub enum PageEvent<'a> {
         dataset: &'a str,
         /// Number of images.
         images: usize,
+        /// Identifier of the first of them.
+        first: &'a str,
+        /// Why that one could not be read.
+        cause: &'a str,
     },
 }
 
 /// The files that are the same in every page.
-const ASSETS: [(&str, &str); 5] = [
+const ASSETS: [(&str, &str); 7] = [
     ("explorer.html", include_str!("explorer.html")),
     ("assets/page.css", include_str!("page.css")),
     ("assets/leaderboard.js", include_str!("leaderboard.js")),
     ("assets/samples.js", include_str!("samples.js")),
+    ("assets/state.js", include_str!("state.js")),
+    ("assets/detail.js", include_str!("detail.js")),
     ("assets/explorer.js", include_str!("explorer.js")),
 ];
 
-/// Writes a page into a folder, which is made. Files of an earlier page are replaced.
+/// Comes last, so that every folder that has it is a page.
+const CATALOGUE: &str = "catalogue";
+
+const PAGE_FOLDER: FolderKind = FolderKind { what: "an earlier page", marks: &["data/catalogue.js"], synced: false };
+
+/// Writes a page as a folder, which takes the place of an earlier page in one step; nothing of that one stays.
 ///
 /// # Errors
-/// A file that cannot be written.
-pub fn write_page(page: &Page, folder: impl Into<PathBuf>, on_event: &mut dyn FnMut(PageEvent)) -> Result<()> {
-    let output = Folder { root: folder.into() };
+/// Input error if the folder cannot be written, or if there is something that is neither a page nor empty, which stays
+/// as it is.
+pub fn write_page(page: &Page, folder: impl AsRef<Path>, on_event: &mut dyn FnMut(PageEvent)) -> Result<()> {
+    let whole = WholeFolder::create(folder.as_ref(), &PAGE_FOLDER)?;
+    let output = Folder { root: whole.path(), shown: folder.as_ref() };
     for (name, text) in ASSETS {
         output.write(name, text.as_bytes())?;
     }
+    let mut names = FileNames::default();
+    let mut figures = Vec::new();
     for (name, figure) in page.figures {
-        output.write(&format!("figures/{name}.svg"), figure.svg()?.as_bytes())?;
+        let (name, svg) = (names.unique(&plain_name(name)), figure.svg()?);
+        output.write(&format!("figures/{name}.svg"), svg.as_bytes())?;
+        figures.push(DrawnFigure { name, svg });
     }
-    output.write("index.html", leaderboard::index(page.board, page.figures).as_bytes())?;
-    let Page { samples, images, .. } = *page;
-    let folders = folder_names(samples.sets.iter().map(|set| set.dataset.name.as_str()));
-    for (set, folder) in samples.sets.iter().zip(&folders) {
-        let image_files = match images {
-            true => images::write(&output, (set.dataset, folder), on_event)?,
-            false => {
-                vec![images::NO_FILE; set.dataset.clusters().into_iter().max().map_or(0, |last| last as usize + 1)]
-            }
-        };
-        let missing = image_files.iter().filter(|file| **file == images::NO_FILE).count();
-        if images && missing > 0 {
-            on_event(PageEvent::Unreadable { dataset: &set.dataset.name, images: missing });
-        }
-        samples::write(&output, (set, folder), &image_files, on_event)?;
+    output.write("index.html", leaderboard::index(page.board, &figures).as_bytes())?;
+    let mut names = FileNames::default();
+    let mut about = Vec::new();
+    for set in &page.samples.sets {
+        let name = names.unique(&plain_name(&set.dataset.name));
+        about.push(write_set(&SetFolder { page: &output, name: &name }, set, page.images, on_event)?);
     }
-    output.write_data("catalogue", &samples::catalogue(samples, &folders, images))
+    output.write_data(CATALOGUE, &samples::catalogue(page, about))?;
+    whole.finish()
 }
 
-/// Names of folders that need no escapes in addresses and differ whatever the file system takes for equal.
-fn folder_names<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
-    let mut taken = HashSet::new();
-    let plain = |letter: char| if letter.is_ascii_alphanumeric() { letter } else { '-' };
-    let mut unique = |name: &str| {
-        let base: String = name.to_ascii_lowercase().chars().map(plain).collect();
-        let numbered = (2..).map(|number| format!("{base}-{number}"));
-        let mut names = std::iter::once(base.clone()).chain(numbered);
-        names.find(|name| taken.insert(name.clone())).unwrap_or(base)
+/// A figure of the page.
+struct DrawnFigure {
+    /// Name of its file without ending.
+    name: String,
+    svg: String,
+}
+
+/// Writes a dataset and returns what the catalogue says of it.
+fn write_set(folder: &SetFolder, set: &SampleSet, images: bool, on_event: &mut dyn FnMut(PageEvent)) -> Result<Value> {
+    let image_files = match images {
+        true => images::write(folder, set.dataset, on_event)?,
+        false => vec![images::NO_FILE; set.dataset.clusters().into_iter().max().map_or(0, |last| last as usize + 1)],
     };
-    names.map(&mut unique).collect()
+    samples::write(folder, set, &image_files, on_event)
+}
+
+/// A name in small letters of ASCII that needs no escapes in addresses.
+fn plain_name(name: &str) -> String {
+    let plain = |letter: char| if letter.is_ascii_alphanumeric() { letter } else { '-' };
+    name.to_ascii_lowercase().chars().map(plain).collect()
 }
 
 /// The folder of a page.
-struct Folder {
-    root: PathBuf,
+struct Folder<'a> {
+    /// Where it is written.
+    root: &'a Path,
+    /// Where it will be, as messages tell it.
+    shown: &'a Path,
 }
 
-impl Folder {
+impl Folder<'_> {
     /// Writes a value where the page's scripts ask for it.
     fn write_data(&self, name: &str, value: &impl Serialize) -> Result<()> {
         self.write(&format!("data/{name}.js"), script::script(name, value)?.as_bytes())
@@ -128,17 +149,26 @@ impl Folder {
 
     fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let path = self.root.join(name);
-        let write = || {
-            if let Some(folder) = path.parent() {
-                fs::create_dir_all(folder)?;
-            }
-            let mut file = WholeFile::create(&path)?;
-            file.write_all(bytes)?;
-            file.finish()
-        };
-        write().map_err(|cause: std::io::Error| {
-            Error::input(format!("cannot write `{}`", path.display())).caused_by(cause).hint("choose another folder")
-        })
+        path.parent()
+            .map_or(Ok(()), fs::create_dir_all)
+            .and_then(|()| fs::write(&path, bytes))
+            .map_err(|cause| write_error(&self.shown.join(name), cause))
+    }
+}
+
+/// Where a page has the files of a dataset.
+struct SetFolder<'a> {
+    page: &'a Folder<'a>,
+    name: &'a str,
+}
+
+impl SetFolder<'_> {
+    fn write_data(&self, name: &str, value: &impl Serialize) -> Result<()> {
+        self.page.write_data(&format!("{}/{name}", self.name), value)
+    }
+
+    fn write_image(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        self.page.write(&format!("images/{}/{name}", self.name), bytes)
     }
 }
 
@@ -147,8 +177,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn folders_are_plain_and_differ() {
-        let names = ["vqav2", "a b/é", "VQAv2", "../..", "a-b--"];
-        assert_eq!(folder_names(names.into_iter()), ["vqav2", "a-b--", "vqav2-2", "-----", "a-b---2"]);
+    fn names_are_plain_and_differ() {
+        let mut names = FileNames::default();
+        let given = ["vqav2", "a b/é", "VQAv2", "../..", "a-b--"].map(|name| names.unique(&plain_name(name)));
+        assert_eq!(given, ["vqav2", "a-b--", "vqav2-2", "-----", "a-b---2"]);
     }
 }

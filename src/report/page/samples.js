@@ -30,7 +30,9 @@ function load(name) {
 
 /** The numbers of a column, which files hold as the base64 text of their little-endian bytes. */
 function column(Numbers, text) {
-  const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  const letters = atob(text);
+  const bytes = new Uint8Array(letters.length);
+  for (let at = 0; at < bytes.length; at += 1) bytes[at] = letters.charCodeAt(at);
   return new Numbers(bytes.buffer);
 }
 
@@ -38,23 +40,16 @@ function column(Numbers, text) {
 // towards the inside: 0, 240 and less than HALF mean no credit, full credit and less than half, whatever the metric.
 const FULL = 240;
 const HALF = 120;
-const UNSCORED = 255;
 
-const OUTCOMES = {
-  any: () => true,
-  wrong: (score) => score < HALF,
-  right: (score) => score >= HALF,
-  none: (score) => score === 0,
-  part: (score) => score > 0 && score < FULL,
-};
+/** The lowest score of each outcome, and the first above it. */
+const OUTCOMES = { any: [0, FULL + 1], wrong: [0, HALF], right: [HALF, FULL + 1], none: [0, 1], part: [1, FULL] };
 
-const AGREEMENTS = {
-  any: () => true,
-  disagree: ({ right, wrong }) => right > 0 && wrong > 0,
-  wrong: ({ right, wrong }) => wrong > 0 && right === 0,
-  right: ({ right, wrong }) => right > 0 && wrong === 0,
-  differ: ({ answers }) => answers > 1,
-};
+/** Marks of a sample: a model is wrong about it, a model is right. */
+const WRONG = 1;
+const RIGHT = 2;
+
+/** The marks that a sample has to have; undefined where it is not marks that decide. */
+const AGREEMENTS = { any: undefined, disagree: WRONG | RIGHT, differ: undefined, wrong: WRONG, right: RIGHT };
 
 const ORDERS = {
   given: null,
@@ -122,7 +117,7 @@ class Dataset {
   /** The score from 0 to 1, to the next of its steps. */
   share(model, sample) {
     const score = this.models.get(model)?.scores?.[sample];
-    return score === undefined || score === UNSCORED ? undefined : score / FULL;
+    return score === undefined ? undefined : score / FULL;
   }
 
   distance(model, modality, sample) {
@@ -152,7 +147,9 @@ class Dataset {
     if (query.dataset !== undefined && query.dataset !== this.about.name) return kept.fill(0);
     if (query.type !== undefined) this.keepType(kept, query.type);
     if (query.outcome !== "any") this.keepOutcome(kept, query.model, OUTCOMES[query.outcome]);
-    if (query.agreement !== "any") this.keepAgreement(kept, AGREEMENTS[query.agreement]);
+    if (query.other !== undefined) this.keepOutcome(kept, query.other, OUTCOMES.wrong);
+    if (query.agreement === "differ") this.keepDifferent(kept);
+    else if (query.agreement !== "any") this.keepMarked(kept, AGREEMENTS[query.agreement]);
     if (query.from !== undefined || query.to !== undefined) this.keepDistance(kept, query);
     for (const word of words(query.text)) this.keepWord(kept, word);
     return kept;
@@ -163,32 +160,37 @@ class Dataset {
     for (let sample = 0; sample < this.size; sample += 1) kept[sample] &= this.types[sample] === type;
   }
 
-  keepOutcome(kept, model, outcome) {
+  keepOutcome(kept, model, [low, end]) {
     const scores = this.models.get(model)?.scores;
     if (!scores) return kept.fill(0);
-    for (let sample = 0; sample < this.size; sample += 1) {
-      kept[sample] &= scores[sample] !== UNSCORED && outcome(scores[sample]);
-    }
+    for (let sample = 0; sample < this.size; sample += 1) kept[sample] &= scores[sample] >= low && scores[sample] < end;
   }
 
-  keepAgreement(kept, agreement) {
-    const models = [...this.models.values()].filter((model) => model.answers);
-    for (let sample = 0; sample < this.size; sample += 1) {
-      if (kept[sample]) kept[sample] = agreement(this.agreement(models, sample));
+  /** Keeps samples about which models are right or wrong as the marks say. */
+  keepMarked(kept, wanted) {
+    const marks = new Uint8Array(this.size);
+    for (const { scores } of this.models.values()) {
+      if (!scores) continue;
+      for (let sample = 0; sample < this.size; sample += 1) marks[sample] |= scores[sample] < HALF ? WRONG : RIGHT;
     }
+    for (let sample = 0; sample < this.size; sample += 1) kept[sample] &= marks[sample] === wanted;
   }
 
-  /** How many models are right and wrong about a sample, and whether they say the same. */
-  agreement(models, sample) {
-    const found = { right: 0, wrong: 0, answers: 0 };
-    let first;
-    for (const { answers, scores } of models) {
-      if (scores && scores[sample] !== UNSCORED) found[scores[sample] < HALF ? "wrong" : "right"] += 1;
-      const spelling = this.spellings[answers[sample]];
-      first ??= spelling;
-      if (found.answers === 0 || spelling !== first) found.answers += 1;
+  /** Keeps samples about which two models say something else, however they spell it. */
+  keepDifferent(kept) {
+    const { spellings } = this;
+    const [first, ...others] = this.answersOfModels();
+    const differ = new Uint8Array(this.size);
+    for (const answers of others) {
+      for (let sample = 0; sample < this.size; sample += 1) {
+        if (!differ[sample]) differ[sample] = spellings[answers[sample]] !== spellings[first[sample]];
+      }
     }
-    return found;
+    for (let sample = 0; sample < this.size; sample += 1) kept[sample] &= differ[sample];
+  }
+
+  answersOfModels() {
+    return [...this.models.values()].map((model) => model.answers).filter(Boolean);
   }
 
   keepDistance(kept, { distance, from = -Infinity, to = Infinity }) {
@@ -202,21 +204,16 @@ class Dataset {
 
   /** Keeps samples with a word in the question, in a model's answer or in one of people. */
   keepWord(kept, word) {
-    const inQuestion = this.questionIndex.containing(word);
+    const found = this.questionIndex.containing(word);
     const inAnswer = this.answerIndex.containing(word);
-    const answers = [...this.models.values()].map((model) => model.answers).filter(Boolean);
-    for (let sample = 0; sample < this.size; sample += 1) {
-      if (!kept[sample] || inQuestion[sample]) continue;
-      kept[sample] = answers.some((codes) => inAnswer[codes[sample]]) || this.peopleSay(inAnswer, sample);
+    for (const answers of this.answersOfModels()) {
+      for (let sample = 0; sample < this.size; sample += 1) found[sample] |= inAnswer[answers[sample]];
     }
-  }
-
-  peopleSay(marks, sample) {
-    const end = this.peopleEnds[sample];
-    for (let at = sample === 0 ? 0 : this.peopleEnds[sample - 1]; at < end; at += 1) {
-      if (marks[this.people[at]]) return true;
+    const { people, peopleEnds } = this;
+    for (let sample = 0, at = 0; sample < this.size; sample += 1) {
+      for (; at < peopleEnds[sample]; at += 1) found[sample] |= inAnswer[people[at]];
     }
-    return false;
+    for (let sample = 0; sample < this.size; sample += 1) kept[sample] &= found[sample];
   }
 
   /** Numbers that ascend with the wanted order of the samples; those without a value come last. */
@@ -227,7 +224,6 @@ class Dataset {
     if (!values) return keys;
     const ascending = order.by === "score" ? (at) => values[at] : ascendingBits(values);
     for (let sample = 0; sample < this.size; sample += 1) {
-      if (values[sample] === UNSCORED && order.by === "score") continue;
       if (Number.isNaN(values[sample])) continue;
       keys[sample] = order.descending ? 0xfffffffe - ascending(sample) : ascending(sample);
     }

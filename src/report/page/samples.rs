@@ -6,11 +6,12 @@ use std::collections::HashMap;
 use serde_json::{Value, json};
 
 use super::script::column;
-use super::{Folder, PageEvent};
+use super::{Page, PageEvent, SetFolder};
+use crate::data::Dataset;
 use crate::error::Result;
 use crate::score::{References, grouped_type};
 use crate::store::Distances;
-use crate::suite::{MODALITIES, Modality, SampleSet, SampledResults, Samples};
+use crate::suite::{MODALITIES, Modality, SampleSet, SampledModel, SampledResults};
 
 /// Samples in one file of details.
 const PAGE_LENGTH: usize = 250;
@@ -18,26 +19,26 @@ const PAGE_LENGTH: usize = 250;
 /// Steps of a score in its column; multiples of 1/30, the scores of the VQA metrics, are whole numbers of them.
 const FULL: u8 = 240;
 
-/// Stands for a score or a type that there is none of.
+/// Stands for a type that a question has none of.
 const NONE: u8 = u8::MAX;
 
-/// What the explorer knows from the start.
-pub(super) fn catalogue(samples: &Samples, folders: &[String], images: bool) -> Value {
+/// What the explorer knows from the start; `datasets` is what [`write`] returns.
+pub(super) fn catalogue(page: &Page, datasets: Vec<Value>) -> Value {
     let modality = |modality: &Modality| json!({"name": modality.name, "label": modality.label});
-    let models = samples.models.iter().map(|model| json!({"name": model.name, "zero_shot": model.zero_shot}));
-    let dataset = |(set, folder): (&SampleSet, &String)| {
-        json!({
-            "name": set.dataset.name, "label": set.label, "folder": folder, "size": set.dataset.questions.len(),
-            "shift": set.shift.name, "shift_about": set.shift.about,
-            "metric": set.metric, "types": Types::of(set.dataset.references.as_ref()).names,
-            "models": set.results.iter().map(about_results).collect::<Vec<_>>(),
-        })
-    };
+    let model = |model: &SampledModel| json!({"name": model.name, "zero_shot": model.zero_shot});
     json!({
-        "page_length": PAGE_LENGTH, "images": images,
+        "page_length": PAGE_LENGTH, "images": page.images, "limit": page.samples.limit,
         "modalities": MODALITIES.iter().map(modality).collect::<Vec<_>>(),
-        "models": models.collect::<Vec<_>>(),
-        "datasets": samples.sets.iter().zip(folders).map(dataset).collect::<Vec<_>>(),
+        "models": page.samples.models.iter().map(model).collect::<Vec<_>>(),
+        "datasets": datasets,
+    })
+}
+
+fn about_set(folder: &SetFolder, set: &SampleSet, types: &Types) -> Value {
+    json!({
+        "name": set.dataset.name, "label": set.label, "folder": folder.name, "size": set.dataset.questions.len(),
+        "shift": set.shift.name, "shift_about": set.shift.about, "metric": set.metric, "types": types.names,
+        "models": set.results.iter().map(about_results).collect::<Vec<_>>(),
     })
 }
 
@@ -50,30 +51,34 @@ fn about_results(results: &SampledResults) -> Value {
     })
 }
 
-/// Writes the columns and the details of a dataset. `image_files` says of each image what its file is.
+/// Writes the columns and the details of a dataset, and returns what the catalogue says of it. `image_files` says of each
+/// image what its file is.
 pub(super) fn write(
-    output: &Folder,
-    (set, folder): (&SampleSet, &str),
+    folder: &SetFolder,
+    set: &SampleSet,
     image_files: &[u8],
     on_event: &mut dyn FnMut(PageEvent),
-) -> Result<()> {
+) -> Result<Value> {
     let references = set.dataset.references.as_ref();
+    let types = Types::of(references);
     let mut texts = Texts::default();
     let people: Vec<Vec<(&str, usize)>> =
         (0..set.dataset.questions.len()).map(|question| answers_of_people(references, question)).collect();
     for results in &set.results {
-        let file = model_columns(results, &mut texts);
-        output.write_data(&format!("{folder}/model-{}", results.model), &file)?;
+        folder.write_data(&format!("model-{}", results.model), &model_columns(results, &mut texts))?;
     }
-    output.write_data(&format!("{folder}/questions"), &question_columns(set, &people, image_files, texts))?;
+    let mut questions = question_columns(set.dataset, &people, texts);
+    questions["types"] = types.column(people.len()).into();
+    questions["image_files"] = column(image_files.iter().map(|file| file.to_le_bytes())).into();
+    folder.write_data("questions", &questions)?;
     for (number, page) in people.chunks(PAGE_LENGTH).enumerate() {
         let start = number * PAGE_LENGTH;
         let details: Vec<Value> = page.iter().enumerate().map(|(at, people)| detail(set, start + at, people)).collect();
-        output.write_data(&format!("{folder}/samples-{number}"), &details)?;
+        folder.write_data(&format!("samples-{number}"), &details)?;
         let (done, total) = (start + page.len(), people.len());
         on_event(PageEvent::Samples { dataset: &set.dataset.name, done, total });
     }
-    Ok(())
+    Ok(about_set(folder, set, &types))
 }
 
 /// The different answers of people with their counts, the most frequent first.
@@ -122,6 +127,11 @@ impl<'a> Types<'a> {
         types
     }
 
+    /// The type of each of so many questions.
+    fn column(&self, questions: usize) -> String {
+        column((0..questions).map(|question| [self.of_question.get(question).copied().unwrap_or(NONE)]))
+    }
+
     /// Datasets have a handful of types; those beyond what a byte can tell apart count as none.
     fn number(&mut self, name: &'a str) -> u8 {
         let place = self.names.iter().position(|known| *known == name).unwrap_or(self.names.len());
@@ -137,15 +147,7 @@ impl<'a> Types<'a> {
     }
 }
 
-fn question_columns<'a>(
-    set: &SampleSet<'a>,
-    people: &[Vec<(&'a str, usize)>],
-    image_files: &[u8],
-    mut texts: Texts<'a>,
-) -> Value {
-    let dataset = set.dataset;
-    let mut types = Types::of(dataset.references.as_ref()).of_question;
-    types.resize(dataset.questions.len(), NONE);
+fn question_columns<'a>(dataset: &Dataset, people: &[Vec<(&'a str, usize)>], mut texts: Texts<'a>) -> Value {
     let said: Vec<u32> = people.iter().flatten().map(|(text, _)| texts.number(text)).collect();
     let ends = people.iter().scan(0_u32, |end, answers| {
         *end += answers.len() as u32;
@@ -154,9 +156,7 @@ fn question_columns<'a>(
     json!({
         "questions": dataset.questions.iter().map(|question| &*question.text).collect::<Vec<_>>(),
         "answers": texts.texts,
-        "types": column(types.into_iter().map(u8::to_le_bytes)),
         "images": column(dataset.clusters().into_iter().map(u32::to_le_bytes)),
-        "image_files": column(image_files.iter().map(|file| file.to_le_bytes())),
         "people": column(said.into_iter().map(u32::to_le_bytes)),
         "people_ends": column(ends.map(u32::to_le_bytes)),
     })
@@ -180,7 +180,7 @@ fn model_columns<'a>(results: &SampledResults<'a>, texts: &mut Texts<'a>) -> Val
 fn steps(score: f64) -> u8 {
     let nearest = (score * f64::from(FULL)).round().clamp(0.0, f64::from(FULL)) as u8;
     match score {
-        score if score <= 0.0 => 0,
+        score if score.is_nan() || score <= 0.0 => 0,
         score if score >= 1.0 => FULL,
         score if score < 0.5 => nearest.clamp(1, FULL / 2 - 1),
         _ => nearest.clamp(FULL / 2, FULL - 1),
@@ -204,6 +204,7 @@ mod tests {
         for thirtieth in 0..=30_u32 {
             assert_eq!(u32::from(steps(f64::from(thirtieth) / 30.0)), thirtieth * 8);
         }
+        assert_eq!([f64::NAN, -0.1, 1.1].map(steps), [0, 0, 240]);
         assert_eq!([1e-9, 0.499_999, 0.5, 0.999_999].map(steps), [1, 119, 120, 239]);
     }
 }

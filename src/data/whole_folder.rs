@@ -17,26 +17,35 @@ pub(crate) struct WholeFolder {
     hidden: PathBuf,
     target: PathBuf,
     _locked: File,
+    synced: bool,
     finished: bool,
 }
 
-/// Files that mark a folder as one that this program or the Hub's libraries have written, so that it may be replaced.
-const MARKS: [&str; 2] = ["config.json", "adapter_config.json"];
+/// What a folder is, so that only its like is replaced.
+#[derive(Debug)]
+pub(crate) struct FolderKind {
+    /// In words, with article.
+    pub what: &'static str,
+    /// Files one of which every such folder has.
+    pub marks: &'static [&'static str],
+    /// Whether its files are on the disk before it takes its place, which takes long where there are many.
+    pub synced: bool,
+}
 
 impl WholeFolder {
     /// Begins the folder that will be `target`; the folders above it are made.
     ///
     /// # Errors
     /// Input error if it cannot be written, if another process is writing it, or if there is something that is neither
-    /// a model nor an adapter nor empty.
-    pub(crate) fn create(target: &Path) -> Result<Self> {
+    /// of this kind nor empty.
+    pub(crate) fn create(target: &Path, kind: &FolderKind) -> Result<Self> {
         let failed = |cause| write_error(target, cause);
         // A link stays, and what it leads to is replaced.
         let target = match target.canonicalize() {
             Ok(real) => real,
             Err(_) => std::path::absolute(target).map_err(failed)?,
         };
-        check_replaceable(&target)?;
+        check_replaceable(&target, kind)?;
         let (Some(name), Some(parent)) = (target.file_name(), target.parent()) else {
             return Err(failed(io::ErrorKind::InvalidFilename.into()));
         };
@@ -46,7 +55,7 @@ impl WholeFolder {
         hidden_name.push(".tmp");
         let hidden = target.with_file_name(hidden_name);
         let locked = acquire(&hidden).map_err(failed)?;
-        Ok(Self { hidden, target, _locked: locked, finished: false })
+        Ok(Self { hidden, target, _locked: locked, synced: kind.synced, finished: false })
     }
 
     /// Where the files of the folder are written meanwhile.
@@ -65,7 +74,9 @@ impl WholeFolder {
     }
 
     fn put_in_place(&self) -> io::Result<()> {
-        sync(&self.hidden)?;
+        if self.synced {
+            sync(&self.hidden)?;
+        }
         if !self.target.exists() {
             fs::rename(&self.hidden, &self.target)?;
         } else if exchange(&self.hidden, &self.target).is_ok() {
@@ -88,23 +99,23 @@ impl Drop for WholeFolder {
 }
 
 /// The error of a file or folder that cannot be written.
-pub(super) fn write_error(path: &Path, cause: io::Error) -> Error {
+pub(crate) fn write_error(path: &Path, cause: io::Error) -> Error {
     Error::input(format!("cannot write `{}`", path.display()))
         .caused_by(cause)
         .hint("free some space there, or choose another folder")
 }
 
-fn check_replaceable(target: &Path) -> Result<()> {
+fn check_replaceable(target: &Path, kind: &FolderKind) -> Result<()> {
     let Ok(mut entries) = fs::read_dir(target) else {
         return match target.exists() {
             true => Err(Error::input(format!("`{}` is no folder", target.display())).hint("choose another name")),
             false => Ok(()),
         };
     };
-    if entries.next().is_none() || MARKS.iter().any(|mark| target.join(mark).is_file()) {
+    if entries.next().is_none() || kind.marks.iter().any(|mark| target.join(mark).is_file()) {
         return Ok(());
     }
-    Err(Error::input(format!("the folder `{}` holds something else than a model or an adapter", target.display()))
+    Err(Error::input(format!("the folder `{}` holds something else than {}", target.display(), kind.what))
         .hint("choose another name, or empty it"))
 }
 
@@ -194,6 +205,8 @@ fn replace(hidden: &Path, target: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
 
+    const MODEL: FolderKind = FolderKind { what: "a model", marks: &["config.json"], synced: true };
+
     fn names(folder: &Path) -> Vec<String> {
         let entries = fs::read_dir(folder).unwrap();
         let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
@@ -202,22 +215,22 @@ mod tests {
     }
 
     #[test]
-    fn folders_appear_whole_and_replace_models_alone() {
+    fn folders_appear_whole_and_replace_their_like_alone() {
         let root = tempfile::tempdir().unwrap();
         let target = root.path().join("runs/model");
         for round in ["a.txt", "b.txt"] {
-            let folder = WholeFolder::create(&target).unwrap();
+            let folder = WholeFolder::create(&target, &MODEL).unwrap();
             fs::write(folder.path().join("config.json"), "{}").unwrap();
             fs::write(folder.path().join(round), round).unwrap();
             assert!(!target.join(round).exists());
-            assert!(format!("{:?}", WholeFolder::create(&target).unwrap_err()).contains("another process"));
+            assert!(format!("{:?}", WholeFolder::create(&target, &MODEL).unwrap_err()).contains("another process"));
             folder.finish().unwrap();
             assert_eq!(names(&target), [round, "config.json"]);
         }
         assert_eq!(names(target.parent().unwrap()), ["model"]);
         fs::remove_file(target.join("config.json")).unwrap();
-        let error = WholeFolder::create(&target).unwrap_err();
-        assert!(error.to_string().contains("holds something else than a model or an adapter"), "{error}");
+        let error = WholeFolder::create(&target, &MODEL).unwrap_err();
+        assert!(error.to_string().contains("holds something else than a model"), "{error}");
     }
 
     #[test]
@@ -228,7 +241,7 @@ mod tests {
         fs::write(target.join("config.json"), "old").unwrap();
         fs::create_dir(root.path().join(".model.tmp")).unwrap();
         fs::write(root.path().join(".model.tmp/left"), "by a killed process").unwrap();
-        let folder = WholeFolder::create(&target).unwrap();
+        let folder = WholeFolder::create(&target, &MODEL).unwrap();
         assert!(names(folder.path()).is_empty());
         fs::write(folder.path().join("config.json"), "new").unwrap();
         drop(folder);
