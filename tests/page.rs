@@ -256,7 +256,7 @@ fn a_store_becomes_a_page() {
     run(&[&shift[..], &models[..2], &suite].concat());
     run(&[&["leaderboard", "--store", "store.sqlite", "--html", "page"][..], &suite].concat());
     let page = folder.path().join("page");
-    let mut browser = Browser::start(1400, 1000);
+    let mut browser = Browser::start(1200, 820);
     browser.open(&page.join("index.html"), "");
     assert!(browser.value("document.querySelectorAll('.figures svg').length").as_u64().unwrap() > 3);
     let tooltip = "document.querySelector('.figures svg circle title, .figures svg path title') !== null";

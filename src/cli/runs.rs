@@ -34,8 +34,7 @@ enum RunsVerb {
     Rm(RmArgs),
     /// Write answers as JSON lines, or curves and results for TensorBoard and MLflow
     Export(Box<ExportArgs>),
-    /// Bring other stores and exported answers into one store: everything or nothing. Others who write to it wait until the
-    /// end
+    /// Bring other stores and exported answers into one store: everything or nothing
     Import(ImportArgs),
 }
 
@@ -77,7 +76,7 @@ struct ImportArgs {
     /// Stores, and files of `runs export --format jsonl`
     #[arg(value_name = "FROM", required = true)]
     from: Vec<PathBuf>,
-    /// Store to import into, which is created where there is none
+    /// Store to import into, which is created where there is none; others who write to it wait until the import has ended
     #[arg(long, value_name = "FILE")]
     store: PathBuf,
     /// End with exit code 3 where a question that was asked has no answer, or where that cannot be told
