@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::known;
 use super::runs::chosen_store;
-use super::vqa::{shorten, write_whole};
+use super::vqa::{create_output, shorten, write_whole};
 
 /// Arguments of `runs export`.
 #[derive(Debug, Args)]
@@ -151,11 +151,7 @@ fn write_files(args: &ExportArgs, files: &[(PathBuf, Vec<u8>)], json: bool) -> R
     for (path, bytes) in files {
         let path = args.output.join(path);
         let folder = path.parent().unwrap_or(&args.output);
-        std::fs::create_dir_all(folder).map_err(|cause| {
-            Error::input(format!("cannot create the folder `{}`", folder.display()))
-                .caused_by(cause)
-                .hint("choose another --output")
-        })?;
+        create_output(folder)?;
         write_whole(&path, bytes)?;
     }
     if json {

@@ -2,13 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use digrap_bench::error::{Error, Result};
+use digrap_bench::error::Result;
 use digrap_bench::hub::Lock;
 use digrap_bench::suite::{Shard, ShardPart};
 use indicatif::HumanCount;
 use serde_json::json;
 
 use super::progress::Progress;
+use super::vqa::create_output;
 use super::{machine, source};
 
 /// The part that the arguments name, else the one that the environment does; none where the process answers all.
@@ -45,11 +46,7 @@ fn beside(whole: &Path, part: &str) -> PathBuf {
 
 /// Writes what was used of the Hub, which is the same for all shards.
 pub fn keep_locks(output: &Path, locks: &[Lock]) -> Result<()> {
-    std::fs::create_dir_all(output).map_err(|cause| {
-        Error::input(format!("cannot write to the output folder `{}`", output.display()))
-            .caused_by(cause)
-            .hint("choose another folder with --output")
-    })?;
+    create_output(output)?;
     source::write_locks(output, locks)
 }
 

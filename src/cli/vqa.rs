@@ -350,6 +350,15 @@ fn table(plan: &Plan, evaluations: &[Evaluation]) -> String {
     table
 }
 
+/// Makes sure that the folder that `--output` names is there.
+pub fn create_output(folder: &Path) -> Result<()> {
+    std::fs::create_dir_all(folder).map_err(|cause| {
+        Error::input(format!("cannot write to the output folder `{}`", folder.display()))
+            .caused_by(cause)
+            .hint("choose another folder with --output")
+    })
+}
+
 pub fn write_whole(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
     let write = || {
         let mut file = WholeFile::create(path)?;
