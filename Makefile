@@ -4,8 +4,9 @@ CARGO ?= cargo
 # Reports say which commit made them.
 export DIGRAP_BENCH_COMMIT := $(shell git describe --always --dirty --abbrev=12 --exclude '*' 2>/dev/null)
 
-.PHONY: help demo test setup setup-test answers reports
+.PHONY: help build demo test setup setup-test answers reports
 help:
+	@echo "make build       build target/debug/digrap-bench"
 	@echo "make demo        evaluate two small models on the ten sets of the miniature world"
 	@echo "make test        run all tests"
 	@echo "make setup       only install what is missing: OpenBLAS, ONNX Runtime, easy-VQA"
@@ -19,6 +20,9 @@ setup:
 setup-test:
 	@setup/setup.sh tests
 
+build: setup
+	$(CARGO) build --locked
+
 demo: setup
 	$(CARGO) run --locked -- vqa --suite miniature --model fixtures/models/miniature-ft \
 		--zero-shot fixtures/models/miniature-pt
@@ -26,21 +30,20 @@ demo: setup
 test: setup-test
 	$(CARGO) test --locked --no-fail-fast
 
-bench = target/debug/digrap-bench
+program = target/debug/digrap-bench
 answers = benchmarks/miniature/answers.jsonl
 
 # From nothing: answers of an earlier build with the same version would count as those of this one.
-answers: setup
+answers: build
 	rm -rf target/answers
-	$(CARGO) build --locked
-	$(bench) vqa --suite miniature --model fixtures/models/miniature-ft --zero-shot fixtures/models/miniature-pt \
+	$(program) vqa --suite miniature --model fixtures/models/miniature-ft --zero-shot fixtures/models/miniature-pt \
 		--output target/answers
-	$(bench) runs export --format jsonl --store target/answers/store.sqlite --output $(answers)
+	$(program) runs export --format jsonl --store target/answers/store.sqlite --output $(answers)
 
-reports: setup
-	rm -rf target/reports reports/leaderboard reports/baseline reports/shift/paper
-	$(CARGO) build --locked
-	$(bench) runs import $(answers) --store target/reports/store.sqlite
-	$(bench) leaderboard --suite miniature --store target/reports/store.sqlite --output reports/leaderboard
-	$(bench) compare --suite miniature --baseline reports/baseline --current 'target/reports/store.sqlite#miniature-ft' --bless
-	$(bench) figures --paper --output reports/shift/paper
+reports: build
+	rm -rf target/reports
+	$(program) runs import $(answers) --store target/reports/store.sqlite --complete
+	rm -rf reports/leaderboard reports/baseline reports/shift/paper
+	$(program) leaderboard --suite miniature --store target/reports/store.sqlite --output reports/leaderboard
+	$(program) compare --suite miniature --baseline reports/baseline --current 'target/reports/store.sqlite#miniature-ft' --bless
+	$(program) figures --paper --output reports/shift/paper

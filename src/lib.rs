@@ -102,8 +102,8 @@
 //! - **The world's objects fill cells that are patches of its model**, and its broad mixture holds patterns of one object:
 //!   a million parameters learn to see from them in minutes, where scenes alone leave them on the priors of the answers.
 //! - **A store knows which questions were asked**, by a digest of their texts, identifiers and human answers, before any has
-//!   an answer. Reports and comparisons refuse answers that were given to others, and merged parts of a run are known to
-//!   be whole.
+//!   an answer, so that merged parts of a run are known to be whole. Half of an answer's fingerprint is of the question's
+//!   text: reports and comparisons refuse answers to another text without looking for images.
 //! - **`report` also names `score` and `suite`**, whose results are what it shows. It computes nothing from them.
 //! - **Figures are laid out once and drawn on two canvases**, SVG text and PNG, so that both show the same. plotters writes
 //!   the colour into each element, which a dark page cannot change, and has no tooltips; resvg, to draw PNG files from SVG
@@ -142,6 +142,11 @@
 //! - **Shards are by image**: a digest of the image's identifier says whose it is, so that questions about an image stay together
 //!   and processes need not know of each other. Each has a store of its own, since SQLite's locks cannot be relied upon across
 //!   machines; folding compares row by row, in one transaction.
+//! - **The numbers of settings stay when their answers are removed**: another process may hold one and write under it.
+//!   Settings and training runs that nothing refers to are neither listed, exported nor imported.
+//! - **A gap in a damaged store is searched by keys that need not exist**: halfway between two known identifiers, in the signs
+//!   that identifiers have, a seek reaches a leaf that no walk from either end comes to. Rows that stand in no order are told
+//!   by the longest ascending subsequence.
 //! - **What a store is exported as depends on its rows alone**, not on their numbers or on the time: settings are numbered by
 //!   their texts, TensorBoard's and MLflow's times are steps. MLflow's plain files were chosen over W&B's offline folders, whose
 //!   form is that of its own client.

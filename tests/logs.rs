@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::{Component, Path};
 
-use digrap_bench::report::{TrackedRun, event_file, mlflow_files};
-use digrap_bench::store::CurvePoint;
+use digrap_bench::report::{TrackedRun, event_file, event_files, mlflow_files};
+use digrap_bench::store::{CurvePoint, Store};
 use serde_json::json;
 
 use crate::support::fixture;
@@ -68,4 +69,27 @@ fn runs_of_mlflow_are_plain_files() {
     assert_eq!(file("metrics/omega"), "2 0.5 2\n");
     assert_eq!(file("metrics/tensors/omega/a.b"), "2 0.25 2\n");
     assert_eq!(mlflow_files(&[run("it's one"), run("two")]), files);
+}
+
+#[test]
+fn names_lead_to_no_other_folder() {
+    let names = ["/etc/a", "../../b", "c//d", "..", "e/."];
+    let settings = names.iter().map(|name| (name.to_string(), json!(1))).collect();
+    let metrics = names.iter().map(|name| point(name, 1, 0.5)).collect();
+    let run = TrackedRun { name: "../run".to_owned(), settings: serde_json::Value::Object(settings), metrics };
+    let files = mlflow_files(&[run]);
+    let down = |path: &Path| path.components().all(|part| matches!(part, Component::Normal(_)));
+    assert!(files.iter().all(|(path, _)| path.starts_with("0") && down(path)), "{files:?}");
+    let has = |end: &&str| assert!(files.iter().any(|(path, _)| path.ends_with(end)), "no {end}: {files:?}");
+    ["metrics/_/etc/a", "metrics/tensors/_/_/b", "metrics/c/_/d", "metrics/e/_", "params/_etc_a", "params/_"]
+        .iter()
+        .for_each(has);
+
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = Store::open(folder.path().join("store")).unwrap();
+    let run = store.training_run(r#"{"method":"/../../x"}"#).unwrap();
+    store.record_curve(run, &curves()).unwrap();
+    let (path, bytes) = event_files(&store).unwrap().remove(0);
+    assert!(path.starts_with("1-_.._.._x") && down(&path), "{}", path.display());
+    assert_eq!(bytes, event_file(&curves()));
 }

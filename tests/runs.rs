@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use digrap_bench::store::{
-    AnswerSettings, CurvePoint, DistanceSettings, Distances, FeatureSettings, Folded, Maker, QuestionSet,
-    ReferenceSettings, Store, StoredAnswer, StoredDistances, StoredModel, Tally,
+    AnswerSettings, CurvePoint, DistanceSettings, Distances, FeatureSettings, Fold, Folded, Maker, QuestionSet,
+    ReferenceSettings, Removal, Store, StoredAnswer, StoredDistances, StoredModel, Tally, fold_into,
 };
 use serde_json::{Value, json};
 
@@ -179,6 +179,10 @@ fn conflicts_stop_an_import() {
         let answers = Some(store.settings(&settings("answer en {q}")).unwrap());
         store.record_model(&StoredModel { answers, ..model }).unwrap();
     });
+    change("wording", &|store, model| {
+        let other = answers(55..56).into_iter().map(|answer| StoredAnswer { content: 5, ..answer });
+        store.commit(model.answers.unwrap(), "vqa", &other.collect::<Vec<_>>()).unwrap();
+    });
     change("curve", &|store, _| {
         let (run, _) = store.training_runs().unwrap()[0];
         store.record_curve(run, &[CurvePoint { series: "loss".into(), step: 2, value: 0.5 }]).unwrap();
@@ -191,7 +195,13 @@ fn conflicts_stop_an_import() {
         ),
         ("weights", "nothing was imported into `whole`: the model `tuned` of `weights` has other weights\n"),
         ("prompt", "the model `tuned` of `prompt` answered under other settings (prompt)\n"),
-        ("curve", "`loss` at step 2 of a training run is 0.25, and 0.5 in `curve`\n"),
+        (
+            "wording",
+            "question 55 about image \"image 18\" of `vqa` has the same answer to another wording in `wording`\n",
+        ),
+        ("curve", "`loss` at step 2 of a training run is 0.25, and 0.5 in training:1 of `curve`\n"),
+        ("curve", "`digrap-bench runs rm training:1 --store curve`\n"),
+        ("answers", "`digrap-bench runs rm tuned`\n"),
     ];
     for (name, message) in cases {
         refused(folder.path(), &["runs", "import", "one", name, "--store", "whole"], 3, message);
@@ -210,14 +220,20 @@ fn an_import_says_what_is_missing() {
     store(folder.path(), "two", 60..100);
     let told = done(folder.path(), &["runs", "import", "one", "--store", "whole"]);
     let expected = "imported: 1 models, 60 answers, 1 questions' distances, 3 points of curves\n\
-                    tuned on vqa: 60 of 100: shard missing?\n";
+                    tuned on vqa: 60 of 100, incomplete\n";
     assert_eq!(told, expected);
     let incomplete = ["runs", "import", "one", "--store", "whole", "--complete"];
-    refused(folder.path(), &incomplete, 3, "1 of 1 sets of questions lack answers");
+    refused(
+        folder.path(),
+        &incomplete,
+        3,
+        "1 of 1 sets of questions are not known to be complete: tuned on vqa (incomplete)",
+    );
     let complete = ["runs", "import", "two", "--store", "whole", "--complete", "--json"];
     let document: Value = serde_json::from_str(&done(folder.path(), &complete)).unwrap();
     assert_eq!(document["imported"]["answers"], json!({"new": 40, "known": 0}));
-    let row = json!({"model": "tuned", "dataset": "vqa", "answers": 100, "n": 100, "complete": true});
+    let row = json!({"model": "tuned", "dataset": "vqa", "answers": 100, "n": 100, "complete": true,
+        "state": "complete"});
     assert_eq!(document["completeness"], json!([row]));
     refused(folder.path(), &["runs", "import", "one", "--store", "one"], 2, "`one` is the store to import into");
 }
@@ -248,7 +264,8 @@ fn every_verb_refuses_a_store_of_a_newer_program() {
     bytes[60..64].copy_from_slice(&99_u32.to_be_bytes());
     fs::write(&path, &bytes).unwrap();
     std::os::unix::fs::symlink(fixture("models/miniature-pt"), folder.path().join("model")).unwrap();
-    let verbs: [&[&str]; 9] = [
+    let train = ["train", "--model", "model", "--suite", "miniature", "--max-steps", "1", "--output", "run"];
+    let verbs: [&[&str]; 13] = [
         &["runs", "list", "--store", "new"],
         &["runs", "list", "--check", "--store", "new"],
         &["runs", "show", "tuned", "--store", "new"],
@@ -257,7 +274,11 @@ fn every_verb_refuses_a_store_of_a_newer_program() {
         &["runs", "export", "--store", "new", "--format", "mlflow", "--output", "x"],
         &["runs", "import", "new", "--store", "whole"],
         &["figures", "--store", "new", "--suite", "miniature", "--output", "page"],
+        &["leaderboard", "--store", "new", "--suite", "miniature"],
+        &["compare", "--baseline", "new", "--current", "new", "--suite", "miniature"],
+        &["compare", "--baseline", "new", "--current", "new", "--suite", "miniature", "--bless"],
         &["vqa", "--model", "model", "--suite", "miniature", "--limit", "1", "--store", "new"],
+        &[&train[..], &["--store", "new"]].concat(),
     ];
     for arguments in verbs {
         refused(folder.path(), arguments, 2, "the store `new` has version 99, this program reads up to version 4");
@@ -280,11 +301,11 @@ fn runs_are_listed_shown_and_removed() {
     }
     let plain = done(folder.path(), &["runs", "list", "--check", "--store", "one"]);
     let expected = "\
-| model                    | weights      | method | seed | prompt        | decoding | dtype | dataset | answers | asked | state      | distances |
-|--------------------------|--------------|--------|-----:|---------------|----------|-------|---------|--------:|------:|------------|----------:|
-| tuned                    | 0123456789ab | digrap |    3 | `{q}`         | greedy   | f32   | vqa     |      60 |   100 | incomplete |         1 |
-| twin (zero-shot)         | 0123456789ab | digrap |    3 | `{q}`         | greedy   | f32   | vqa     |      60 |   100 | incomplete |         0 |
-| (stopped before its end) | 0123456789ab | -      |    - | `stopped {q}` | greedy   | f32   | vqa     |       7 |     - | unknown    |         0 |
+| model                | weights      | method | seed | prompt        | decoding | dtype | dataset | answers | asked | state      | distances |
+|----------------------|--------------|--------|-----:|---------------|----------|-------|---------|--------:|------:|------------|----------:|
+| tuned                | 0123456789ab | digrap |    3 | `{q}`         | greedy   | f32   | vqa     |      60 |   100 | incomplete |         1 |
+| twin (zero-shot)     | 0123456789ab | digrap |    3 | `{q}`         | greedy   | f32   | vqa     |      60 |   100 | incomplete |         0 |
+| answers:2 (no model) | 0123456789ab | -      |    - | `stopped {q}` | greedy   | f32   | vqa     |       7 |     - | unknown    |         0 |
 
 | training run | method | seed | steps | of | last loss | last validation |
 |--------------|--------|-----:|------:|---:|----------:|----------------:|
@@ -300,6 +321,8 @@ Every page is whole.
     assert!(page.contains("| digest "), "{page}");
     let page = done(folder.path(), &["runs", "show", "training:1", "--store", "one"]);
     assert!(page.contains("  subject.seed: 3\n"), "{page}");
+    let page = done(folder.path(), &["runs", "show", "answers:2", "--store", "one", "--check"]);
+    assert!(page.starts_with("model: answers:2 (no model)\n") && page.contains("  prompt: stopped {q}\n"), "{page}");
     let told = done(folder.path(), &["runs", "rm", "twin", "training:1", "--store", "one"]);
     assert_eq!(told, "removed from `one`: 1 models, 1 training runs, 3 points of curves\n");
     let unknown = ["runs", "rm", "tuned", "twin", "--store", "one"];
@@ -310,6 +333,17 @@ Every page is whole.
     assert_eq!(left["models"].as_array().unwrap().len(), 1, "{left}");
     assert_eq!(left["models"][0]["datasets"][0]["answers"], 7);
     assert_eq!(left["training_runs"], json!([]));
+    let gone = ["runs", "rm", "answers:1", "--store", "one"];
+    refused(folder.path(), &gone, 2, "the store `one` has neither a model nor a training run `answers:1`");
+    let told = done(folder.path(), &["runs", "rm", "answers:2", "--store", "one"]);
+    assert_eq!(told, "removed from `one`: 7 answers\n");
+    assert_eq!(listed(folder.path(), "one")["models"], json!([]));
+    // What is left are numbers of settings, which are neither exported nor imported.
+    done(folder.path(), &["runs", "export", "--store", "one", "--format", "jsonl", "--output", "left.jsonl"]);
+    let head: Value = serde_json::from_str(&fs::read_to_string(folder.path().join("left.jsonl")).unwrap()).unwrap();
+    assert_eq!(head["digrap-bench"]["settings"], json!({}));
+    let told = done(folder.path(), &["runs", "import", "one", "--store", "empty"]);
+    assert_eq!(told, "imported: nothing, since nothing is stored there\n");
     refused(folder.path(), &["runs", "rm", "tuned", "--store", "none"], 2, "there is no store `none`");
     assert!(!folder.path().join("none").exists());
 }
@@ -343,6 +377,210 @@ fn exported_answers_are_read_back() {
     refused(folder.path(), &arguments, 3, "question 7 about image \"image 2\" of `vqa` has the answer `answer 7`");
 }
 
+/// Counts that do not show that everything has an answer are no proof of it.
+#[test]
+fn completeness_is_not_guessed() {
+    let folder = tempfile::tempdir().unwrap();
+    let change = |name: &str, change: &dyn Fn(&mut Store)| {
+        change(&mut Store::open(store(folder.path(), name, 0..100)).unwrap());
+        name.to_owned()
+    };
+    let several = change("several", &|store| {
+        let id = store.models().unwrap()[0].answers.unwrap();
+        let other = QuestionSet { dataset: "vqa".into(), digest: "other".into(), n: 100 };
+        store.record_questions(id, &other).unwrap();
+    });
+    let more = change("more", &|store| {
+        let id = store.models().unwrap()[0].answers.unwrap();
+        store.commit(id, "vqa", &answers(100..101)).unwrap();
+    });
+    let part = change("part", &|store| {
+        let id = store.models().unwrap()[0].answers.unwrap();
+        let beginning = QuestionSet { dataset: "vqa".into(), digest: "beginning".into(), n: 10 };
+        store.record_questions(id, &beginning).unwrap();
+    });
+    let curves = change("curves", &|store| {
+        store.remove(&Removal { models: vec!["tuned"], ..Removal::default() }).unwrap();
+    });
+    let old = old_store(folder.path(), 3);
+    let import =
+        |from: &str| ["runs", "import", from, "--store", &format!("{from}-whole"), "--complete"].map(str::to_owned);
+    let not_known = |state: &str| format!("1 of 1 sets of questions are not known to be complete: tuned on {state}");
+    let cases = [
+        (&*several, not_known("vqa (several sets)")),
+        (&more, not_known("vqa (more answers than questions)")),
+        (old.to_str().unwrap(), not_known("easy-vqa (unknown)")),
+        (&curves, "no question was asked of any model, so that nothing is complete".to_owned()),
+    ];
+    for (from, message) in &cases {
+        let arguments = import(from);
+        refused(folder.path(), &arguments.each_ref().map(|argument| &**argument), 3, message);
+    }
+    // A part of the questions beside the whole is none of these.
+    done(folder.path(), &import(&part).each_ref().map(|argument| &**argument));
+}
+
+/// What another process has made meanwhile stays, whatever becomes of the import.
+#[test]
+fn an_import_leaves_the_store_of_another_process_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = Store::open(store(folder.path(), "one", 0..60)).unwrap();
+    let path = folder.path().join("whole");
+    let mut fill = |fold: &mut Fold| {
+        fold.store(&source)?;
+        if !path.exists() {
+            store(folder.path(), "whole", 90..95);
+        }
+        Ok(())
+    };
+    let error = fold_into(&path, &mut fill).unwrap_err();
+    assert!(error.to_string().starts_with("nothing was imported: another process has made `"), "{error}");
+    let count = || Store::open(&path).unwrap().answer_counts(source.all_settings().unwrap()[0]).unwrap();
+    assert_eq!(count(), [("vqa".to_owned(), 5)]);
+    assert_eq!(fold_into(&path, &mut fill).unwrap().answers, Tally { new: 60, known: 0 });
+    assert_eq!(count(), [("vqa".to_owned(), 65)]);
+    let names = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert!(names.into_iter().all(|name| !name.starts_with('.')), "something is left beside the store");
+}
+
+/// A process that still holds the number of removed settings writes under no other ones.
+#[test]
+fn numbers_of_settings_are_never_given_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = store(folder.path(), "one", 0..10);
+    let mut running = Store::open(&path).unwrap();
+    let held = running.settings(&settings("{q}")).unwrap();
+    let (run, _) = running.training_runs().unwrap()[0];
+    done(folder.path(), &["runs", "rm", "tuned", "training:1", "--store", "one"]);
+    let mut other = Store::open(&path).unwrap();
+    let new = other.settings(&settings("new {q}")).unwrap();
+    assert_ne!(new, held);
+    let new_run = other.training_run("{}").unwrap();
+    assert_ne!(new_run, run);
+    assert_eq!(other.training_runs().unwrap(), []);
+    running.commit(held, "vqa", &answers(10..12)).unwrap();
+    running.record_curve(run, &[CurvePoint { series: "loss".into(), step: 3, value: 0.125 }]).unwrap();
+    assert_eq!(other.answer_counts(new).unwrap(), []);
+    assert_eq!(other.answer_counts(held).unwrap(), [("vqa".to_owned(), 2)]);
+    assert_eq!(other.settings_of_answers(held).unwrap(), settings("{q}"));
+    assert_eq!(other.curves(new_run).unwrap(), []);
+}
+
+/// Every file of a folder with its bytes.
+fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> = paths.map(|path| (path.clone(), fs::read(&path).unwrap())).collect();
+    files.sort();
+    files
+}
+
+/// A store of 20,000 answers whose bytes are changed, in a folder of its own; and what a rescue into another folder says.
+fn rescued_after(change: impl FnOnce(&mut Vec<u8>)) -> (Output, Vec<Value>) {
+    let folder = tempfile::tempdir().unwrap();
+    let damaged = folder.path().join("damaged");
+    fs::create_dir(&damaged).unwrap();
+    let path = store(&damaged, "store", 0..100);
+    let mut store = Store::open(&path).unwrap();
+    let id = store.models().unwrap()[0].answers.unwrap();
+    store.commit(id, "vqa", &answers(100..20_000)).unwrap();
+    let second = store.settings(&settings("second {q}")).unwrap();
+    store.commit(second, "vqa", &answers(0..10)).unwrap();
+    drop(store);
+    let mut bytes = fs::read(&path).unwrap();
+    change(&mut bytes);
+    fs::write(&path, &bytes).unwrap();
+    let before = files(&damaged);
+    let export = ["runs", "export", "--store", "damaged/store", "--format", "jsonl", "--rescue", "--output", "saved"];
+    let output = run(folder.path(), &export);
+    assert!(files(&damaged) == before, "a rescue has changed the store, or has left something beside it");
+    let saved = fs::read_to_string(folder.path().join("saved")).unwrap_or_default();
+    let lines = saved.lines().skip(1).map(|line| serde_json::from_str(line).unwrap()).collect();
+    (output, lines)
+}
+
+fn replace(bytes: &mut [u8], from: &[u8], to: &[u8]) {
+    assert_eq!(from.len(), to.len());
+    let places: Vec<usize> = (0..bytes.len() - from.len()).filter(|at| bytes[*at..].starts_with(from)).collect();
+    assert!(!places.is_empty());
+    places.into_iter().for_each(|at| bytes[at..at + to.len()].copy_from_slice(to));
+}
+
+#[test]
+fn a_damaged_identifier_is_one_lost_answer() {
+    let (output, saved) = rescued_after(|bytes| replace(bytes, b"6000\"image 2000\"", b"6000'image 2000\""));
+    let told = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{told}");
+    let range = "tuned on vqa (19,999 saved), those between question 600 about image \"image 200\" and question 6001 about \
+                 image \"image 2000\"";
+    assert!(told.contains(range), "{told}");
+    assert_eq!(saved.len(), 19_999 + 10);
+    // One that is an identifier still, but at the wrong place.
+    let (output, saved) = rescued_after(|bytes| replace(bytes, b"6000\"image 2000\"", b"9000\"image 2000\""));
+    assert!(text(&output.stderr).contains(range), "{}", text(&output.stderr));
+    assert_eq!(saved.len(), 19_999 + 10);
+}
+
+#[test]
+fn answers_under_damaged_settings_are_lost_alone() {
+    let (output, saved) =
+        rescued_after(|bytes| replace(bytes, b"\"prompt\":\"{q}\",\"dec", b"\"prompt\":'{q}\",\"dec"));
+    let told = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{told}");
+    assert!(told.contains("are lost: the settings of answers:1, with all answers under them\n"), "{told}");
+    assert_eq!(saved.len(), 10);
+}
+
+/// What lies between damaged places is found by seeking into the gap.
+#[test]
+fn answers_between_damaged_places_are_saved() {
+    let (output, saved) = rescued_after(|bytes| {
+        let page = u16::from_be_bytes(bytes[16..18].try_into().unwrap()) as usize;
+        for part in 1..=5 {
+            // A leaf of a table that is ordered by its key, https://www.sqlite.org/fileformat2.html, section 1.6.
+            let mut at = bytes.len() * part / 6 / page * page;
+            while bytes[at] != 0x0a {
+                at += page;
+            }
+            bytes[at..at + page].fill(0xff);
+        }
+    });
+    let told = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{told}");
+    assert_eq!(told.matches("those between question ").count(), 5, "{told}");
+    assert!(saved.len() > 19_000 && saved.len() < 20_010, "{} saved", saved.len());
+    let mut keys: Vec<String> =
+        saved.iter().map(|line| format!("{} {}", line["settings"], line["question_id"])).collect();
+    keys.sort();
+    keys.dedup();
+    assert_eq!(keys.len(), saved.len(), "an answer is saved twice");
+    for line in saved {
+        assert_eq!(line["answer"], format!("answer {}", line["question_id"]));
+    }
+}
+
+/// Of stores that older programs have made, and of those with a log, a copy is read.
+#[test]
+fn a_rescue_leaves_every_file_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let stores = folder.path().join("stores");
+    fs::create_dir(&stores).unwrap();
+    let old = old_store(&stores, 2);
+    let open = Store::open(store(&stores, "open", 0..60)).unwrap();
+    let mut open_too = Store::open(open.path()).unwrap();
+    let id = open.all_settings().unwrap()[0];
+    open_too.commit(id, "vqa", &answers(60..70)).unwrap();
+    let before = files(&stores);
+    for (path, count) in [(old.as_path(), 2), (open.path(), 70)] {
+        let store = path.to_str().unwrap();
+        let told = done(
+            folder.path(),
+            &["runs", "export", "--store", store, "--format", "jsonl", "--rescue", "--output", "saved"],
+        );
+        assert_eq!(told, format!("{count} answers in `saved`\n"));
+    }
+    assert!(files(&stores) == before, "a rescue has changed a store");
+}
+
 /// Two pages in the middle are overwritten: what lies before and behind is saved.
 #[test]
 fn what_is_readable_of_a_damaged_store_is_saved() {
@@ -362,7 +600,9 @@ fn what_is_readable_of_a_damaged_store_is_saved() {
     fs::write(&path, &bytes).unwrap();
     let damaged = "the store `one` is damaged";
     refused(folder.path(), &["runs", "list", "--check", "--store", "one"], 2, damaged);
-    refused(folder.path(), &["runs", "show", "tuned", "--store", "one"], 2, damaged);
+    refused(folder.path(), &["runs", "show", "tuned", "--check", "--store", "one"], 2, damaged);
+    refused(folder.path(), &["runs", "import", "one", "--store", "other"], 2, damaged);
+    assert!(!folder.path().join("other").exists());
     let export = ["runs", "export", "--store", "one", "--format", "jsonl", "--output", "saved.jsonl"];
     refused(folder.path(), &export, 2, damaged);
     assert!(!folder.path().join("saved.jsonl").exists());
@@ -451,10 +691,10 @@ fn shards_of_a_run_are_the_run() {
     };
     let output = import(&stores[..2]);
     assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
-    assert!(text(&output.stdout).contains(" of 60: shard missing?\n"), "{}", text(&output.stdout));
+    assert!(text(&output.stdout).contains(" of 60, incomplete: shard missing?\n"), "{}", text(&output.stdout));
     let output = import(&stores);
     assert!(output.status.success(), "{}", text(&output.stderr));
-    assert_eq!(text(&output.stdout).matches(": 60 of 60 complete\n").count(), 10, "{}", text(&output.stdout));
+    assert_eq!(text(&output.stdout).matches(": 60 of 60, complete\n").count(), 10, "{}", text(&output.stdout));
     let folded = done(folder.path(), &vqa(&["--output", "shards", "--json"]));
     let folded: Value = serde_json::from_str(&folded).unwrap();
     for evaluation in folded["evaluations"].as_array().unwrap() {
@@ -492,13 +732,16 @@ fn a_launcher_chooses_the_shard() {
         command.args(["--store", "answers.sqlite"]).args(more).envs(environment.iter().copied());
         command.output().unwrap()
     };
-    let slurm = [("SLURM_PROCID", "1"), ("SLURM_NTASKS", "2")];
+    let slurm = [("SLURM_PROCID", "1"), ("SLURM_STEP_NUM_TASKS", "2")];
     let output = vqa(&slurm, &[]);
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert!(text(&output.stdout).starts_with("shard 2/2: "), "{}", text(&output.stdout));
     assert!(text(&output.stderr).contains("shard 2/2 by SLURM_PROCID; --shard 1/1 answers all questions\n"));
     assert!(folder.path().join("answers.2-of-2.sqlite").is_file());
     assert!(!folder.path().join("answers.sqlite").exists());
+    // The batch script has a number too, but srun has not started it.
+    let output = vqa(&[("SLURM_PROCID", "0"), ("SLURM_NTASKS", "2")], &[]);
+    assert!(text(&output.stdout).starts_with("| model "), "{}", text(&output.stderr));
     let output = vqa(&slurm, &["--shard", "1/1"]);
     assert!(text(&output.stdout).starts_with("| model "), "{}", text(&output.stderr));
     let output = vqa(&[("RANK", "x"), ("WORLD_SIZE", "2")], &[]);

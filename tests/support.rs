@@ -54,7 +54,19 @@ pub fn program_at(home: &Path) -> Command {
     for name in ["HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME"] {
         command.env(name, home);
     }
+    forget_surroundings(&mut command);
     command
+}
+
+/// Takes away what a launcher or a CI service has told the process that runs the tests.
+pub fn forget_surroundings(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        let of_launcher = ["OMPI_", "PMI_", "SLURM_"].iter().any(|prefix| text.starts_with(prefix));
+        if of_launcher || ["RANK", "WORLD_SIZE", "GITHUB_STEP_SUMMARY"].contains(&&*text) {
+            command.env_remove(&name);
+        }
+    }
 }
 
 /// Makes `file` another name of an existing one, or a copy where that cannot be.

@@ -13,7 +13,7 @@ use digrap_bench::suite::{Comparison, PlannedDataset, Run, Suite, Thresholds, bl
 
 use super::known;
 use super::machine::step_summary;
-use super::vqa::{CUSTOM, shorten, write_whole};
+use super::vqa::{CUSTOM, create_output, shorten, write_whole};
 
 /// Arguments of `compare`.
 #[derive(Debug, Args)]
@@ -59,7 +59,7 @@ pub struct CompareArgs {
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
     /// Compare nothing, but write the answers of the current run to the folder of the baseline
-    #[arg(long, conflicts_with_all = ["thresholds", "output"])]
+    #[arg(long, conflicts_with_all = ["thresholds", "output", "examples"])]
     bless: bool,
 }
 
@@ -112,11 +112,7 @@ fn datasets(args: &CompareArgs, suite: Option<&Suite>) -> Result<Vec<PlannedData
 }
 
 fn write(output: &Path, comparison: &Comparison, text: &str) -> Result<()> {
-    std::fs::create_dir_all(output).map_err(|cause| {
-        Error::input(format!("cannot write to the output folder `{}`", output.display()))
-            .caused_by(cause)
-            .hint("choose another folder with --output")
-    })?;
+    create_output(output)?;
     let document = serde_json::to_string_pretty(comparison)
         .map_err(|cause| Error::internal("cannot write the comparison as JSON").caused_by(cause))?;
     write_whole(&output.join("comparison.md"), text)?;

@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 use super::features::{ABOUT, measured_with};
 use super::known;
-use super::vqa::{shorten, write_whole};
+use super::vqa::{create_output, shorten, write_whole};
 
 /// Arguments of `figures`.
 #[derive(Debug, Args)]
@@ -80,11 +80,7 @@ impl Page {
     }
 
     fn write(self, output: &Path, json: bool) -> Result<()> {
-        std::fs::create_dir_all(output).map_err(|cause| {
-            Error::input(format!("cannot create the folder `{}`", output.display()))
-                .caused_by(cause)
-                .hint("choose another folder with --output")
-        })?;
+        create_output(output)?;
         for (name, figure) in &self.figures {
             write_whole(&output.join(format!("{name}.svg")), figure.svg()?)?;
             write_whole(&output.join(format!("{name}.png")), figure.png()?)?;

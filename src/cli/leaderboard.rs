@@ -15,7 +15,7 @@ use digrap_bench::suite::{
 use super::figures::{LabelledRun, suite_figures};
 use super::known;
 use super::progress::Stages;
-use super::vqa::{shorten, write_whole};
+use super::vqa::{create_output, shorten, write_whole};
 
 /// Arguments of `leaderboard`.
 #[derive(Debug, Args)]
@@ -122,11 +122,7 @@ fn write_html(folder: &Path, page: &Page) -> Result<()> {
 }
 
 fn write(output: &Path, board: &Leaderboard, page: &str) -> Result<()> {
-    std::fs::create_dir_all(output).map_err(|cause| {
-        Error::input(format!("cannot create the folder `{}`", output.display()))
-            .caused_by(cause)
-            .hint("choose another folder with --output")
-    })?;
+    create_output(output)?;
     let json = serde_json::to_string_pretty(board)
         .map_err(|cause| Error::internal("cannot write the leaderboard as JSON").caused_by(cause))?;
     write_whole(&output.join("leaderboard.md"), page)?;

@@ -21,6 +21,9 @@ pub struct Folders {
     pub token: PathBuf,
 }
 
+/// Name of the store in the output folder of a run, and in the user's data folder.
+pub const STORE: &str = "store.sqlite";
+
 /// The folders, by the XDG and Hub variables.
 pub fn folders() -> Result<Folders> {
     let home = || {
@@ -57,12 +60,12 @@ pub fn hub(folders: &Folders, offline: bool) -> Result<Hub> {
 }
 
 /// The variables by which launchers tell a process its number, from 0 on, and how many there are: torchrun, Open MPI, other
-/// MPI, Slurm.
+/// MPI, Slurm's srun. The batch script itself has a `SLURM_PROCID` too, but the tasks of a step are counted for srun's alone.
 const LAUNCHERS: [[&str; 2]; 4] = [
     ["RANK", "WORLD_SIZE"],
     ["OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"],
     ["PMI_RANK", "PMI_SIZE"],
-    ["SLURM_PROCID", "SLURM_NTASKS"],
+    ["SLURM_PROCID", "SLURM_STEP_NUM_TASKS"],
 ];
 
 /// The part of a run that falls to this process by what launched it, and the variable that says so; none where the process
@@ -190,12 +193,12 @@ mod tests {
             (&[("RANK", "3"), ("WORLD_SIZE", "4")], Some("4/4 by RANK")),
             (&[("OMPI_COMM_WORLD_RANK", "0"), ("OMPI_COMM_WORLD_SIZE", "2")], Some("1/2 by OMPI_COMM_WORLD_RANK")),
             (
-                &[("PMI_RANK", "1"), ("PMI_SIZE", "2"), ("SLURM_PROCID", "1"), ("SLURM_NTASKS", "2")],
+                &[("PMI_RANK", "1"), ("PMI_SIZE", "2"), ("SLURM_PROCID", "1"), ("SLURM_STEP_NUM_TASKS", "2")],
                 Some("2/2 by PMI_RANK"),
             ),
-            (&[("SLURM_PROCID", "1"), ("SLURM_NTASKS", "8")], Some("2/8 by SLURM_PROCID")),
-            // An allocation is no launch: nobody has a number yet.
-            (&[("SLURM_NTASKS", "8")], None),
+            (&[("SLURM_PROCID", "1"), ("SLURM_STEP_NUM_TASKS", "8")], Some("2/8 by SLURM_PROCID")),
+            // An allocation is no launch: its batch script is one process, whose number is 0.
+            (&[("SLURM_PROCID", "0"), ("SLURM_NTASKS", "8")], None),
             // The tasks of an array may be different runs.
             (&[("SLURM_ARRAY_TASK_ID", "1"), ("SLURM_ARRAY_TASK_COUNT", "3"), ("SLURM_ARRAY_TASK_MIN", "1")], None),
         ];

@@ -7,14 +7,15 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use digrap_bench::error::{Error, Result};
 use digrap_bench::report::{self, read_log};
-use digrap_bench::store::{Folded, Removed, Store, Tally, TrainingRunId};
-use digrap_bench::suite::{ListedDataset, ListedModel, StoreListing, stored_listing};
+use digrap_bench::store::{FILE_MAGIC, Folded, Removal, Removed, Store, Tally, fold_into};
+use digrap_bench::suite::{AnswerState, ListedDataset, ListedModel, ListedTraining, StoreListing, stored_listing};
 use indicatif::HumanCount;
 use serde::Serialize;
 use serde_json::json;
 
-use super::machine::folders;
+use super::machine::{STORE, folders};
 use super::runs_export::{self, ExportArgs};
+use super::shards::is_shard;
 
 /// Arguments of `runs`.
 #[derive(Debug, Args)]
@@ -49,17 +50,20 @@ struct ListArgs {
 
 #[derive(Debug, Args)]
 struct ShowArgs {
-    /// A model, or a training run such as `training:1`
+    /// A model, answers without a model such as `answers:1`, or a training run such as `training:1`
     #[arg(value_name = "NAME")]
     name: String,
     /// Store [default: that of the user's data]
     #[arg(long, value_name = "FILE")]
     store: Option<PathBuf>,
+    /// Read every page of the file first and say what is wrong
+    #[arg(long)]
+    check: bool,
 }
 
 #[derive(Debug, Args)]
 struct RmArgs {
-    /// Models, and training runs such as `training:1`
+    /// Models, answers without a model such as `answers:1`, and training runs such as `training:1`
     #[arg(value_name = "NAME", required = true)]
     names: Vec<String>,
     /// Store [default: that of the user's data]
@@ -72,10 +76,10 @@ struct ImportArgs {
     /// Stores, and files of `runs export --format jsonl`
     #[arg(value_name = "FROM", required = true)]
     from: Vec<PathBuf>,
-    /// Store to import into, which is created where there is none
+    /// Store to import into, which is created where there is none; others who write to it wait until the import has ended
     #[arg(long, value_name = "FILE")]
     store: PathBuf,
-    /// End with exit code 3 where a question that was asked has no answer
+    /// End with exit code 3 where a question that was asked has no answer, or where that cannot be told
     #[arg(long)]
     complete: bool,
 }
@@ -93,7 +97,7 @@ pub fn run(args: &RunsArgs, json: bool) -> Result<()> {
 
 /// The store that is given, else that of the user's data.
 pub fn chosen_store(given: Option<&PathBuf>) -> Result<PathBuf> {
-    given.map_or_else(|| Ok(folders()?.data.join("store.sqlite")), |path| Ok(path.clone()))
+    given.map_or_else(|| Ok(folders()?.data.join(STORE)), |path| Ok(path.clone()))
 }
 
 #[derive(Serialize)]
@@ -136,17 +140,32 @@ fn check(store: &Store) -> Result<()> {
 fn show(args: &ShowArgs, json: bool) -> Result<()> {
     let path = chosen_store(args.store.as_ref())?;
     let store = Store::open_to_read(&path)?;
-    check(&store)?;
-    let listing = stored_listing(&store)?;
-    if let Some(model) = listing.models.iter().find(|model| model.name.as_ref() == Some(&args.name)) {
-        return if json { super::print_json(model) } else { super::print(&report::model_page(model)) };
+    if args.check {
+        check(&store)?;
     }
-    let number = training_number(&args.name);
-    match listing.training_runs.iter().find(|run| Some(run.number) == number) {
-        Some(run) if json => super::print_json(run),
-        Some(run) => super::print(&report::training_page(run)),
+    match found(&stored_listing(&store)?, &args.name) {
+        Some(Found::Model(model)) if json => super::print_json(model),
+        Some(Found::Model(model)) => super::print(&report::model_page(model)),
+        Some(Found::Training(run)) if json => super::print_json(run),
+        Some(Found::Training(run)) => super::print(&report::training_page(run)),
         None => Err(unknown_run(&path, &args.name)),
     }
+}
+
+/// What a name of `runs list` stands for.
+enum Found<'a> {
+    Model(&'a ListedModel),
+    Training(&'a ListedTraining),
+}
+
+fn found<'a>(listing: &'a StoreListing, name: &str) -> Option<Found<'a>> {
+    let number = |kind: &str| name.strip_prefix(kind).and_then(|number| number.parse::<i64>().ok());
+    let (answers, training) = (number("answers:"), number("training:"));
+    let unnamed = |model: &&ListedModel| model.name.is_none() && answers.is_some() && model.answers == answers;
+    let named = listing.models.iter().find(|model| model.name.as_deref() == Some(name));
+    let model = named.or_else(|| listing.models.iter().find(unnamed)).map(Found::Model);
+    let run = || listing.training_runs.iter().find(|run| Some(run.number) == training).map(Found::Training);
+    model.or_else(run)
 }
 
 fn unknown_run(path: &Path, name: &str) -> Error {
@@ -154,27 +173,27 @@ fn unknown_run(path: &Path, name: &str) -> Error {
         .hint("`digrap-bench runs list` shows all of them; training runs are named as `training:1`")
 }
 
-/// The number of a training run that is named as `training:1`.
-fn training_number(name: &str) -> Option<i64> {
-    name.strip_prefix("training:")?.parse().ok()
-}
-
 fn remove(args: &RmArgs, json: bool) -> Result<()> {
     let path = chosen_store(args.store.as_ref())?;
     // A store that is not there is not created to remove something from it.
     let known = Store::open_to_read(&path)?;
-    let (named, all) = (known.models()?, known.training_runs()?);
+    let (listing, answers, runs) = (stored_listing(&known)?, known.all_settings()?, known.training_runs()?);
     drop(known);
-    let (mut models, mut runs): (Vec<&str>, Vec<TrainingRunId>) = (Vec::new(), Vec::new());
+    let mut removal = Removal::default();
     for name in &args.names {
-        let number = training_number(name);
-        match all.iter().find(|(run, _)| Some(run.number()) == number) {
-            _ if named.iter().any(|model| model.name == *name) => models.push(name),
-            Some((run, _)) => runs.push(*run),
+        match found(&listing, name) {
+            Some(Found::Model(ListedModel { name: Some(_), .. })) => removal.models.push(name),
+            Some(Found::Model(model)) => {
+                removal.answers.extend(answers.iter().filter(|id| Some(id.number()) == model.answers));
+            }
+            Some(Found::Training(run)) => {
+                let numbered = runs.iter().filter(|(id, _)| id.number() == run.number);
+                removal.training_runs.extend(numbered.map(|(id, _)| *id));
+            }
             None => return Err(unknown_run(&path, name)),
         }
     }
-    let removed = Store::open(&path)?.remove(&models, &runs)?;
+    let removed = Store::open(&path)?.remove(&removal)?;
     if json {
         return super::print_json(&json!({"store": path, "removed": removed}));
     }
@@ -197,41 +216,61 @@ struct Completeness {
     model: Option<String>,
     dataset: String,
     answers: usize,
-    n: usize,
+    n: Option<usize>,
     complete: bool,
+    state: AnswerState,
 }
 
 fn import(args: &ImportArgs, json: bool) -> Result<()> {
-    let existed = args.store.exists();
-    let outcome = fold(args);
-    if outcome.is_err() && !existed {
-        // What an import that failed has created; where that cannot be removed either, it is an empty store.
-        for suffix in ["", "-wal", "-shm"] {
-            let mut name = args.store.clone().into_os_string();
-            name.push(suffix);
-            let _ = std::fs::remove_file(name);
-        }
-    }
-    let (folded, listing) = outcome?;
+    let folded = fold(args)?;
+    let listing = Store::open_to_read(&args.store).and_then(|store| stored_listing(&store)).map_err(|error| {
+        error.within(format!("all was imported into `{}`, which then could not be listed", args.store.display()))
+    })?;
     let completeness: Vec<Completeness> = listing.models.iter().flat_map(completeness).collect();
     if json {
         super::print_json(&json!({"store": args.store, "imported": folded, "completeness": completeness}))?;
     } else {
-        super::print(&told(&folded, &completeness))?;
+        super::print(&told(&folded, &completeness, args.from.iter().any(|path| is_shard(path))))?;
     }
-    let missing = completeness.iter().filter(|row| !row.complete).count();
-    if args.complete && missing > 0 {
-        return Err(Error::incomplete(format!("{missing} of {} sets of questions lack answers", completeness.len()))
-            .hint(
-                "import the stores of the shards that are missing, or answer the rest: `digrap-bench vqa --store ...`",
-            ));
-    }
-    Ok(())
+    if args.complete { refuse_incomplete(&completeness) } else { Ok(()) }
 }
 
-fn fold(args: &ImportArgs) -> Result<(Folded, StoreListing)> {
-    let scratch = tempfile::tempdir()
-        .map_err(|cause| Error::internal("cannot create a folder for copies of stores").caused_by(cause))?;
+/// Refuses answers that are not known to be all.
+fn refuse_incomplete(completeness: &[Completeness]) -> Result<()> {
+    if completeness.is_empty() {
+        return Err(Error::incomplete("no question was asked of any model, so that nothing is complete")
+            .hint("import stores of `digrap-bench vqa`"));
+    }
+    let mut open = completeness.iter().filter(|row| !row.complete).peekable();
+    let Some(first) = open.peek() else { return Ok(()) };
+    let hint = match first.state {
+        AnswerState::Unknown => {
+            "`digrap-bench vqa --store ...` with the same model and datasets records what was asked"
+        }
+        AnswerState::SeveralSets | AnswerState::MoreAnswers => {
+            "counting cannot tell whose answers these are: `digrap-bench leaderboard --store ...` says whether any is missing"
+        }
+        _ => "import the stores of the shards that are missing, or answer the rest: `digrap-bench vqa --store ...`",
+    };
+    let told: Vec<String> = open
+        .clone()
+        .map(|row| {
+            let model = row.model.as_ref().map_or_else(String::new, |model| format!("{model} on "));
+            format!("{model}{} ({})", row.dataset, row.state.told())
+        })
+        .collect();
+    let sets = completeness.len();
+    let message =
+        format!("{} of {sets} sets of questions are not known to be complete: {}", open.count(), told.join(", "));
+    Err(Error::incomplete(message).hint(hint))
+}
+
+fn fold(args: &ImportArgs) -> Result<Folded> {
+    let scratch = tempfile::tempdir().map_err(|cause| {
+        Error::input("cannot create a folder for copies of stores")
+            .caused_by(cause)
+            .hint("set TMPDIR to a folder that is writable")
+    })?;
     let same = |path: &Path| path.canonicalize().ok().is_some_and(|path| args.store.canonicalize().ok() == Some(path));
     // All files are looked at before the store is created.
     let sources = args.from.iter().enumerate().map(|(number, path)| {
@@ -242,19 +281,13 @@ fn fold(args: &ImportArgs) -> Result<(Folded, StoreListing)> {
         Source::open(path, &scratch.path().join(format!("{number}.sqlite")))
     });
     let sources = sources.collect::<Result<Vec<_>>>()?;
-    let mut store = Store::open(&args.store)?;
-    let folded = store.fold(&mut |fold| {
+    fold_into(&args.store, &mut |fold| {
         sources.iter().try_for_each(|source| match source {
             Source::Store(source) => fold.store(source),
             Source::Log(path) => read_log(path, fold),
         })
-    })?;
-    let listing = stored_listing(&store)?;
-    Ok((folded, listing))
+    })
 }
-
-/// What every store begins with.
-const STORE_START: &[u8] = b"SQLite format 3\0";
 
 /// Something to import.
 enum Source {
@@ -265,32 +298,38 @@ enum Source {
 impl Source {
     fn open(path: &Path, copy: &Path) -> Result<Self> {
         let mut start = Vec::new();
-        let read = File::open(path).and_then(|file| file.take(STORE_START.len() as u64).read_to_end(&mut start));
+        let read = File::open(path).and_then(|file| file.take(FILE_MAGIC.len() as u64).read_to_end(&mut start));
         match read {
             Ok(_) if start.first() == Some(&b'{') => Ok(Self::Log(path.to_owned())),
-            Ok(_) if !start.is_empty() && start != STORE_START => {
+            Ok(_) if !start.is_empty() && start != *FILE_MAGIC => {
                 Err(Error::input(format!("`{}` is neither a store nor exported answers", path.display()))
                     .hint("give stores, and files that `digrap-bench runs export --format jsonl` has written"))
             }
-            _ => Ok(Self::Store(Box::new(Store::open_unchanged(path, copy)?))),
+            _ => {
+                let store = Store::open_unchanged(path, copy)?;
+                check(&store)?;
+                Ok(Self::Store(Box::new(store)))
+            }
         }
     }
 }
 
 fn completeness(model: &ListedModel) -> impl Iterator<Item = Completeness> {
     let row = |dataset: &ListedDataset| {
+        let state = dataset.state()?;
         Some(Completeness {
             model: model.name.clone(),
             dataset: dataset.dataset.clone(),
             answers: dataset.answers,
-            n: dataset.n?,
-            complete: dataset.complete()?,
+            n: dataset.n,
+            complete: state == AnswerState::Complete,
+            state,
         })
     };
     model.datasets.iter().filter_map(row)
 }
 
-fn told(folded: &Folded, completeness: &[Completeness]) -> String {
+fn told(folded: &Folded, completeness: &[Completeness], of_shards: bool) -> String {
     let Folded { models, answers, distances, points } = folded;
     let kinds =
         [("models", models), ("answers", answers), ("questions' distances", distances), ("points of curves", points)];
@@ -299,12 +338,17 @@ fn told(folded: &Folded, completeness: &[Completeness]) -> String {
         let known = if *known > 0 { format!(" ({} more were there already)", count(*known)) } else { String::new() };
         format!("{} {what}{known}", count(*new))
     };
-    let some = kinds.iter().filter(|(_, tally)| tally.new + tally.known > 0);
-    let mut text = format!("imported: {}\n", some.map(tell).collect::<Vec<_>>().join(", "));
-    for Completeness { model, dataset, answers, n, complete } in completeness {
+    let some: Vec<String> = kinds.iter().filter(|(_, tally)| tally.new + tally.known > 0).map(tell).collect();
+    let some = if some.is_empty() { "nothing, since nothing is stored there".to_owned() } else { some.join(", ") };
+    let mut text = format!("imported: {some}\n");
+    for Completeness { model, dataset, answers, n, state, .. } in completeness {
         let model = model.as_ref().map_or_else(String::new, |model| format!("{model} on "));
-        let state = if *complete { " complete" } else { ": shard missing?" };
-        text += &format!("{model}{dataset}: {} of {}{state}\n", count(*answers), count(*n));
+        let state = match state {
+            AnswerState::Incomplete if of_shards => "incomplete: shard missing?",
+            state => state.told(),
+        };
+        let n = n.map_or_else(|| "an unknown number".to_owned(), |n| count(n).to_string());
+        text += &format!("{model}{dataset}: {} of {n}, {state}\n", count(*answers));
     }
     text
 }

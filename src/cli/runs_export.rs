@@ -6,17 +6,15 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use digrap_bench::data::WholeFile;
 use digrap_bench::error::{Error, Result};
-use digrap_bench::report::{
-    EVENT_FILE, LogChoice, Logged, LostAnswers, TrackedRun, event_file, mlflow_files, write_log,
-};
-use digrap_bench::store::{CurvePoint, Store, TrainingRunId};
-use digrap_bench::suite::{PlannedDataset, StoredDataset, Suite, stored_runs};
+use digrap_bench::report::{LogChoice, Logged, LostAnswers, event_files, mlflow_files, tracked_runs, write_log};
+use digrap_bench::store::Store;
+use digrap_bench::suite::{PlannedDataset, Suite};
 use indicatif::HumanCount;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::known;
 use super::runs::chosen_store;
-use super::vqa::{shorten, write_whole};
+use super::vqa::{create_output, shorten, write_whole};
 
 /// Arguments of `runs export`.
 #[derive(Debug, Args)]
@@ -62,33 +60,36 @@ enum Format {
 /// Writes the files and says what is in them.
 pub fn run(args: &ExportArgs, json: bool) -> Result<()> {
     let path = chosen_store(args.store.as_ref())?;
-    if args.rescue && args.format != Format::Jsonl {
-        return Err(Error::input("only answers can be saved from a damaged store").hint("use --format jsonl"));
+    if args.rescue {
+        return rescue(args, &path, json);
     }
     let store = Store::open_to_read(&path)?;
     let datasets = datasets(args)?;
-    match args.format {
-        Format::Jsonl => export_answers(args, &store, datasets.as_deref(), json),
-        Format::Tensorboard => {
-            let runs = store.training_runs()?;
-            if runs.is_empty() {
-                return Err(no_training_runs(&path));
-            }
-            let file = |(run, settings): &(TrainingRunId, String)| {
-                let folder = training_name(run.number(), settings);
-                Ok((Path::new(&folder).join(EVENT_FILE), event_file(&store.curves(*run)?)))
-            };
-            write_files(args, runs.iter().map(file).collect::<Result<Vec<_>>>()?, json)
-        }
-        Format::Mlflow => {
-            let runs = tracked_runs(args, &store, datasets.as_deref())?;
-            if runs.is_empty() {
-                return Err(no_training_runs(&path));
-            }
-            let files = mlflow_files(&runs).into_iter().map(|(path, text)| (path, text.into_bytes()));
-            write_files(args, files.collect(), json)
-        }
+    let files = match args.format {
+        Format::Jsonl => return export_answers(args, &store, datasets.as_deref(), json),
+        Format::Tensorboard => event_files(&store)?,
+        Format::Mlflow => match tracked_runs(&store, &args.model, datasets.as_deref())? {
+            runs if runs.is_empty() => Vec::new(),
+            runs => mlflow_files(&runs).into_iter().map(|(path, text)| (path, text.into_bytes())).collect(),
+        },
+    };
+    if files.is_empty() {
+        return Err(no_training_runs(&path));
     }
+    write_files(args, &files, json)
+}
+
+/// Writes what can be read of a damaged store, whose files stay as they are.
+fn rescue(args: &ExportArgs, path: &Path, json: bool) -> Result<()> {
+    if args.format != Format::Jsonl {
+        return Err(Error::input("only answers can be saved from a damaged store").hint("use --format jsonl"));
+    }
+    let scratch = tempfile::tempdir().map_err(|cause| {
+        Error::input("cannot create a folder for a copy of the store")
+            .caused_by(cause)
+            .hint("set TMPDIR to a folder that is writable")
+    })?;
+    export_answers(args, &Store::open_to_rescue(path, scratch.path())?, None, json)
 }
 
 fn no_training_runs(path: &Path) -> Error {
@@ -102,12 +103,7 @@ fn datasets(args: &ExportArgs) -> Result<Option<Vec<PlannedDataset>>> {
     let mut datasets = match &args.suite {
         Some(suite) => known::suite(&Suite::load(suite)?, root, None)?,
         None if args.dataset.is_empty() => return Ok(None),
-        None => {
-            let several = args.dataset.len() > 1;
-            let root_of = |name: &str| root.map(|root| if several { root.join(name) } else { root.to_owned() });
-            let load = |name: &String| known::dataset(name, root_of(name).as_deref(), None);
-            args.dataset.iter().map(load).collect::<Result<Vec<_>>>()?
-        }
+        None => known::datasets(&args.dataset, root, None)?,
     };
     shorten(&mut datasets, args.limit);
     Ok(Some(datasets))
@@ -121,17 +117,17 @@ fn export_answers(args: &ExportArgs, store: &Store, datasets: Option<&[PlannedDa
     };
     let mut file = WholeFile::create(&args.output).map_err(unwritable)?;
     let choice = LogChoice { models: &args.model, datasets, rescue: args.rescue };
-    let Logged { answers, lost } = write_log(store, &choice, &mut file)?;
+    let Logged { answers, lost, unreadable } = write_log(store, &choice, (&args.output, &mut file))?;
     file.finish().map_err(unwritable)?;
     if json {
-        super::print_json(&json!({"output": args.output, "answers": answers, "lost": lost}))?;
+        super::print_json(&json!({"output": args.output, "answers": answers, "lost": lost, "unreadable": unreadable}))?;
     } else {
         super::print(&format!("{} answers in `{}`\n", HumanCount(answers as u64), args.output.display()))?;
     }
-    if lost.is_empty() {
+    if lost.is_empty() && unreadable.is_empty() {
         return Ok(());
     }
-    let ranges: Vec<String> = lost.iter().map(range).collect();
+    let ranges: Vec<String> = unreadable.into_iter().chain(lost.iter().map(range)).collect();
     Err(Error::incomplete(format!("answers of `{}` are lost: {}", store.path().display(), ranges.join("; ")))
         .hint("`digrap-bench runs import` brings the saved ones into a new store, and `vqa --store` with that one answers the rest anew"))
 }
@@ -151,52 +147,11 @@ fn range(lost: &LostAnswers) -> String {
     text
 }
 
-/// Number and method.
-fn training_name(number: i64, settings: &str) -> String {
-    let settings: Value = serde_json::from_str(settings).unwrap_or_default();
-    settings["method"].as_str().map_or_else(|| number.to_string(), |method| format!("{number}-{method}"))
-}
-
-/// Training runs with their curves, and where datasets are given models with their accuracies.
-fn tracked_runs(args: &ExportArgs, store: &Store, datasets: Option<&[PlannedDataset]>) -> Result<Vec<TrackedRun>> {
-    let mut tracked = Vec::new();
-    for (run, settings) in store.training_runs()? {
-        tracked.push(TrackedRun {
-            name: format!("training:{}", training_name(run.number(), &settings)),
-            settings: serde_json::from_str(&settings).unwrap_or_default(),
-            metrics: store.curves(run)?,
-        });
-    }
-    let Some(datasets) = datasets else { return Ok(tracked) };
-    for run in stored_runs(store, datasets)? {
-        if !args.model.is_empty() && !args.model.contains(&run.model.name) {
-            continue;
-        }
-        let accuracy = |stored: &StoredDataset| {
-            let value = stored.summary.as_ref()?.accuracy?;
-            Some(CurvePoint { series: format!("accuracy/{}", datasets[stored.position].dataset.name), step: 0, value })
-        };
-        let settings = run.answer_settings.as_ref().map(serde_json::to_value).transpose();
-        let settings =
-            settings.map_err(|cause| Error::internal("cannot write answer settings as JSON").caused_by(cause))?;
-        tracked.push(TrackedRun {
-            name: run.model.name.clone(),
-            settings: settings.unwrap_or_default(),
-            metrics: run.datasets.iter().filter_map(accuracy).collect(),
-        });
-    }
-    Ok(tracked)
-}
-
-fn write_files(args: &ExportArgs, files: Vec<(PathBuf, Vec<u8>)>, json: bool) -> Result<()> {
-    for (path, bytes) in &files {
+fn write_files(args: &ExportArgs, files: &[(PathBuf, Vec<u8>)], json: bool) -> Result<()> {
+    for (path, bytes) in files {
         let path = args.output.join(path);
         let folder = path.parent().unwrap_or(&args.output);
-        std::fs::create_dir_all(folder).map_err(|cause| {
-            Error::input(format!("cannot create the folder `{}`", folder.display()))
-                .caused_by(cause)
-                .hint("choose another --output")
-        })?;
+        create_output(folder)?;
         write_whole(&path, bytes)?;
     }
     if json {

@@ -2,13 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use digrap_bench::error::{Error, Result};
+use digrap_bench::error::Result;
 use digrap_bench::hub::Lock;
 use digrap_bench::suite::{Shard, ShardPart};
 use indicatif::HumanCount;
 use serde_json::json;
 
 use super::progress::Progress;
+use super::vqa::create_output;
 use super::{machine, source};
 
 /// The part that the arguments name, else the one that the environment does; none where the process answers all.
@@ -28,6 +29,15 @@ pub fn store_of(whole: &Path, shard: Shard) -> PathBuf {
     beside(whole, &format!("{}-of-{}", shard.index(), shard.count()))
 }
 
+/// Whether a file has the name of a shard's store.
+pub fn is_shard(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.split('.').any(|part| {
+        part.split_once("-of-")
+            .is_some_and(|(index, count)| index.parse::<usize>().is_ok() && count.parse::<usize>().is_ok())
+    })
+}
+
 fn beside(whole: &Path, part: &str) -> PathBuf {
     let extension = whole.extension().map_or_else(String::new, |extension| format!(".{}", extension.to_string_lossy()));
     let stem = whole.file_stem().map_or_else(|| "store".into(), |stem| stem.to_string_lossy());
@@ -36,11 +46,7 @@ fn beside(whole: &Path, part: &str) -> PathBuf {
 
 /// Writes what was used of the Hub, which is the same for all shards.
 pub fn keep_locks(output: &Path, locks: &[Lock]) -> Result<()> {
-    std::fs::create_dir_all(output).map_err(|cause| {
-        Error::input(format!("cannot write to the output folder `{}`", output.display()))
-            .caused_by(cause)
-            .hint("choose another folder with --output")
-    })?;
+    create_output(output)?;
     source::write_locks(output, locks)
 }
 
@@ -58,8 +64,12 @@ pub fn print(shard: Shard, parts: &[ShardPart], [whole, own]: [&Path; 2], json: 
     }
     let all = beside(whole, &format!("*-of-{count}"));
     text += &format!(
-        "`digrap-bench runs import {} --store {}` folds the shards; then the same command with --shard 1/1 gives the tables\n",
+        "`digrap-bench runs import {} --store {}` folds the shards\n\
+         then the same command with --shard 1/1 gives the tables: where paths, sizes or times of images differ from those that \
+         a shard saw, it asks anew\n\
+         `digrap-bench leaderboard --store {}` makes tables of the folded answers as they are, without the model\n",
         all.display(),
+        whole.display(),
         whole.display()
     );
     super::print(&text)

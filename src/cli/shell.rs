@@ -7,7 +7,7 @@ use clap_complete::Shell;
 use clap_mangen::Man;
 use digrap_bench::error::{Error, Result};
 
-use super::vqa::write_whole;
+use super::vqa::{create_output, write_whole};
 
 /// Name of the program.
 const PROGRAM: &str = "digrap-bench";
@@ -44,11 +44,7 @@ pub fn man(args: &ManArgs, program: &Command, json: bool) -> Result<()> {
     let mut program = shown(program);
     // Gives verbs their whole names.
     program.build();
-    std::fs::create_dir_all(&args.output).map_err(|cause| {
-        Error::input(format!("cannot create the folder `{}`", args.output.display()))
-            .caused_by(cause)
-            .hint("choose another folder with --output")
-    })?;
+    create_output(&args.output)?;
     let mut written = Vec::new();
     write_pages(program, &args.output, &mut written)?;
     if json {

@@ -140,8 +140,8 @@ fn plan(args: &ModelArgs, common: &Common, suite: &Suite, folders: &Folders) -> 
     };
     let store = match (&args.store, common.output) {
         (Some(store), _) => store.clone(),
-        (None, Some(output)) => output.join("store.sqlite"),
-        (None, None) => folders.data.join("store.sqlite"),
+        (None, Some(output)) => output.join(super::machine::STORE),
+        (None, None) => folders.data.join(super::machine::STORE),
     };
     let sources = source::models(&args.model, &args.hub, folders)?;
     let models = sources.models.into_iter().map(|source| PlannedModel { source, prompt, zero_shot: false });

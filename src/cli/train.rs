@@ -314,7 +314,7 @@ fn plan(args: &TrainArgs, folders: &Folders) -> Result<(TrainingPlan, Vec<Lock>)
         threads: args.threads.map_or_else(super::vqa::available_threads, usize::from),
         output: args.output.clone(),
         phases: args.output.clone(),
-        store: args.store.clone().unwrap_or_else(|| args.output.join("store.sqlite")),
+        store: args.store.clone().unwrap_or_else(|| args.output.join(super::machine::STORE)),
         scratch: folders.cache.join("converted"),
     };
     Ok((plan, locks))

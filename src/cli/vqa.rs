@@ -139,7 +139,6 @@ struct Run<'a> {
 pub fn run(args: &VqaArgs, json: bool) -> Result<()> {
     let shard = shards::chosen(args.shard.as_deref())?;
     if args.shift {
-        shard.map_or(Ok(()), |shard| Err(shard.without_shift()))?;
         kernels::choose()?;
     }
     let folders = folders()?;
@@ -199,8 +198,8 @@ fn plan(args: &VqaArgs, suite: Option<&Suite>, folders: &Folders) -> Result<(Pla
     let batch_size = parse_batch_size(&args.batch_size)?;
     let store = match (&args.store, &args.output) {
         (Some(store), _) => store.clone(),
-        (None, Some(output)) => output.join("store.sqlite"),
-        (None, None) => folders.data.join("store.sqlite"),
+        (None, Some(output)) => output.join(super::machine::STORE),
+        (None, None) => folders.data.join(super::machine::STORE),
     };
     let (decoding, datasets) = (decoding(args, suite)?, datasets(args, suite)?);
     let shift = suite.filter(|_| args.shift).map(|suite| {
@@ -349,6 +348,15 @@ fn table(plan: &Plan, evaluations: &[Evaluation]) -> String {
         }
     }
     table
+}
+
+/// Makes sure that the folder that `--output` names is there.
+pub fn create_output(folder: &Path) -> Result<()> {
+    std::fs::create_dir_all(folder).map_err(|cause| {
+        Error::input(format!("cannot write to the output folder `{}`", folder.display()))
+            .caused_by(cause)
+            .hint("choose another folder with --output")
+    })
 }
 
 pub fn write_whole(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {

@@ -164,6 +164,23 @@ impl Dataset {
         self.questions.iter().map(|question| number_of(&question.image_id)).collect()
     }
 
+    /// The number of each question's group of questions that stand and fall together: those about one image, and those that
+    /// were made from one question by edits of image or words, and all that these are linked to.
+    pub fn dependent_clusters(&self) -> Vec<u32> {
+        let mut parents: Vec<usize> = (0..self.questions.len()).collect();
+        let (mut of_image, mut of_original) = (HashMap::new(), HashMap::new());
+        for (position, question) in self.questions.iter().enumerate() {
+            let original = self.relations.originals.get(position).and_then(Option::as_ref);
+            let same_image = *of_image.entry(&question.image_id).or_insert(position);
+            let same_original = *of_original.entry(original.unwrap_or(&question.question_id)).or_insert(position);
+            for other in [same_image, same_original] {
+                let (one, other) = (root(&mut parents, position), root(&mut parents, other));
+                parents[one.max(other)] = one.min(other);
+            }
+        }
+        (0..parents.len()).map(|position| root(&mut parents, position) as u32).collect()
+    }
+
     /// How much it is of what the row of this name in [`DATASETS`] expects; none where that is as much. Images are left
     /// out where their number is uncertain.
     pub fn portion(&self) -> Option<Portion> {
@@ -220,6 +237,15 @@ impl Dataset {
         }
         self
     }
+}
+
+/// The first member of the group that a member belongs to; the way there is shortened.
+fn root(parents: &mut [usize], mut member: usize) -> usize {
+    while parents[member] != member {
+        parents[member] = parents[parents[member]];
+        member = parents[member];
+    }
+    member
 }
 
 /// How much of a dataset there is.

@@ -183,6 +183,9 @@ fn escaped(text: &str) -> String {
             '&' => out.push_str("&amp;"),
             '<' => out.push_str("&lt;"),
             '>' => out.push_str("&gt;"),
+            // Else names and numbers in answers call people and other issues.
+            '@' => out.push_str("&#64;"),
+            '#' => out.push_str("&#35;"),
             '\\' | '`' | '*' | '_' | '[' | ']' | '~' => out.extend(['\\', letter]),
             letter => out.push(letter),
         }

@@ -19,7 +19,7 @@ pub fn leaderboard(board: &Leaderboard) -> String {
     if let Some(limit) = board.limit {
         page += &format!("First {limit} questions of each dataset only.\n\n");
     }
-    page += &format!("{}\n{}\n", in_parts(&board.columns, |range| accuracies(board, range)), legend(board));
+    page += &format!("{}\n{}", in_parts(&board.columns, |range| accuracies(board, range)), legend(board));
     page += &format!("\n## Counts and intervals\n\n{}\n{INTERVALS}\n", counts(board));
     if let Some(shifts) = shifts(board) {
         page += &format!("\n## Shift\n\n{shifts}\n{SHIFTS}\n");
@@ -203,8 +203,8 @@ pub(super) fn commands(board: &Leaderboard) -> Vec<&str> {
 }
 
 pub(super) const DIGESTS: &str = "\
-Digests are the beginnings of SHA-256: of a dataset's questions, identifiers and human answers, and of a model's weights. \
-The commit is that of the program.";
+Digests are the beginnings of SHA-256: of a dataset's questions, identifiers and human answers; of a model's weights, and of \
+the files that say how they are used, adapters among them. The commit is that of the program.";
 
 /// A column of the models, and what it says of one.
 pub(super) type RunColumn = (&'static str, fn(&EntryRun) -> String);
@@ -212,7 +212,7 @@ pub(super) type RunColumn = (&'static str, fn(&EntryRun) -> String);
 pub(super) const RUN_COLUMNS: [RunColumn; 8] = [
     ("model", |run| run.label.clone()),
     ("seed", |run| run.seed.map_or_else(unknown, |seed| seed.to_string())),
-    ("weights", |run| short(&run.weights)),
+    ("weights and use", |run| digests(&run.weights)),
     ("prompt", |run| setting(run, |settings| format!("`{}`", settings.prompt))),
     ("decoding", |run| setting(run, |settings| format!("{}, {} tokens", settings.decoding, settings.max_new_tokens))),
     ("dtype", |run| setting(run, |settings| format!("{}, {}", settings.dtype, settings.provider))),
@@ -233,6 +233,11 @@ pub(super) fn short(digest: &str) -> String {
     digest.chars().take(DIGEST).collect()
 }
 
+/// The beginnings of several digests.
+fn digests(texts: &str) -> String {
+    texts.split(' ').map(short).collect::<Vec<_>>().join(" ")
+}
+
 /// One line for each model and column, measured and printed ones alike, for spreadsheets and data frames.
 ///
 /// # Errors
@@ -247,7 +252,7 @@ pub fn leaderboard_csv(board: &Leaderboard) -> Result<String> {
     for entry in &board.entries {
         for (column, cell) in board.columns.iter().zip(&entry.cells) {
             if let Some(cell) = cell {
-                write(csv_line(&board.suite, entry, column, cell))?;
+                write(csv_line(board, entry, column, cell))?;
             }
         }
     }
@@ -263,7 +268,7 @@ pub fn leaderboard_csv(board: &Leaderboard) -> Result<String> {
     String::from_utf8(bytes).map_err(|cause| failed(cause.into()))
 }
 
-const CSV: [&str; 15] = [
+const CSV: [&str; 20] = [
     "source",
     "suite",
     "model",
@@ -279,22 +284,38 @@ const CSV: [&str; 15] = [
     "interval_high",
     "change_percent",
     "rank",
+    "metric",
+    "questions",
+    "weights",
+    "prompt",
+    "decoding",
 ];
 
-fn csv_line(suite: &str, entry: &Entry, column: &Column, cell: &Cell) -> Vec<String> {
+fn csv_line(board: &Leaderboard, entry: &Entry, column: &Column, cell: &Cell) -> Vec<String> {
     fn number<T: ToString>(value: Option<T>) -> String {
         value.map_or_else(String::new, |value| value.to_string())
     }
     let method = entry.method.as_deref().unwrap_or_default();
     let zero_shot = if entry.zero_shot { "true" } else { "false" };
-    let texts = ["measured", suite, &entry.name, method, zero_shot].map(str::to_owned).into_iter();
-    let column = [entry.runs.len().to_string(), column.name.clone(), column.shift.unwrap_or_default().to_owned()];
+    let texts = ["measured", &board.suite, &entry.name, method, zero_shot].map(str::to_owned).into_iter();
+    let heads = [entry.runs.len().to_string(), column.name.clone(), column.shift.unwrap_or_default().to_owned()];
     let [low, high] = cell.interval.map_or([None; 2], |bounds| bounds.map(Some));
     let numbers = [number(Some(cell.accuracy)), number(cell.spread), number(cell.n), number(low), number(high)];
-    texts.chain(column).chain(numbers).chain([number(cell.change), number(cell.rank)]).collect()
+    let compared = [number(cell.change), number(cell.rank)];
+    texts.chain(heads).chain(numbers).chain(compared).chain(csv_provenance(board, entry, column)).collect()
 }
 
-/// The table for a paper, with the commands of the package booktabs.
+/// Metric and questions of the column, weights of the runs, and how they were asked.
+fn csv_provenance(board: &Leaderboard, entry: &Entry, column: &Column) -> [String; 5] {
+    let dataset = board.datasets.iter().find(|dataset| dataset.name == column.name);
+    let [metric, digest] = dataset.map_or([""; 2], |dataset| [dataset.metric, &dataset.digest]);
+    let weights: Vec<String> = entry.runs.iter().map(|run| digests(&run.weights)).collect();
+    let settings = entry.runs.first().and_then(|run| run.settings.as_ref());
+    let [prompt, decoding] = settings.map_or([""; 2], |settings| [&settings.prompt, &settings.decoding]);
+    [metric.to_owned(), short(digest), weights.join(", "), prompt.to_owned(), decoding.to_owned()]
+}
+
+/// The table for a paper, with the commands of the package booktabs; where its numbers come from stands in comments.
 pub fn leaderboard_latex(board: &Leaderboard) -> String {
     let columns = &board.columns;
     let heads = |texts: Vec<String>| format!(" & {} \\\\\n", texts.join(" & "));
@@ -318,8 +339,10 @@ pub fn leaderboard_latex(board: &Leaderboard) -> String {
         rows += &format!("\\textit{{{} (paper)}} & {} \\\\\n", latex(&row.name), cells.collect::<Vec<_>>().join(" & "));
     }
     let alignment = "r".repeat(columns.len());
+    let comment = |line: &str| format!("% {line}").trim_end().to_owned() + "\n";
+    let comments: String = provenance(board).lines().map(comment).collect();
     format!(
-        "\\begin{{tabular}}{{l{alignment}}}\n\\toprule\n{labels}{shifts}\\midrule\n{rows}\\bottomrule\n\\end{{tabular}}\n"
+        "{comments}\\begin{{tabular}}{{l{alignment}}}\n\\toprule\n{labels}{shifts}\\midrule\n{rows}\\bottomrule\n\\end{{tabular}}\n"
     )
 }
 

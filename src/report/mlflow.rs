@@ -10,8 +10,10 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::runs::flattened;
-use crate::store::CurvePoint;
+use super::tensorboard::training_name;
+use crate::error::{Error, Result};
+use crate::store::{CurvePoint, Store};
+use crate::suite::{PlannedDataset, StoredDataset, StoredRun, flattened, stored_runs};
 
 /// The experiment that MLflow looks into where none is named.
 const EXPERIMENT: &str = "0";
@@ -28,6 +30,43 @@ pub struct TrackedRun {
     pub settings: Value,
     /// Its numbers.
     pub metrics: Vec<CurvePoint>,
+}
+
+/// The training runs of a store with their curves, and where datasets are given, models with their accuracies: those of these
+/// names, or all where none is named.
+///
+/// # Errors
+/// The store cannot be read; answers to some of a dataset's questions alone.
+pub fn tracked_runs(store: &Store, models: &[String], datasets: Option<&[PlannedDataset]>) -> Result<Vec<TrackedRun>> {
+    let mut tracked = Vec::new();
+    for (run, settings) in store.training_runs()? {
+        tracked.push(TrackedRun {
+            name: format!("training:{}", training_name(run.number(), &settings)),
+            settings: serde_json::from_str(&settings).unwrap_or_default(),
+            metrics: store.curves(run)?,
+        });
+    }
+    if let Some(datasets) = datasets {
+        let runs = stored_runs(store, datasets)?;
+        let chosen = runs.iter().filter(|run| models.is_empty() || models.contains(&run.model.name));
+        tracked.extend(chosen.map(|run| tracked_model(run, datasets)).collect::<Result<Vec<_>>>()?);
+    }
+    Ok(tracked)
+}
+
+fn tracked_model(run: &StoredRun, datasets: &[PlannedDataset]) -> Result<TrackedRun> {
+    let accuracy = |stored: &StoredDataset| {
+        let value = stored.summary.as_ref()?.accuracy?;
+        Some(CurvePoint { series: format!("accuracy/{}", datasets[stored.position].dataset.name), step: 0, value })
+    };
+    let settings = run.answer_settings.as_ref().map(serde_json::to_value).transpose();
+    let settings =
+        settings.map_err(|cause| Error::internal("cannot write answer settings as JSON").caused_by(cause))?;
+    Ok(TrackedRun {
+        name: run.model.name.clone(),
+        settings: settings.unwrap_or_default(),
+        metrics: run.datasets.iter().filter_map(accuracy).collect(),
+    })
 }
 
 /// Every file of a file store with these runs, those without numbers left out: its path below the folder, and its text.
@@ -51,7 +90,7 @@ fn run_files(run: &TrackedRun) -> Vec<(PathBuf, String)> {
     // MLflow takes a folder without artifacts for something else.
     files.push((folder.join("artifacts/settings.json"), format!("{:#}\n", run.settings)));
     let parameter =
-        |(name, value): (String, String)| (folder.join("params").join(permitted(&name).replace('/', "_")), cut(&value));
+        |(name, value): (String, String)| (folder.join("params").join(permitted(&name.replace('/', "_"))), cut(&value));
     files.extend(flattened(&run.settings).into_iter().map(parameter));
     let tags =
         [("mlflow.runName", &*run.name), ("mlflow.source.name", "digrap-bench"), ("mlflow.source.type", "LOCAL")];
@@ -75,10 +114,14 @@ fn cut(text: &str) -> String {
     text[..end.unwrap_or(0)].to_owned()
 }
 
-/// A name in the signs that MLflow takes.
-fn permitted(name: &str) -> String {
-    let sign = |sign: char| if sign.is_alphanumeric() || "_-. :/".contains(sign) { sign } else { '_' };
-    name.chars().map(sign).collect()
+/// A name in the signs that MLflow takes, which as a path leads nowhere but down.
+fn permitted(name: &str) -> PathBuf {
+    let sign = |sign: char| if sign.is_alphanumeric() || "_-. :".contains(sign) { sign } else { '_' };
+    let part = |part: &str| match part {
+        "" | "." | ".." => "_".to_owned(),
+        part => part.chars().map(sign).collect(),
+    };
+    name.split('/').map(part).collect()
 }
 
 /// A metric is a file, so that the numbers of single tensors cannot lie below the mean of all: they lie below `tensors`.

@@ -24,7 +24,7 @@ pub use self::file_names::FileNames;
 pub use self::junit::junit;
 pub use self::leaderboard::{leaderboard, leaderboard_csv, leaderboard_latex};
 use self::markdown::{Head, interval, markdown, percent, unknown};
-pub use self::mlflow::{TrackedRun, mlflow_files};
+pub use self::mlflow::{TrackedRun, mlflow_files, tracked_runs};
 pub use self::overview::overview;
 pub use self::paper::{CorrelationRow, ReportedRow, paper_correlations};
 pub use self::plots::{
@@ -35,7 +35,7 @@ pub use self::relations::{DistanceRelationRow, ShiftAccuracyRow, distance_relati
 pub use self::runs::{model_page, runs, training_page};
 pub use self::sample_log::{LogChoice, Logged, LostAnswers, read_log, write_log};
 pub use self::shift::{ShiftRow, shift_table};
-pub use self::tensorboard::{EVENT_FILE, event_file};
+pub use self::tensorboard::{event_file, event_files};
 use crate::data::Portion;
 use crate::score::{Figure, Group, Measurement, Summary};
 

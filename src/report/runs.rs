@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{Head, markdown, percent, unknown};
 use crate::store::Maker;
-use crate::suite::{ListedDataset, ListedModel, ListedTraining, StoreListing};
+use crate::suite::{AnswerState, ListedDataset, ListedModel, ListedTraining, StoreListing, flattened};
 
 /// Signs of a digest that are shown.
 const DIGEST: usize = 12;
@@ -47,10 +47,15 @@ fn models_table(models: &[ListedModel]) -> String {
     markdown(&heads, &models.iter().flat_map(model_rows).collect::<Vec<_>>())
 }
 
+/// The name by which `runs show` and `runs rm` take the model, or answers without one.
+fn name(model: &ListedModel) -> String {
+    let number = || format!("answers:{} (no model)", model.answers.unwrap_or_default());
+    model.name.clone().unwrap_or_else(number)
+}
+
 fn model_rows(model: &ListedModel) -> Vec<Vec<String>> {
     let mark = if model.zero_shot { " (zero-shot)" } else { "" };
-    let name =
-        model.name.as_ref().map_or_else(|| "(stopped before its end)".to_owned(), |name| format!("{name}{mark}"));
+    let name = name(model) + mark;
     let settings = model.settings.as_ref();
     let dtype = settings.map(|settings| &settings.dtype);
     let dtype = dtype.or(model.distances.as_ref().map(|settings| &settings.features.dtype));
@@ -64,17 +69,11 @@ fn model_rows(model: &ListedModel) -> Vec<Vec<String>> {
         dtype.cloned().unwrap_or_else(unknown),
     ];
     let row = |dataset: &ListedDataset| {
-        let state = match (dataset.complete(), dataset.answers) {
-            (Some(true), _) => "complete",
-            (Some(false), _) => "incomplete",
-            (None, 0) => "-",
-            (None, _) => "unknown",
-        };
         let counts = [
             dataset.dataset.clone(),
             dataset.answers.to_string(),
             dataset.n.map_or_else(unknown, |n| n.to_string()),
-            state.to_owned(),
+            dataset.state().map_or_else(unknown, |state| AnswerState::told(state).to_owned()),
             dataset.distances.to_string(),
         ];
         first.iter().cloned().chain(counts).collect()
@@ -108,8 +107,7 @@ fn training_table(runs: &[ListedTraining]) -> String {
 
 /// Everything about one model.
 pub fn model_page(model: &ListedModel) -> String {
-    let name = model.name.as_ref().map_or_else(|| "(stopped before its end)".to_owned(), Clone::clone);
-    let mut text = format!("model: {name}\nweights: {}\nzero-shot: {}\n", model.weights, model.zero_shot);
+    let mut text = format!("model: {}\nweights: {}\nzero-shot: {}\n", name(model), model.weights, model.zero_shot);
     if let Some(method) = &model.method {
         text += &format!("method: {method}\n");
     }
@@ -153,21 +151,4 @@ pub fn training_page(run: &ListedTraining) -> String {
 
 fn facts(settings: &Value) -> String {
     flattened(settings).into_iter().map(|(name, value)| format!("  {name}: {value}\n")).collect()
-}
-
-/// The entries of a JSON object by name, those of objects within under `<its name>.<name>`; texts are without quotes.
-pub(super) fn flattened(value: &Value) -> Vec<(String, String)> {
-    let Value::Object(entries) = value else { return Vec::new() };
-    let mut found = Vec::new();
-    for (name, value) in entries {
-        match value {
-            Value::Object(_) => {
-                let within = flattened(value).into_iter();
-                found.extend(within.map(|(below, value)| (format!("{name}.{below}"), value)));
-            }
-            Value::String(text) => found.push((name.clone(), text.clone())),
-            _ => found.push((name.clone(), value.to_string())),
-        }
-    }
-    found
 }

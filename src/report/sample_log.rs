@@ -16,7 +16,7 @@ use serde_json::Value;
 use crate::error::{Error, Result};
 use crate::score::References;
 use crate::store::{
-    AnswerSettings, Distances, Fold, FoldedModel, LostRange, Maker, QuestionSet, Rescued, SettingsId, Store,
+    AnswerSettings, Distances, Fold, FoldedModel, LostRange, Maker, QuestionSet, Readable, Rescued, SettingsId, Store,
     StoredAnswer, StoredModel,
 };
 use crate::suite::{PlannedDataset, StoredDataset, stored_runs};
@@ -42,6 +42,8 @@ pub struct Logged {
     pub answers: usize,
     /// Ranges that could not be read.
     pub lost: Vec<LostAnswers>,
+    /// What else could not be read, in words.
+    pub unreadable: Vec<String>,
 }
 
 /// A range of answers that could not be read.
@@ -57,6 +59,18 @@ pub struct LostAnswers {
     pub after: Option<(String, String)>,
     /// Question and image of the first answer behind it.
     pub before: Option<(String, String)>,
+}
+
+/// What the head of every format has.
+#[derive(Deserialize)]
+struct FormatLine {
+    #[serde(rename = "digrap-bench")]
+    head: FormatOnly,
+}
+
+#[derive(Deserialize)]
+struct FormatOnly {
+    format: u32,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -137,13 +151,13 @@ struct ReadLine {
     content: String,
 }
 
-/// Writes the answers of a store.
+/// Writes the answers of a store to `out`; messages name it as `path`.
 ///
 /// # Errors
 /// A model that is not in the store; the store cannot be read, or is damaged where `rescue` is not set; with datasets,
 /// answers to some of a dataset's questions alone; a failed write to `out`.
-pub fn write_log(store: &Store, choice: &LogChoice, out: &mut dyn Write) -> Result<Logged> {
-    let mut writer = LogWriter::new(store, choice, out)?;
+pub fn write_log(store: &Store, choice: &LogChoice, (path, out): (&Path, &mut dyn Write)) -> Result<Logged> {
+    let mut writer = LogWriter::new(store, choice, (path, out))?;
     writer.line(&HeadLine { head: writer.head()? })?;
     match choice.datasets {
         Some(datasets) => writer.samples(datasets)?,
@@ -159,15 +173,22 @@ struct LogWriter<'a> {
     models: Vec<StoredModel>,
     /// Those that are written, by number in the log.
     settings: Vec<(SettingsId, AnswerSettings)>,
+    /// Names of all datasets, sorted.
+    datasets: Vec<String>,
+    path: &'a Path,
     out: &'a mut dyn Write,
     logged: Logged,
 }
 
 impl<'a> LogWriter<'a> {
-    fn new(store: &'a Store, choice: &'a LogChoice, out: &'a mut dyn Write) -> Result<Self> {
+    fn new(store: &'a Store, choice: &'a LogChoice, (path, out): (&'a Path, &'a mut dyn Write)) -> Result<Self> {
+        let mut readable = if choice.rescue { store.readable()? } else { all_of(store)? };
         let mut models = match store.models() {
             // Without the names of models their answers are still worth having.
-            Err(_) if choice.rescue => Vec::new(),
+            Err(_) if choice.rescue => {
+                readable.lost.push("names of models".to_owned());
+                Vec::new()
+            }
             models => models?,
         };
         if let Some(name) = choice.models.iter().find(|name| models.iter().all(|model| model.name != **name)) {
@@ -178,11 +199,12 @@ impl<'a> LogWriter<'a> {
         models.sort_by(|a, b| a.name.cmp(&b.name));
         let chosen =
             |id: &SettingsId| choice.models.is_empty() || models.iter().any(|model| model.answers == Some(*id));
-        let ids: Vec<SettingsId> = store.all_settings()?.into_iter().filter(chosen).collect();
-        let mut settings =
-            ids.into_iter().map(|id| Ok((id, store.settings_of_answers(id)?))).collect::<Result<Vec<_>>>()?;
+        let Readable { mut settings, mut datasets, lost } = readable;
+        settings.retain(|(id, _)| chosen(id));
         settings.sort_by_cached_key(|(_, settings)| serde_json::to_string(settings).unwrap_or_default());
-        Ok(Self { store, choice, models, settings, out, logged: Logged::default() })
+        datasets.sort();
+        let logged = Logged { unreadable: lost, ..Logged::default() };
+        Ok(Self { store, choice, models, settings, datasets, path, out, logged })
     }
 
     /// The number that settings have in the log, from 1 on.
@@ -221,15 +243,14 @@ impl<'a> LogWriter<'a> {
 
     /// Every answer, without what the files of datasets add.
     fn answers(&mut self) -> Result<()> {
-        let mut datasets = self.store.dataset_names()?;
-        datasets.sort();
+        let datasets = std::mem::take(&mut self.datasets);
         for number in 1..=self.settings.len() {
             let id = self.settings[number - 1].0;
             let of_settings = self.models.iter().find(|model| model.answers == Some(id));
             let model = of_settings.map(|model| model.name.clone());
             for dataset in &datasets {
                 let Rescued { answers, lost } = self.read(id, dataset)?;
-                if let Some(LostRange { after, before }) = lost {
+                for LostRange { after, before } in lost {
                     let (model, dataset, saved) = (model.clone(), dataset.clone(), answers.len());
                     self.logged.lost.push(LostAnswers { model, dataset, saved, after, before });
                 }
@@ -253,7 +274,7 @@ impl<'a> LogWriter<'a> {
             answers.push(StoredAnswer { question_id, image_id, content, answer: answer.to_owned() });
             Ok(())
         })?;
-        Ok(Rescued { answers, lost: None })
+        Ok(Rescued { answers, lost: Vec::new() })
     }
 
     /// The answers to these datasets, in the order of their questions.
@@ -284,8 +305,18 @@ impl<'a> LogWriter<'a> {
     fn line(&mut self, line: &impl Serialize) -> Result<()> {
         let text = serde_json::to_string(line)
             .map_err(|cause| Error::internal("cannot write an answer as JSON").caused_by(cause))?;
-        writeln!(self.out, "{text}").map_err(|cause| Error::input("cannot write the answers").caused_by(cause))
+        writeln!(self.out, "{text}").map_err(|cause| {
+            Error::input(format!("cannot write `{}`", self.path.display()))
+                .caused_by(cause)
+                .hint("free some space, or choose another --output")
+        })
     }
+}
+
+/// Of a store that is not damaged.
+fn all_of(store: &Store) -> Result<Readable> {
+    let settings = store.all_settings()?.into_iter().map(|id| Ok((id, store.settings_of_answers(id)?)));
+    Ok(Readable { settings: settings.collect::<Result<_>>()?, datasets: store.dataset_names()?, lost: Vec::new() })
 }
 
 fn line<'a>(
@@ -294,8 +325,11 @@ fn line<'a>(
     sample: Option<Sample<'a>>,
 ) -> Result<Line<'a>> {
     let id = |json: &str| {
-        serde_json::from_str(json)
-            .map_err(|cause| Error::internal(format!("`{json}` is no identifier")).caused_by(cause))
+        serde_json::from_str(json).map_err(|cause| {
+            Error::input(format!("`{json}`, which the store has for a question or image, is no identifier"))
+                .caused_by(cause)
+                .hint("the store is damaged: --rescue saves what can be read")
+        })
     };
     Ok(Line {
         model,
@@ -333,19 +367,25 @@ fn sample<'a>(
 /// # Errors
 /// Input error for a file that is no log, with the line. The store cannot be written.
 pub fn read_log(path: &Path, fold: &mut Fold) -> Result<()> {
-    let unreadable = |cause| Error::input(format!("cannot read `{}`", path.display())).caused_by(cause);
+    let unreadable = |cause| {
+        Error::input(format!("cannot read `{}`", path.display()))
+            .caused_by(cause)
+            .hint("check that it is a whole file of `digrap-bench runs export --format jsonl`")
+    };
     let damaged = |line: usize, what: &str| {
         Error::input(format!("line {line} of `{}` {what}", path.display()))
             .hint("`digrap-bench runs export --format jsonl` writes such files")
     };
     let mut lines = BufReader::new(File::open(path).map_err(unreadable)?).lines();
     let first = lines.next().transpose().map_err(unreadable)?.unwrap_or_default();
-    let HeadLine { head } =
-        serde_json::from_str(&first).map_err(|cause| damaged(1, "is no head of exported answers").caused_by(cause))?;
-    if head.format > FORMAT {
-        let what = format!("has format {}, this program reads up to format {FORMAT}", head.format);
+    let no_head = |cause| damaged(1, "is no head of exported answers").caused_by(cause);
+    // The rest of the head may be another one in another format.
+    let FormatLine { head: FormatOnly { format } } = serde_json::from_str(&first).map_err(no_head)?;
+    if format > FORMAT {
+        let what = format!("has format {format}, this program reads up to format {FORMAT}");
         return Err(damaged(1, &what).hint("update the program"));
     }
+    let HeadLine { head } = serde_json::from_str(&first).map_err(no_head)?;
     fold.begin(path);
     let settings = fold_head(&head, fold)?;
     for (number, line) in (2..).zip(lines) {

@@ -5,13 +5,15 @@
 //! same bytes.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use prost::Message;
 
-use crate::store::CurvePoint;
+use crate::error::Result;
+use crate::store::{CurvePoint, Store};
 
 /// Name of the event file in the folder of a run: TensorBoard reads files whose names hold `tfevents`.
-pub const EVENT_FILE: &str = "events.out.tfevents.0.digrap-bench";
+const EVENT_FILE: &str = "events.out.tfevents.0.digrap-bench";
 
 /// What the first record of a file says about the others.
 const FILE_VERSION: &str = "brain.Event:2";
@@ -44,6 +46,27 @@ struct Value {
     // Optional, so that a zero is written too.
     #[prost(float, optional, tag = "2")]
     simple_value: Option<f32>,
+}
+
+/// An event file for each training run of a store: its path below the folder of all, and its bytes.
+///
+/// # Errors
+/// The store cannot be read.
+pub fn event_files(store: &Store) -> Result<Vec<(PathBuf, Vec<u8>)>> {
+    let runs = store.training_runs()?.into_iter();
+    let file = |(run, settings): (crate::store::TrainingRunId, String)| {
+        let folder = training_name(run.number(), &settings);
+        Ok((Path::new(&folder).join(EVENT_FILE), event_file(&store.curves(run)?)))
+    };
+    runs.map(file).collect()
+}
+
+/// Number and method of a training run, in signs that a path may have.
+pub(super) fn training_name(number: i64, settings: &str) -> String {
+    let settings: serde_json::Value = serde_json::from_str(settings).unwrap_or_default();
+    let sign = |sign: char| if sign.is_alphanumeric() || "_-.".contains(sign) { sign } else { '_' };
+    let method = |method: &str| format!("{number}-{}", method.chars().map(sign).collect::<String>());
+    settings["method"].as_str().map_or_else(|| number.to_string(), method)
 }
 
 /// The bytes of an event file with these points, in single precision as TensorBoard keeps them.

@@ -39,6 +39,13 @@ pub struct AnswerSettings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SettingsId(pub(super) i64);
 
+impl SettingsId {
+    /// The number by which people name answers that no model has.
+    pub fn number(self) -> i64 {
+        self.0
+    }
+}
+
 /// One raw answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredAnswer {

@@ -8,6 +8,19 @@ use crate::error::Result;
 /// Faults that [`Store::faults`] lists at most.
 const FAULTS: u32 = 20;
 
+/// Settings (`one`) that something refers to. A number stays with its settings when what referred to it is removed: another
+/// process may still write under that number.
+pub(super) const USED_SETTINGS: &str = "EXISTS (SELECT 1 FROM answer WHERE answer.settings = one.id)
+    OR EXISTS (SELECT 1 FROM question_set WHERE question_set.settings = one.id)
+    OR EXISTS (SELECT 1 FROM model WHERE model.answers = one.id)";
+
+/// The same for settings of distances.
+pub(super) const USED_DISTANCE_SETTINGS: &str = "EXISTS (SELECT 1 FROM distance WHERE distance.settings = one.id)
+    OR EXISTS (SELECT 1 FROM model WHERE model.distances = one.id)";
+
+/// The same for training runs.
+pub(super) const USED_RUNS: &str = "EXISTS (SELECT 1 FROM training_curve WHERE training_curve.run = one.id)";
+
 impl Store {
     /// What is wrong with the pages of the file, in SQLite's words, at most 20 lines; nothing of a store that is whole. Reads
     /// all of it.
@@ -25,26 +38,15 @@ impl Store {
         Ok(lines)
     }
 
-    /// All settings that answers were given under, in the order in which they came.
+    /// All settings that answers were given under or questions were asked under, in the order in which they came.
     ///
     /// # Errors
     /// The store cannot be read.
     pub fn all_settings(&self) -> Result<Vec<SettingsId>> {
         let select = || {
-            let mut all = self.connection.prepare_cached("SELECT id FROM settings ORDER BY id")?;
+            let sql = format!("SELECT id FROM settings AS one WHERE {USED_SETTINGS} ORDER BY id");
+            let mut all = self.connection.prepare_cached(&sql)?;
             all.query_map([], |row| row.get(0).map(SettingsId))?.collect::<rusqlite::Result<Vec<_>>>()
-        };
-        select().map_err(|cause| self.failure("read", cause))
-    }
-
-    /// All settings that distances were measured with, in the order in which they came.
-    ///
-    /// # Errors
-    /// The store cannot be read.
-    pub fn all_distance_settings(&self) -> Result<Vec<DistanceSettingsId>> {
-        let select = || {
-            let mut all = self.connection.prepare_cached("SELECT id FROM distance_settings ORDER BY id")?;
-            all.query_map([], |row| row.get(0).map(DistanceSettingsId))?.collect::<rusqlite::Result<Vec<_>>>()
         };
         select().map_err(|cause| self.failure("read", cause))
     }

@@ -3,6 +3,7 @@
 use rusqlite::{TransactionBehavior, params};
 
 use super::Store;
+use super::contents::USED_RUNS;
 use crate::error::Result;
 
 /// The number of a training run in one store.
@@ -89,13 +90,14 @@ impl Store {
         select().map_err(|cause| self.failure("read", cause))
     }
 
-    /// Every training run with its settings (JSON text), in the order in which they began.
+    /// Every training run that has a point of a curve, with its settings (JSON text), in the order in which they began.
     ///
     /// # Errors
     /// The store cannot be read.
     pub fn training_runs(&self) -> Result<Vec<(TrainingRunId, String)>> {
         let select = || {
-            let mut all = self.connection.prepare_cached("SELECT id, json FROM training_run ORDER BY id")?;
+            let sql = format!("SELECT id, json FROM training_run AS one WHERE {USED_RUNS} ORDER BY id");
+            let mut all = self.connection.prepare_cached(&sql)?;
             let rows = all.query_map([], |row| Ok((TrainingRunId(row.get(0)?), row.get(1)?)))?;
             rows.collect::<rusqlite::Result<Vec<_>>>()
         };

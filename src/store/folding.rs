@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{OptionalExtension, Transaction, TransactionBehavior, params};
 
+use super::contents::{USED_DISTANCE_SETTINGS, USED_RUNS, USED_SETTINGS};
 use super::{
-    AnswerSettings, Maker, QuestionSet, SettingsId, Store, StoredAnswer, dataset_number, failure, text_number,
+    AnswerSettings, Maker, QuestionSet, SettingsId, Store, StoredAnswer, create_folder, dataset_number, failure,
+    text_number,
 };
 use crate::error::{Error, Result};
 
@@ -68,8 +70,18 @@ pub struct Fold<'a> {
     source: PathBuf,
     folded: Folded,
     conflicts: usize,
-    first_conflict: String,
+    first_conflict: Option<Conflict>,
 }
+
+/// Something that differs from what the store has.
+struct Conflict {
+    told: String,
+    /// What it belongs to, as `runs rm` names it, where that is known.
+    of: Option<String>,
+}
+
+/// The upper half of an answer's fingerprint is of the question's text.
+const QUESTION_BITS: u32 = 32;
 
 const ANSWER: &str = "SELECT content, answer FROM answer
     WHERE settings = ?1 AND dataset = ?2 AND question = ?3 AND image = ?4";
@@ -106,21 +118,59 @@ impl Store {
             source: PathBuf::new(),
             folded: Folded::default(),
             conflicts: 0,
-            first_conflict: String::new(),
+            first_conflict: None,
         };
         fill(&mut fold)?;
         let Fold { transaction, folded, conflicts, first_conflict, .. } = fold;
-        if conflicts > 0 {
+        if let Some(Conflict { told, of }) = first_conflict {
             let more = if conflicts == 1 { String::new() } else { format!("{conflicts} conflicts, the first: ") };
-            return Err(Error::incomplete(format!(
-                "nothing was imported into `{}`: {more}{first_conflict}",
-                path.display()
-            ))
-            .hint("import into a store of its own, or take the model out first: `digrap-bench runs rm NAME`"));
+            let of = of.unwrap_or_else(|| "NAME".to_owned());
+            return Err(Error::incomplete(format!("nothing was imported into `{}`: {more}{told}", path.display()))
+                .hint(format!(
+                    "import into a store of its own, or take one side out of its store first: `digrap-bench runs rm {of}`"
+                )));
         }
         transaction.commit().map_err(failed)?;
         Ok(folded)
     }
+}
+
+/// Folds into the store in the file `path`. One that is not there yet appears when all is in it, and never in place of one
+/// that another process has made meanwhile.
+///
+/// # Errors
+/// As [`Store::open`] and [`Store::fold`]; another process has made the store meanwhile.
+pub fn fold_into(path: &Path, fill: &mut dyn FnMut(&mut Fold) -> Result<()>) -> Result<Folded> {
+    if path.exists() {
+        return Store::open(path)?.fold(fill);
+    }
+    let absolute = std::path::absolute(path)
+        .map_err(|cause| Error::input(format!("`{}` cannot name a store", path.display())).caused_by(cause))?;
+    create_folder(&absolute)?;
+    let unwritable = |cause: std::io::Error| {
+        Error::input(format!("cannot create the store `{}`", path.display()))
+            .caused_by(cause)
+            .hint("check that the folder is writable, or use another --store")
+    };
+    let folder = absolute.parent().unwrap_or(Path::new("/"));
+    // Beside its place, so that it gets there by a change of its name; gone with all that is in it on an error.
+    let making = tempfile::Builder::new().prefix(".import-").tempdir_in(folder).map_err(unwritable)?;
+    let made = making.path().join("store.sqlite");
+    let mut store = Store::open(&made)?;
+    store.path.clone_from(&absolute);
+    let folded = store.fold(fill)?;
+    drop(store);
+    tempfile::TempPath::try_from_path(&made).map_err(unwritable)?.persist_noclobber(&absolute).map_err(|failed| {
+        if failed.error.kind() == std::io::ErrorKind::AlreadyExists {
+            return Error::input(format!(
+                "nothing was imported: another process has made `{}` meanwhile",
+                path.display()
+            ))
+            .hint("run the same command again, to import into what is there now");
+        }
+        unwritable(failed.error)
+    })?;
+    Ok(folded)
 }
 
 impl Fold<'_> {
@@ -129,22 +179,29 @@ impl Fold<'_> {
         source.clone_into(&mut self.source);
     }
 
-    /// Everything that another store holds, but for the digests of files, which hold on one machine alone.
+    /// Everything that another store holds at one moment, whatever is written to it meanwhile; but for the digests of files,
+    /// which hold on one machine alone.
     ///
     /// # Errors
     /// Either store fails.
     pub fn store(&mut self, source: &Store) -> Result<()> {
         self.begin(source.path());
-        let settings = self.texts(source, "settings")?;
-        let distance_settings = self.texts(source, "distance_settings")?;
-        let runs = self.texts(source, "training_run")?;
+        let one_moment = source.connection.unchecked_transaction().map_err(|cause| source.failure("read", cause))?;
+        self.all(source)?;
+        one_moment.commit().map_err(|cause| source.failure("read", cause))
+    }
+
+    fn all(&mut self, source: &Store) -> Result<()> {
+        let settings = self.texts(source, "settings", USED_SETTINGS)?;
+        let distance_settings = self.texts(source, "distance_settings", USED_DISTANCE_SETTINGS)?;
+        let runs = self.texts(source, "training_run", USED_RUNS)?;
         let datasets = self.datasets(source)?;
         self.all_answers(source, &settings, &datasets)?;
         self.all_distances(source, &distance_settings, &datasets)?;
         self.all_points(source, &runs)?;
         for id in source.all_settings()? {
             for set in source.question_sets(id)? {
-                self.question_set(SettingsId(mapped(&settings, id.0)?), &set)?;
+                self.question_set(SettingsId(mapped(source, &settings, id.0)?), &set)?;
             }
         }
         for model in source.models()? {
@@ -199,7 +256,8 @@ impl Fold<'_> {
         if let Some(what) = known.as_ref().and_then(|known| difference(known, model)) {
             let (name, source) = (&model.name, self.source.display());
             let told = format!("the model `{name}` of `{source}` {what}");
-            self.conflict(|| told);
+            let of = Some(name.clone());
+            self.conflict(|_| Conflict { told, of });
             return Ok(());
         }
         let known = known.as_ref();
@@ -241,10 +299,11 @@ impl Fold<'_> {
         self.transaction.query_row(sql, [name], model).optional()
     }
 
-    /// The texts of a table of the source, as numbers of the source and of the store that is filled.
-    fn texts(&self, source: &Store, table: &str) -> Result<HashMap<i64, i64>> {
+    /// The texts of a table of the source that something refers to, as numbers of the source and of the store that is filled.
+    fn texts(&self, source: &Store, table: &str, used: &str) -> Result<HashMap<i64, i64>> {
         let select = || {
-            let mut all = source.connection.prepare(&format!("SELECT id, json FROM {table} ORDER BY id"))?;
+            let sql = format!("SELECT id, json FROM {table} AS one WHERE {used} ORDER BY id");
+            let mut all = source.connection.prepare(&sql)?;
             let rows = all.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
             rows.collect::<rusqlite::Result<Vec<(i64, String)>>>()
         };
@@ -285,8 +344,8 @@ impl Fold<'_> {
                 Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, answer))
             };
             let (of, dataset, answer) = answer().map_err(failed)?;
-            let (number, name) = mapped(datasets, dataset)?;
-            self.answer_of(mapped(settings, of)?, (number, &name), &answer)?;
+            let (number, name) = mapped(source, datasets, dataset)?;
+            self.answer_of(mapped(source, settings, of)?, (number, &name), &answer)?;
         }
         Ok(())
     }
@@ -300,22 +359,32 @@ impl Fold<'_> {
                 return Ok(None);
             }
             let mut select = self.transaction.prepare_cached(ANSWER)?;
-            select.query_row(params![settings, number, question_id, image_id], |row| row.get::<_, String>(1)).map(Some)
+            let known = |row: &rusqlite::Row| Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get::<_, String>(1)?));
+            select.query_row(params![settings, number, question_id, image_id], known).map(Some)
         };
         let known = insert().map_err(|cause| self.failure(cause))?;
-        match known {
-            Some(known) if known != *text => {
-                let source = self.source.display().to_string();
-                self.conflict(|| {
-                    format!(
-                        "question {question_id} about image {image_id} of `{dataset}` has the answer `{known}`, and \
-                         `{text}` in `{source}`"
-                    )
-                });
+        let question = format_args!("question {question_id} about image {image_id} of `{dataset}`");
+        let what = match &known {
+            Some((_, known)) if known != text => format!("{question} has the answer `{known}`, and `{text}`"),
+            Some((known, _)) if known >> QUESTION_BITS != content >> QUESTION_BITS => {
+                format!("{question} has the same answer to another wording")
             }
-            known => self.folded.answers.count(known.is_none()),
-        }
+            _ => {
+                self.folded.answers.count(known.is_none());
+                return Ok(());
+            }
+        };
+        self.conflict(|fold| Conflict {
+            told: format!("{what} in `{}`", fold.source.display()),
+            of: Some(fold.owner("answers", settings).unwrap_or_else(|| format!("answers:{settings}"))),
+        });
         Ok(())
+    }
+
+    /// The model that has these answers or distances here.
+    fn owner(&self, column: &str, settings: i64) -> Option<String> {
+        let sql = format!("SELECT name FROM model WHERE {column} = ?1 ORDER BY id LIMIT 1");
+        self.transaction.query_row(&sql, [settings], |row| row.get(0)).ok()
     }
 
     fn all_distances(
@@ -336,15 +405,18 @@ impl Fold<'_> {
             let key = || Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get(2)?, row.get(3)?, row.get(4)?));
             let (of, dataset, question, image, content): (_, _, String, String, i64) = key().map_err(failed)?;
             let values = measured(5).map_err(failed)?;
-            let (number, name) = mapped(datasets, dataset)?;
-            let place = (mapped(settings, of)?, number);
+            let (number, name) = mapped(source, datasets, dataset)?;
+            let place = (mapped(source, settings, of)?, number);
             let known =
                 self.distance_of(place, (&question, &image, content), values).map_err(|cause| self.failure(cause))?;
             match known {
                 Some(known) if known != values => {
-                    let source = self.source.display().to_string();
-                    self.conflict(|| {
-                        format!("question {question} about image {image} of `{name}` has other distances in `{source}`")
+                    self.conflict(|fold| Conflict {
+                        told: format!(
+                            "question {question} about image {image} of `{name}` has other distances in `{}`",
+                            fold.source.display()
+                        ),
+                        of: fold.owner("distances", place.0),
                     });
                 }
                 known => self.folded.distances.count(known.is_none()),
@@ -381,7 +453,7 @@ impl Fold<'_> {
         while let Some(row) = rows.next().map_err(failed)? {
             let point = || Ok((row.get::<_, i64>(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
             let (run, series, step, value): (_, String, i64, f64) = point().map_err(failed)?;
-            let run = mapped(runs, run)?;
+            let (number, run) = (run, mapped(source, runs, run)?);
             let insert = || {
                 let mut insert = self.transaction.prepare_cached(NEW_POINT)?;
                 if insert.execute(params![run, series, step, value])? > 0 {
@@ -393,9 +465,13 @@ impl Fold<'_> {
             };
             match insert().map_err(|cause| self.failure(cause))? {
                 Some(known) if known != value => {
-                    let source = self.source.display().to_string();
-                    self.conflict(|| {
-                        format!("`{series}` at step {step} of a training run is {known}, and {value} in `{source}`")
+                    let path = self.source.display().to_string();
+                    self.conflict(|_| Conflict {
+                        told: format!(
+                            "`{series}` at step {step} of a training run is {known}, and {value} in training:{number} of \
+                             `{path}`"
+                        ),
+                        of: Some(format!("training:{number} --store {path}")),
                     });
                 }
                 known => self.folded.points.count(known.is_none()),
@@ -408,9 +484,10 @@ impl Fold<'_> {
         text_number(&self.transaction, table, json).map_err(|cause| self.failure(cause))
     }
 
-    fn conflict(&mut self, told: impl FnOnce() -> String) {
-        if self.conflicts == 0 {
-            self.first_conflict = told();
+    /// Counts a conflict, and keeps the first.
+    fn conflict(&mut self, conflict: impl FnOnce(&Self) -> Conflict) {
+        if self.first_conflict.is_none() {
+            self.first_conflict = Some(conflict(self));
         }
         self.conflicts += 1;
     }
@@ -452,8 +529,11 @@ fn made_by_text(maker: &Maker) -> Result<String> {
 }
 
 /// The number of a row here by its number in the source; there is one, since the source refers to it.
-fn mapped<T: Clone>(numbers: &HashMap<i64, T>, id: i64) -> Result<T> {
-    numbers.get(&id).cloned().ok_or_else(|| Error::internal("a store refers to a row that it does not have"))
+fn mapped<T: Clone>(source: &Store, numbers: &HashMap<i64, T>, id: i64) -> Result<T> {
+    numbers.get(&id).cloned().ok_or_else(|| {
+        Error::input(format!("the store `{}` refers to a row {id} that it does not have", source.path().display()))
+            .hint("save what can be read with `digrap-bench runs export --rescue --store ... --format jsonl --output ...`")
+    })
 }
 
 fn text_of(source: &Store, table: &str, id: i64) -> Result<String> {

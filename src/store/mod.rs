@@ -31,17 +31,18 @@ pub use curves::{CurvePoint, TrainingRunId};
 pub use distances::{
     DistanceSettings, DistanceSettingsId, Distances, FeatureSettings, ReferenceSettings, StoredDistances,
 };
-pub use folding::{Fold, Folded, FoldedModel, Tally};
+pub use folding::{Fold, Folded, FoldedModel, Tally, fold_into};
 pub use models::{Maker, StoredModel};
 pub use questions::QuestionSet;
-pub use removal::Removed;
-pub use rescue::{LostRange, Rescued};
+pub use removal::{Removal, Removed};
+pub use rescue::{LostRange, Readable, Rescued};
 
-/// How long a process waits for its turn; a turn is one batch, which takes milliseconds.
+/// How long a process waits for its turn. A turn is one batch, which takes milliseconds, or one [`Store::fold`], which is a
+/// single transaction and may take longer.
 const BUSY_LIMIT: Duration = Duration::from_secs(60);
 
-/// What every SQLite 3 file begins with (<https://www.sqlite.org/fileformat2.html>, section 1.3).
-const FILE_MAGIC: &[u8; 16] = b"SQLite format 3\0";
+/// What every SQLite 3 file, and so every store, begins with (<https://www.sqlite.org/fileformat2.html>, section 1.3).
+pub const FILE_MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
 /// An open store.
 ///
@@ -110,6 +111,35 @@ impl Store {
         Ok(store)
     }
 
+    /// Opens an existing store to read what can be read of it, and never writes to its files: of one that has a log, or that an
+    /// older program has made, a copy in the folder `scratch` is opened.
+    ///
+    /// # Errors
+    /// As [`Store::open_to_read`]; the copy cannot be written.
+    pub fn open_to_rescue(path: impl AsRef<Path>, scratch: &Path) -> Result<Self> {
+        let path = existing(path.as_ref())?;
+        if !has_log(&path) {
+            let opened = state_of(open_at_rest(&path));
+            let (connection, state) = opened.map_err(|cause| failure(&path, "read", cause))?;
+            state.check(&path)?;
+            if !state.outdated() {
+                return Ok(Self { connection, path });
+            }
+        }
+        let copy = scratch.join("copy.sqlite");
+        for suffix in ["", "-wal", "-journal"] {
+            let (from, to) = (beside(&path, suffix), beside(&copy, suffix));
+            let copied = if from.is_file() { fs::copy(&from, &to).map(drop) } else { Ok(()) };
+            copied.map_err(|cause| {
+                Error::input(format!("cannot copy `{}`, to bring the copy up to date", from.display()))
+                    .caused_by(cause)
+                    .hint("free some space in the folder for temporary files, or set TMPDIR to another one")
+            })?;
+        }
+        let copied = Self::open(&copy).map_err(|error| error.within(format!("cannot read `{}`", path.display())))?;
+        Ok(Self { connection: copied.connection, path })
+    }
+
     fn prepare(&mut self) -> Result<()> {
         self.connection.busy_timeout(BUSY_LIMIT).map_err(|cause| self.failure("open", cause))?;
         let state = schema::State::of(&mut self.connection).map_err(|cause| self.failure("open", cause))?;
@@ -140,24 +170,43 @@ impl Store {
 /// Where the write-ahead log of a store at rest cannot be made, as in a folder that is not writable, there is none to read
 /// either.
 fn open_existing(path: &Path, access: OpenFlags) -> rusqlite::Result<(Connection, schema::State)> {
-    let open = |connection: rusqlite::Result<Connection>| {
-        let mut connection = connection?;
-        connection.busy_timeout(BUSY_LIMIT)?;
-        let state = schema::State::of(&mut connection)?;
-        Ok((connection, state))
-    };
-    let opened = open(Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX));
-    let mut log = path.as_os_str().to_owned();
-    log.push("-wal");
+    let opened = state_of(Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX));
     match opened {
-        Err(_) if !Path::new(&log).exists() => {
-            let name = path.to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23");
-            let at_rest = format!("file:{name}?immutable=1");
-            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
-            open(Connection::open_with_flags(at_rest, flags))
+        Err(cause)
+            if matches!(cause.sqlite_error_code(), Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly))
+                && !has_log(path) =>
+        {
+            state_of(open_at_rest(path))
         }
         opened => opened,
     }
+}
+
+fn state_of(connection: rusqlite::Result<Connection>) -> rusqlite::Result<(Connection, schema::State)> {
+    let mut connection = connection?;
+    connection.busy_timeout(BUSY_LIMIT)?;
+    let state = schema::State::of(&mut connection)?;
+    Ok((connection, state))
+}
+
+/// Opens a file that nobody writes to: nothing is locked, and no log is looked for or made.
+fn open_at_rest(path: &Path) -> rusqlite::Result<Connection> {
+    let name = path.to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    Connection::open_with_flags(format!("file:{name}?immutable=1"), flags)
+}
+
+/// Whether a log beside the file has something that the file may lack.
+fn has_log(path: &Path) -> bool {
+    let has_content = |suffix: &str| fs::metadata(beside(path, suffix)).is_ok_and(|file| file.len() > 0);
+    has_content("-wal") || has_content("-journal")
+}
+
+/// The file whose name has something more at its end.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }
 
 /// The number of a JSON text in a table of texts, which is given to it on the first call. Waits for its turn only when there
@@ -245,7 +294,7 @@ fn failure(path: &Path, verb: &str, cause: rusqlite::Error) -> Error {
     let error = match cause.sqlite_error_code() {
         Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
             Error::input(format!("the store `{path}` is damaged"))
-                .hint("restore it from a copy, save what can be read with `digrap-bench runs export --rescue`, or use another --store")
+                .hint("restore it from a copy, save what can be read with `digrap-bench runs export --rescue --store ... --format jsonl --output ...`, or use another --store")
         }
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Error::input(format!(
             "cannot {verb} the store `{path}`: another process has kept it locked for {} s",

@@ -26,7 +26,7 @@ pub struct StoredModel {
     pub weights: String,
     /// What it was trained with (the settings of its run as JSON text), if a run of this program made it.
     pub training: Option<String>,
-    /// What made its last results.
+    /// What made its last results; results that were all there already keep what made them.
     pub made_by: Option<Maker>,
     /// Whether it was evaluated as one that was not fine-tuned.
     pub zero_shot: bool,
@@ -48,7 +48,7 @@ const UPSERT: &str = "INSERT INTO model (name, weights, zero_shot, selected_on_r
         distances = iif(weights = ?2, coalesce(?6, distances), ?6),
         weights = ?2,
         training = ?7,
-        made_by = ?8";
+        made_by = iif(weights = ?2, coalesce(?8, made_by), ?8)";
 
 impl Store {
     /// Records under which settings the results of a model are filed. Where its name stood for the same weights before,

@@ -7,7 +7,7 @@ use super::answering::{Event, Pace};
 use super::distances::{Measuring, ModalityShift, ShiftPlan};
 use super::loading::{Loaded, check_dtype, dtype_of, load_encoder, load_model};
 use super::measuring::{self, Answered, Link};
-use super::pipeline::Subject;
+use super::pipeline::{Fingerprint, Subject};
 use super::subject::question_digest;
 use super::training::{selected_on_reported, training_settings};
 use crate::data::{Dataset, DatasetRow, Portion, results};
@@ -237,7 +237,8 @@ fn evaluate_loaded<S: Subject>(
         let pace = loaded.find_out(plan, runtime, (&planned.dataset, measuring.as_ref()), store, on_event)?;
         found.push(Found::collect(&named, store, (loaded.answers, measuring.as_ref()), &planned.dataset, pace)?);
     }
-    record(plan, store, (&named, &loaded), measuring.as_ref())?;
+    let paces: Vec<Pace> = found.iter().map(|one| one.pace).collect();
+    record(plan, store, (&named, &loaded), (measuring.as_ref(), &paces))?;
     evaluations(plan, &named, &loaded, links, found)
 }
 
@@ -246,13 +247,14 @@ pub(super) fn record<S>(
     plan: &Plan,
     store: &mut Store,
     (named, loaded): (&Named, &Loaded<S>),
-    measuring: Option<&Measuring>,
+    (measuring, paces): (Option<&Measuring>, &[Pace]),
 ) -> Result<()> {
+    let computed = paces.iter().any(|pace| pace.answered + pace.measured > 0);
     store.record_model(&StoredModel {
         name: named.name.to_owned(),
         weights: format!("{} {}", loaded.settings.weights, loaded.settings.configuration),
         training: named.training.clone(),
-        made_by: Some(plan.maker.clone()),
+        made_by: computed.then(|| plan.maker.clone()),
         zero_shot: named.zero_shot,
         selected_on_reported: named.selected_on_reported,
         answers: loaded.answers,
@@ -338,12 +340,16 @@ impl Answers {
         let mut answers = Self { texts: Vec::new(), of_question: Vec::with_capacity(dataset.questions.len()) };
         for question in &dataset.questions {
             let (question_id, image_id) = question.key();
-            let (_, text) = store.answer(settings, &dataset.name, &question_id, &image_id)?.ok_or_else(|| {
-                Error::incomplete(format!(
-                    "question {question_id} about image {image_id} of `{}` has no answer",
-                    dataset.name
-                ))
-            })?;
+            let lacks = |what: &str| {
+                let about = format!("question {question_id} about image {image_id} of `{}`", dataset.name);
+                Error::incomplete(format!("{about} {what}"))
+                    .hint("run the same `digrap-bench vqa` again: it goes on where it stopped")
+            };
+            let stored = store.answer(settings, &dataset.name, &question_id, &image_id)?;
+            let (content, text) = stored.ok_or_else(|| lacks("has no answer"))?;
+            if !Fingerprint::is_of_text(content, question) {
+                return Err(lacks("was answered when it had another text"));
+            }
             let text: Box<str> = text.into();
             let number = match known.get(&text) {
                 Some(number) => *number,

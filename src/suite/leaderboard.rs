@@ -198,9 +198,10 @@ fn check_distinct(runs: &[StoredRun]) -> Result<()> {
     Ok(())
 }
 
-/// Runs that differ in their seeds alone.
+/// Runs that differ in their seeds alone, and were asked alike.
 struct Group {
     name: String,
+    asked: Option<Asked>,
     /// What they have in common; none of a model that no run of this program trained.
     settings: Option<Value>,
     zero_shot: bool,
@@ -214,14 +215,32 @@ impl Group {
     }
 }
 
+/// How questions were put and answers searched for.
+#[derive(PartialEq)]
+struct Asked {
+    prompt: String,
+    search: (String, usize),
+    computed: (String, String),
+    preprocessing: String,
+}
+
+impl Asked {
+    fn of(run: &StoredRun) -> Option<Self> {
+        let AnswerSettings { prompt, decoding, max_new_tokens, dtype, provider, preprocessing, .. } =
+            run.answer_settings.clone()?;
+        Some(Self { prompt, search: (decoding, max_new_tokens), computed: (dtype, provider), preprocessing })
+    }
+}
+
 fn grouped(runs: &[StoredRun]) -> Result<Vec<Group>> {
     let mut groups: Vec<Group> = Vec::new();
     for (position, run) in runs.iter().enumerate() {
         let name = &run.model.name;
         let settings = trained_with(run).map(without_seeds);
-        let zero_shot = run.model.zero_shot;
-        let same =
-            |group: &&mut Group| settings.is_some() && group.settings == settings && group.zero_shot == zero_shot;
+        let (zero_shot, asked) = (run.model.zero_shot, Asked::of(run));
+        let same = |group: &&mut Group| {
+            settings.is_some() && group.settings == settings && (group.zero_shot, &group.asked) == (zero_shot, &asked)
+        };
         if let Some(group) = groups.iter_mut().find(same) {
             group.runs.push(position);
             continue;
@@ -232,10 +251,18 @@ fn grouped(runs: &[StoredRun]) -> Result<Vec<Group>> {
                 Error::input(format!("two stores hold results of a model named `{name}`")).hint("give one of them")
             );
         }
-        groups.push(Group { name: name.clone(), settings, zero_shot, runs: vec![position] });
+        groups.push(Group { name: name.clone(), asked, settings, zero_shot, runs: vec![position] });
     }
     for group in &mut groups {
-        group.runs.sort_by_key(|run| (trained_with(&runs[*run]).and_then(|settings| seed(&settings)), *run));
+        let seed = |run: &usize| trained_with(&runs[*run]).as_ref().and_then(seed);
+        group.runs.sort_by_key(|run| (seed(run), *run));
+        if let Some(pair) = group.runs.windows(2).find(|pair| seed(&pair[0]) == seed(&pair[1])) {
+            let [one, other] = [pair[0], pair[1]].map(|run| &runs[run].model.name);
+            return Err(Error::input(format!(
+                "`{one}` and `{other}` were trained with the same settings and the same seed"
+            ))
+            .hint("they say nothing about seeds: give the store of one of them"));
+        }
     }
     Ok(groups)
 }
@@ -268,6 +295,12 @@ fn name_groups(groups: &mut [Group]) {
     let settings: Vec<Value> = groups.iter().filter_map(|group| group.settings.clone()).collect();
     let trained = groups.iter_mut().filter(|group| group.settings.is_some());
     trained.zip(names(&settings)).for_each(|(group, name)| group.name = name);
+    for place in 0..groups.len() {
+        let same: Vec<usize> = (place..groups.len()).filter(|at| groups[*at].name == groups[place].name).collect();
+        if same.len() > 1 {
+            same.into_iter().zip(1..).for_each(|(at, number)| groups[at].name += &format!(" ({number})"));
+        }
+    }
 }
 
 fn entry(suite: &Suite, columns: &[Column], runs: &[StoredRun], group: &Group) -> Entry {
@@ -328,14 +361,7 @@ fn entry_runs(runs: &[StoredRun], group: &Group) -> Vec<EntryRun> {
             stored: *position,
         }
     };
-    let mut members: Vec<EntryRun> = group.runs.iter().map(run).collect();
-    for place in 0..members.len() {
-        let same: Vec<usize> = (place..members.len()).filter(|at| members[*at].label == members[place].label).collect();
-        if same.len() > 1 {
-            same.into_iter().zip(1..).for_each(|(at, number)| members[at].label += &format!(" ({number})"));
-        }
-    }
-    members
+    group.runs.iter().map(run).collect()
 }
 
 fn shifts(suite: &Suite, columns: &[Column], members: &[&StoredRun]) -> Vec<EntryShift> {
@@ -355,22 +381,29 @@ fn shifts(suite: &Suite, columns: &[Column], members: &[&StoredRun]) -> Vec<Entr
 }
 
 /// The vanilla row that a fine-tuned group is compared with: the one whose settings differ in the method alone, or else the
-/// only one.
+/// only one that started from the same weights and trained on the same dataset.
 fn vanilla_of(group: &Group, groups: &[Group]) -> Option<usize> {
-    let vanillas = || groups.iter().enumerate().filter(|(_, one)| one.method() == Some(VANILLA));
-    let but_method = |group: &Group| {
-        let mut settings = group.settings.clone()?;
-        let fields = settings.as_object_mut()?;
-        ["method", "method_settings", "steps"].iter().for_each(|name| drop(fields.remove(*name)));
-        Some(settings)
+    let settings = group.settings.as_ref()?;
+    let vanillas = || {
+        let vanilla = |(_, one): &(usize, &Group)| one.method() == Some(VANILLA) && one.asked == group.asked;
+        groups.iter().enumerate().filter(vanilla).filter_map(|(position, one)| Some((position, one.settings.as_ref()?)))
     };
-    if group.zero_shot {
-        return None;
+    let start = |settings: &Value| ["weights", "dataset"].map(|name| settings["subject"][name].clone());
+    let alike = vanillas().find(|(_, vanilla)| but_method(vanilla) == but_method(settings));
+    let mut same_start = vanillas().filter(|(_, vanilla)| start(vanilla) == start(settings));
+    let only = same_start.next().filter(|_| same_start.next().is_none());
+    alike.or(only).map(|(position, _)| position)
+}
+
+fn but_method(settings: &Value) -> Value {
+    let mut settings = settings.clone();
+    if let Some(fields) = settings.as_object_mut() {
+        ["method", "method_settings", "steps"].iter().for_each(|name| drop(fields.remove(*name)));
     }
-    let own = but_method(group);
-    let alike = vanillas().find(|(_, one)| own.is_some() && but_method(one) == own);
-    let only = || vanillas().next().filter(|_| vanillas().count() == 1);
-    alike.or_else(only).map(|(position, _)| position)
+    if let Some(subject) = settings["subject"].as_object_mut() {
+        ["anchor", "exclude"].iter().for_each(|name| drop(subject.remove(*name)));
+    }
+    settings
 }
 
 fn compare(entries: &mut [Entry], vanillas: &[Option<usize>]) {

@@ -11,7 +11,8 @@ use crate::store::{AnswerSettings, DistanceSettings, Maker, SettingsId, Store, S
 /// What a store holds.
 #[derive(Debug, Clone, Serialize)]
 pub struct StoreListing {
-    /// The evaluated models; answers of a run that was stopped before its end come last, without a name.
+    /// The evaluated models; answers that no model has come last, without a name: those of a run that was stopped before its
+    /// end, and those that a model of the same name has given under other settings before.
     pub models: Vec<ListedModel>,
     /// Training runs, in the order in which they began.
     pub training_runs: Vec<ListedTraining>,
@@ -20,8 +21,10 @@ pub struct StoreListing {
 /// What is stored about one model.
 #[derive(Debug, Clone, Serialize)]
 pub struct ListedModel {
-    /// Name in reports; none of a run that was stopped before its end.
+    /// Name in reports; none of answers that no model has.
     pub name: Option<String>,
+    /// The number of its answers in the store, if there are answers. Those that no model has are named by it.
+    pub answers: Option<i64>,
     /// Digest of the weights and of what says how they are used.
     pub weights: String,
     /// Whether it was evaluated as one that was not fine-tuned.
@@ -53,14 +56,51 @@ pub struct ListedDataset {
     pub n: Option<usize>,
     /// Digest of these questions.
     pub digest: Option<String>,
+    /// Sets of that size, which hold different questions.
+    pub sets: usize,
     /// Questions with distances.
     pub distances: usize,
 }
 
+/// Whether what was asked is answered, as far as counting tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AnswerState {
+    /// There are as many answers as questions.
+    Complete,
+    /// Questions have no answer.
+    Incomplete,
+    /// An older program has asked, and has not told how many questions.
+    Unknown,
+    /// Different sets of one size were asked, such as a dataset before and after a change.
+    SeveralSets,
+    /// There are more answers than questions, so that some are to others.
+    MoreAnswers,
+}
+
+impl AnswerState {
+    /// The state in words.
+    pub fn told(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Incomplete => "incomplete",
+            Self::Unknown => "unknown",
+            Self::SeveralSets => "several sets",
+            Self::MoreAnswers => "more answers than questions",
+        }
+    }
+}
+
 impl ListedDataset {
-    /// Whether every question that was asked has an answer; none where it is not known how many were asked.
-    pub fn complete(&self) -> Option<bool> {
-        self.n.map(|n| self.answers >= n)
+    /// Whether every question that was asked has an answer; none where nothing was asked.
+    pub fn state(&self) -> Option<AnswerState> {
+        let Some(n) = self.n else { return (self.answers > 0).then_some(AnswerState::Unknown) };
+        Some(match self.answers {
+            answers if answers < n => AnswerState::Incomplete,
+            _ if self.sets > 1 => AnswerState::SeveralSets,
+            answers if answers > n => AnswerState::MoreAnswers,
+            _ => AnswerState::Complete,
+        })
     }
 }
 
@@ -99,6 +139,7 @@ pub fn stored_listing(store: &Store) -> Result<StoreListing> {
             let settings = store.settings_of_answers(id)?;
             models.push(ListedModel {
                 name: None,
+                answers: Some(id.number()),
                 weights: format!("{} {}", settings.weights, settings.configuration),
                 zero_shot: false,
                 selected_on_reported: false,
@@ -137,6 +178,7 @@ fn listed_model(store: &Store, model: &StoredModel) -> Result<ListedModel> {
     let distance_counts = model.distances.map(|id| store.distance_counts(id)).transpose()?;
     Ok(ListedModel {
         name: Some(model.name.clone()),
+        answers: model.answers.map(SettingsId::number),
         weights: model.weights.clone(),
         zero_shot: model.zero_shot,
         selected_on_reported: model.selected_on_reported,
@@ -165,6 +207,7 @@ fn listed_datasets(
         // In the order of their sizes, so that the largest stays.
         for set in store.question_sets(id)? {
             entry(set.dataset, &mut |listed| {
+                listed.sets = if listed.n == Some(set.n) { listed.sets + 1 } else { 1 };
                 listed.n = Some(set.n);
                 listed.digest = Some(set.digest.clone());
             });

@@ -42,7 +42,7 @@ pub use comparison::{
 pub use distances::{MODALITIES, Modality, ModalityShift, Reference, ShiftPlan};
 pub use evaluation::{Answers, Evaluation, ModelSource, Plan, PlannedDataset, PlannedModel, evaluate};
 pub use leaderboard::{Cell, Entry, EntryRun, EntryShift, Leaderboard, LeaderboardDataset, Selection, leaderboard};
-pub use listing::{ListedDataset, ListedModel, ListedTraining, StoreListing, stored_listing};
+pub use listing::{AnswerState, ListedDataset, ListedModel, ListedTraining, StoreListing, stored_listing};
 pub use manifest::{Group, KnownSuite, SHIFTS, SUITES, Shift, Suite, SuiteDataset};
 pub use measuring::measure_alone;
 pub use overview::{Column, Overview, OverviewRow, OverviewShift};
@@ -55,6 +55,7 @@ pub use relations::{
     DistanceRelations, DistanceSpread, ShiftAndAccuracy, adjusted_p_values, distance_relations, distance_spread,
     shift_and_accuracy,
 };
+pub use run_names::flattened;
 pub use samples::{SampleSet, SampledModel, SampledResults, Samples, samples};
 pub use sampling::Sampling;
 pub use sharding::{Shard, ShardPart, answer_shard};

@@ -296,30 +296,37 @@ pub(super) fn run<S: Subject>(
     })
 }
 
-/// Computes what an answer depends on besides the settings: the text of the question and the identity of its image.
+/// Computes what an answer depends on besides the settings: the upper half is of the text of the question, the lower one of the
+/// identity of its image. What reads stored answers without the images can tell by the upper half whether they were given to
+/// the same question.
 #[derive(Default)]
 pub(super) struct Fingerprint<'a> {
-    /// The last image and the hash of its file's identity; questions on one image come side by side.
-    last: Option<(&'a Id, Sha256)>,
+    /// The last image and the half of its file's identity; questions on one image come side by side.
+    last: Option<(&'a Id, u64)>,
 }
 
 impl<'a> Fingerprint<'a> {
     pub(super) fn of(&mut self, dataset: &'a Dataset, question: &'a Question) -> Result<u64> {
-        let hash = match &self.last {
-            Some((image, hash)) if **image == question.image_id => hash.clone(),
+        let image = match self.last {
+            Some((image, half)) if *image == question.image_id => half,
             _ => {
                 let identity = dataset.images.identity(&question.image_id);
-                Sha256::new_with_prefix(identity.map_err(|error| unaskable(dataset, question, error))?)
+                let identity = identity.map_err(|error| unaskable(dataset, question, error))?;
+                first_bytes(Sha256::new_with_prefix(identity)) & u64::from(u32::MAX)
             }
         };
-        let content = first_bytes(hash.clone().chain_update(question.text.as_bytes()));
-        self.last = Some((&question.image_id, hash));
-        Ok(content)
+        self.last = Some((&question.image_id, image));
+        Ok(Self::of_text(question) | image)
     }
 
     /// That of the text alone, for what sees no images.
     pub(super) fn of_text(question: &Question) -> u64 {
-        first_bytes(Sha256::new_with_prefix(question.text.as_bytes()))
+        first_bytes(Sha256::new_with_prefix(question.text.as_bytes())) << 32
+    }
+
+    /// Whether a fingerprint is one of this question's text, whatever the image.
+    pub(super) fn is_of_text(content: u64, question: &Question) -> bool {
+        content >> 32 == Self::of_text(question) >> 32
     }
 }
 

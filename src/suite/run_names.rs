@@ -18,7 +18,8 @@ pub(super) fn names(settings: &[Value]) -> Vec<String> {
 }
 
 fn told(settings: &[Value]) -> Vec<String> {
-    let flat: Vec<BTreeMap<String, String>> = settings.iter().map(|value| flatten("", value)).collect();
+    let flat: Vec<BTreeMap<String, String>> =
+        settings.iter().map(|value| flattened(value).into_iter().collect()).collect();
     let name = |one: &BTreeMap<String, String>| {
         let alike = || flat.iter().filter(|other| other.get(METHOD) == one.get(METHOD));
         let differ = |name: &str| alike().any(|other| other.get(name) != one.get(name));
@@ -32,14 +33,21 @@ fn told(settings: &[Value]) -> Vec<String> {
 
 const METHOD: &str = "method";
 
-/// The values of a JSON document by their paths.
-fn flatten(path: &str, value: &Value) -> BTreeMap<String, String> {
-    let below = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
-    match value {
-        Value::Object(entries) => entries.iter().flat_map(|(name, value)| flatten(&below(name), value)).collect(),
-        Value::String(text) => [(path.to_owned(), text.clone())].into(),
-        other => [(path.to_owned(), other.to_string())].into(),
+/// The entries of a JSON object by name, those of objects within under `<its name>.<name>`; texts are without quotes.
+pub fn flattened(value: &Value) -> Vec<(String, String)> {
+    let Value::Object(entries) = value else { return Vec::new() };
+    let mut found = Vec::new();
+    for (name, value) in entries {
+        match value {
+            Value::Object(_) => {
+                let within = flattened(value).into_iter();
+                found.extend(within.map(|(below, value)| (format!("{name}.{below}"), value)));
+            }
+            Value::String(text) => found.push((name.clone(), text.clone())),
+            _ => found.push((name.clone(), value.to_string())),
+        }
     }
+    found
 }
 
 #[cfg(test)]

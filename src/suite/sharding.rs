@@ -48,7 +48,7 @@ impl Shard {
     }
 
     /// Why shift is not measured by shards.
-    pub fn without_shift(self) -> Error {
+    fn without_shift(self) -> Error {
         Error::input(format!("shard {self} cannot measure shift: distances are from a fit of all training questions"))
             .hint("measure it in one process, on the folded store: `digrap-bench vqa ... --shift --shard 1/1`")
     }
@@ -124,17 +124,18 @@ pub fn answer_shard(
         let mut report = |event: Event| on_event(name, event);
         let within = |error: Error| error.within(format!("cannot load the model `{}`", checkpoint.folder.display()));
         let mut loaded = load_model(plan, runtime, (checkpoint, model), &mut store, &mut report).map_err(within)?;
+        let mut paces = Vec::new();
         for (planned, mine) in plan.datasets.iter().zip(&mine) {
             if let Some(settings) = loaded.answers {
                 store.record_questions(settings, &question_set(&planned.dataset))?;
             }
             let (answered, of) = (mine.questions.len(), planned.dataset.questions.len());
             if answered > 0 {
-                loaded.find_out(plan, runtime, (mine, None), &mut store, &mut report)?;
+                paces.push(loaded.find_out(plan, runtime, (mine, None), &mut store, &mut report)?);
             }
             parts.push(ShardPart { model: name.clone(), dataset: planned.dataset.name.clone(), answered, of });
         }
-        record(plan, &mut store, (&named(checkpoint, model, None), &loaded), None)?;
+        record(plan, &mut store, (&named(checkpoint, model, None), &loaded), (None, &paces))?;
     }
     Ok(parts)
 }

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::super::evaluation::{PlannedDataset, question_set, write_results};
 use super::difference::{Accuracy, scored_by};
-use super::run::{Place, Run, told};
+use super::run::{Place, Run, same_place, told};
 use crate::data::{Dataset, WholeFile, results};
 use crate::error::{Error, Result};
 use crate::model::hex;
@@ -135,7 +135,7 @@ fn digest(path: &Path) -> Result<String> {
 pub fn bless(folder: &Path, suite: Option<&str>, run: &Run, planned: &[PlannedDataset]) -> Result<Blessed> {
     let replaced = replaceable(folder)?;
     if let Place::Baseline(own, _) = &run.place
-        && same_folder(own, folder)
+        && same_place(own, folder)
     {
         return Err(
             Error::input(format!("`{}` is the baseline itself", run.source)).hint("give another run as --current")
@@ -182,8 +182,9 @@ fn not_asked(run: &Run, dataset: &Dataset, asked: &str) -> Error {
 /// The baseline in a folder that can be written to.
 fn replaceable(folder: &Path) -> Result<Option<Baseline>> {
     if folder.join(HEADER).is_file() {
-        // One that cannot be read is replaced as well: to write it anew is the way out.
-        return Ok(Baseline::read(folder).ok());
+        return Baseline::read(folder).map(Some).map_err(|error| {
+            error.hint("restore it, update the program, or remove the folder and write the baseline anew with --bless")
+        });
     }
     let empty = match fs::read_dir(folder) {
         Ok(mut entries) => entries.next().is_none(),
@@ -194,10 +195,6 @@ fn replaceable(folder: &Path) -> Result<Option<Baseline>> {
         false => Err(Error::input(format!("`{}` is no baseline, and not empty", folder.display()))
             .hint("give --bless a --baseline of its own: a folder that holds one, or a new one")),
     }
-}
-
-fn same_folder(left: &Path, right: &Path) -> bool {
-    matches!((left.canonicalize(), right.canonicalize()), (Ok(left), Ok(right)) if left == right)
 }
 
 fn write_header(path: &Path, baseline: &Baseline) -> Result<()> {

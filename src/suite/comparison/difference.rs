@@ -40,7 +40,8 @@ pub struct DatasetComparison {
     pub current: Accuracy,
     /// Mean of the differences of single questions.
     pub difference: f64,
-    /// Its 95 % interval, clustered by image; none with fewer than two images.
+    /// Its 95 % interval, clustered by what stands and falls together ([`crate::data::Dataset::dependent_clusters`]); none with
+    /// fewer than two clusters.
     pub interval: Option<[f64; 2]>,
     /// P-value of a drop, one-sided: see [`sign_flip`].
     pub drop_p_value: f64,
@@ -53,7 +54,7 @@ pub struct DatasetComparison {
     /// Whether p-values are exact, rather than from the normal distribution.
     pub exact: bool,
     /// The drop that would be found with a probability of [`POWER`], were it tested at the level divided by the number of
-    /// datasets; none where no answer differs in its score.
+    /// datasets and the differences as varied as these; none where too few images differ for any drop to be found.
     pub detectable_drop: Option<f64>,
     /// Questions whose score fell.
     pub lost: Flips,
@@ -126,10 +127,13 @@ pub fn compare_answers(
     thresholds: &Thresholds,
     examples: usize,
 ) -> Result<Vec<DatasetComparison>> {
+    if answered.is_empty() {
+        return Err(Error::incomplete("there is nothing to compare").hint("name a suite or datasets"));
+    }
     if answered.len() != thresholds.limits.len() {
         return Err(Error::internal("not as many thresholds as datasets"));
     }
-    let level = thresholds.level / answered.len().max(1) as f64;
+    let level = thresholds.level / answered.len() as f64;
     let compared = answered.iter().zip(&thresholds.limits).map(|(one, limits)| compared(one, *limits, level, examples));
     let mut compared = compared.collect::<Result<Vec<_>>>()?;
     let adjusted = |p_value: fn(&DatasetComparison) -> f64, compared: &[DatasetComparison]| {
@@ -148,14 +152,18 @@ pub fn compare_answers(
 fn compared(answered: &AnsweredTwice, limits: Limits, level: f64, examples: usize) -> Result<DatasetComparison> {
     let AnsweredTwice { planned, baseline, current } = answered;
     let name = &planned.dataset.name;
-    let clusters = planned.dataset.clusters();
-    let [(before, old), (after, new)] = [scored(planned, baseline, &clusters)?, scored(planned, current, &clusters)?];
+    let images = planned.dataset.clusters();
+    let [(before, old), (after, new)] = [scored(planned, baseline, &images)?, scored(planned, current, &images)?];
     let differences: Vec<f64> = new.iter().zip(&old).map(|(new, old)| difference(*new, *old)).collect();
+    let clusters = planned.dataset.dependent_clusters();
     let (test, mean) = (sign_flip(&differences, &clusters), clustered_mean(&differences, &clusters));
     let (Some(test), Some(mean)) = (test, mean) else {
         return Err(Error::incomplete(format!("`{name}` has no questions to compare")));
     };
-    let detectable = mean.standard_error.and_then(|error| detectable_difference(error, level, POWER));
+    // Random signs of too few clusters are never as rare as the level asks for.
+    let testable = test.differing as f64 >= -level.log2();
+    let error = mean.standard_error.filter(|_| testable);
+    let detectable = error.and_then(|error| detectable_difference(error, level, POWER));
     let flips = |fell: bool| {
         let changed = |question: &usize| if fell { differences[*question] < 0.0 } else { differences[*question] > 0.0 };
         let questions: Vec<usize> = (0..differences.len()).filter(changed).collect();
@@ -166,7 +174,7 @@ fn compared(answered: &AnsweredTwice, limits: Limits, level: f64, examples: usiz
         dataset: name.clone(),
         metric: planned.metric.name.to_owned(),
         n: mean.n,
-        images: mean.clusters,
+        images: before.clusters,
         baseline: accuracy(name, &before)?,
         current: accuracy(name, &after)?,
         difference: 100.0 * mean.mean,

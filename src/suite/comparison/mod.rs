@@ -9,6 +9,8 @@ mod run;
 mod thresholds;
 mod verdict;
 
+use std::collections::HashSet;
+
 use serde::Serialize;
 
 use self::run::{Place, told};
@@ -77,6 +79,7 @@ pub fn compare(
     thresholds: &Thresholds,
     examples: usize,
 ) -> Result<Comparison> {
+    check_distinct(planned, [baseline, current])?;
     check_comparable(planned, [baseline, current])?;
     let answers = |run: &Run| planned.iter().map(|one| run.answers(&one.dataset)).collect::<Result<Vec<_>>>();
     let (before, after) = (answers(baseline)?, answers(current)?);
@@ -102,6 +105,21 @@ pub fn compare(
 impl Side {
     fn of(run: &Run) -> Self {
         Self { source: run.source.clone(), model: run.model.clone(), settings: run.settings.clone() }
+    }
+}
+
+/// Refuses to compare a run with itself, or a dataset twice.
+fn check_distinct(planned: &[PlannedDataset], [baseline, current]: [&Run; 2]) -> Result<()> {
+    if baseline.is_same(current) {
+        return Err(Error::input(format!("`{}` and `{}` are one and the same run", baseline.source, current.source))
+            .hint("give --current the output folder of another run of `digrap-bench vqa`"));
+    }
+    let mut seen = HashSet::new();
+    match planned.iter().find(|one| !seen.insert(&one.dataset.name)) {
+        Some(twice) => {
+            Err(Error::input(format!("the dataset `{}` is given twice", twice.dataset.name)).hint("give each one once"))
+        }
+        None => Ok(()),
     }
 }
 
@@ -226,7 +244,7 @@ fn notes(baseline: &Run, datasets: &[DatasetComparison]) -> Vec<String> {
     let changed = |one: &DatasetComparison| {
         let (then, now) = (baseline.recorded(&one.dataset)?.accuracy.accuracy, one.baseline.accuracy);
         let told = format!(
-            "the answers of the baseline to `{}` scored {then} % when it was written, {now} % now",
+            "the answers of the baseline to `{}` scored {then:.2} % when it was written, {now:.2} % now",
             one.dataset
         );
         (then != now).then_some(told)

@@ -89,6 +89,17 @@ impl Run {
         })
     }
 
+    /// Whether the other one is the same answers in the same place.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        match (&self.place, &other.place) {
+            (Place::Store(store, id, _), Place::Store(others, other, _)) => {
+                id == other && same_place(store.path(), others.path())
+            }
+            (Place::Baseline(folder, _), Place::Baseline(other, _)) => same_place(folder, other),
+            _ => false,
+        }
+    }
+
     /// The set of questions of a dataset that answers are there for: the one at hand, where it is one of several.
     pub(super) fn questions(&self, at_hand: &QuestionSet) -> Option<&QuestionSet> {
         let sets = match &self.place {
@@ -103,18 +114,11 @@ impl Run {
     pub(super) fn answers(&self, dataset: &Dataset) -> Result<Vec<Box<str>>> {
         match &self.place {
             Place::Store(store, id, _) => {
-                let answers = stored_answers(store, *id, dataset).map_err(|error| self.unanswered(error))?;
+                let within = |error: Error| error.within(format!("`{}` cannot be compared", self.source));
+                let answers = stored_answers(store, *id, dataset).map_err(within)?;
                 Ok(answers.texts().into_iter().map(Box::from).collect())
             }
             Place::Baseline(folder, baseline) => baseline.answers(folder, dataset),
-        }
-    }
-
-    fn unanswered(&self, error: Error) -> Error {
-        let error = error.within(format!("`{}` cannot be compared", self.source));
-        match error.next_step() {
-            Some(_) => error,
-            None => error.hint("run the same `digrap-bench vqa` again: it goes on where it stopped"),
         }
     }
 
@@ -135,6 +139,11 @@ impl Run {
             None => Err("none".to_owned()),
         }
     }
+}
+
+/// Whether two paths name one file or folder that is there.
+pub(super) fn same_place(left: &Path, right: &Path) -> bool {
+    matches!((left.canonicalize(), right.canonicalize()), (Ok(left), Ok(right)) if left == right)
 }
 
 /// A set of questions in words: their number, and the beginning of their digest.

@@ -127,7 +127,7 @@ mod tests {
         assert_eq!(told("level = 0.1\n[dataset.fra]\n"), "`gate.toml`, line 2: unknown dataset `fra`");
         assert!(told("[dataset.far]\nmaxdrop = 1").starts_with("`gate.toml`, line 2: unknown key `maxdrop`"));
         assert!(told("max_drop = 1").starts_with("`gate.toml`, line 1: unknown key `max_drop`"));
-        let hint = parse("[dataset.fra]\n").unwrap_err().next_step().map(str::to_owned);
+        let hint = parse("[dataset.farr]\n").unwrap_err().next_step().map(str::to_owned);
         assert_eq!(hint.as_deref(), Some("did you mean `far`? known: near, far"));
     }
 }
