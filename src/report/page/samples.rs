@@ -22,7 +22,7 @@ const FULL: u8 = 240;
 /// Stands for a type that a question has none of.
 const NONE: u8 = u8::MAX;
 
-/// What the explorer knows from the start; `datasets` is what [`write`] returns.
+/// What the explorer knows from the start; `datasets` is what [`write()`] returns.
 pub(super) fn catalogue(page: &Page, datasets: Vec<Value>) -> Value {
     let modality = |modality: &Modality| json!({"name": modality.name, "label": modality.label});
     let model = |model: &SampledModel| json!({"name": model.name, "zero_shot": model.zero_shot});
