@@ -301,11 +301,11 @@ fn runs_are_listed_shown_and_removed() {
     }
     let plain = done(folder.path(), &["runs", "list", "--check", "--store", "one"]);
     let expected = "\
-| model                | weights      | method | seed | prompt        | decoding | dtype | dataset | answers | asked | state      | distances |
-|----------------------|--------------|--------|-----:|---------------|----------|-------|---------|--------:|------:|------------|----------:|
-| tuned                | 0123456789ab | digrap |    3 | `{q}`         | greedy   | f32   | vqa     |      60 |   100 | incomplete |         1 |
-| twin (zero-shot)     | 0123456789ab | digrap |    3 | `{q}`         | greedy   | f32   | vqa     |      60 |   100 | incomplete |         0 |
-| answers:2 (no model) | 0123456789ab | -      |    - | `stopped {q}` | greedy   | f32   | vqa     |       7 |     - | unknown    |         0 |
+| model                | weights and use | method | seed | prompt        | decoding | dtype | dataset | answers | asked | state      | distances |
+|----------------------|-----------------|--------|-----:|---------------|----------|-------|---------|--------:|------:|------------|----------:|
+| tuned                | 0123456789ab c  | digrap |    3 | `{q}`         | greedy   | f32   | vqa     |      60 |   100 | incomplete |         1 |
+| twin (zero-shot)     | 0123456789ab c  | digrap |    3 | `{q}`         | greedy   | f32   | vqa     |      60 |   100 | incomplete |         0 |
+| answers:2 (no model) | 0123456789ab c  | -      |    - | `stopped {q}` | greedy   | f32   | vqa     |       7 |     - | unknown    |         0 |
 
 | training run | method | seed | steps | of | last loss | last validation |
 |--------------|--------|-----:|------:|---:|----------:|----------------:|

@@ -234,7 +234,7 @@ pub(super) fn short(digest: &str) -> String {
 }
 
 /// The beginnings of several digests.
-fn digests(texts: &str) -> String {
+pub(super) fn digests(texts: &str) -> String {
     texts.split(' ').map(short).collect::<Vec<_>>().join(" ")
 }
 

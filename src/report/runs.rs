@@ -2,12 +2,10 @@
 
 use serde_json::Value;
 
+use super::leaderboard::digests;
 use super::{Head, markdown, percent, unknown};
 use crate::store::Maker;
 use crate::suite::{AnswerState, ListedDataset, ListedModel, ListedTraining, StoreListing, flattened};
-
-/// Signs of a digest that are shown.
-const DIGEST: usize = 12;
 
 /// The models with their datasets, a line each, and the training runs.
 pub fn runs(listing: &StoreListing) -> String {
@@ -32,7 +30,7 @@ fn number(text: &str) -> Head<'_> {
 fn models_table(models: &[ListedModel]) -> String {
     let heads = [
         head("model"),
-        head("weights"),
+        head("weights and use"),
         head("method"),
         number("seed"),
         head("prompt"),
@@ -61,7 +59,7 @@ fn model_rows(model: &ListedModel) -> Vec<Vec<String>> {
     let dtype = dtype.or(model.distances.as_ref().map(|settings| &settings.features.dtype));
     let first = [
         name,
-        model.weights.chars().take(DIGEST).collect(),
+        digests(&model.weights),
         model.method.clone().unwrap_or_else(unknown),
         model.seed.map_or_else(unknown, |seed| seed.to_string()),
         settings.map_or_else(unknown, |settings| format!("`{}`", settings.prompt)),
