@@ -508,11 +508,14 @@ fn github_shows_the_comparison_with_the_job() {
 #[test]
 fn edits_of_one_question_stand_and_fall_together() {
     // Two questions about image 1, an edit of the first with image 2, another with image 3; then one alone.
-    let PlannedDataset { mut dataset, .. } = dataset("edits", 5, 1);
+    let PlannedDataset { mut dataset, .. } = dataset("iv-vqa", 5, 1);
     for (question, (id, image)) in dataset.questions.iter_mut().zip([(7, 1), (8, 1), (7, 2), (7, 3), (9, 4)]) {
         (question.question_id, question.image_id) = (Id::Number(id), Id::Number(image));
     }
     assert_eq!(dataset.dependent_clusters(), [0, 0, 0, 0, 4]);
+    // Identifiers of a set of one's own may count the questions of each image.
+    dataset.name = "custom".to_owned();
+    assert_eq!(dataset.dependent_clusters(), [0, 0, 2, 3, 4]);
     // Rephrasings name the question they were made from.
     for (question, id) in dataset.questions.iter_mut().zip(1..) {
         (question.question_id, question.image_id) = (Id::Number(id), Id::Number(id));

@@ -201,7 +201,7 @@ fn conflicts_stop_an_import() {
         ),
         ("curve", "`loss` at step 2 of a training run is 0.25, and 0.5 in training:1 of `curve`\n"),
         ("curve", "`digrap-bench runs rm training:1 --store curve`\n"),
-        ("answers", "`digrap-bench runs rm tuned`\n"),
+        ("answers", "`digrap-bench runs rm tuned --store answers`\n"),
     ];
     for (name, message) in cases {
         refused(folder.path(), &["runs", "import", "one", name, "--store", "whole"], 3, message);

@@ -54,6 +54,7 @@ pub struct LeaderboardArgs {
 
 /// Writes the output folder and prints the table, or the JSON document.
 pub fn run(args: &LeaderboardArgs, json: bool) -> Result<()> {
+    check_apart(args)?;
     let suite = Suite::load(&args.suite)?;
     let mut datasets = known::suite(&suite, args.root.as_deref(), None)?;
     let limit = shorten(&mut datasets, args.limit);
@@ -70,6 +71,20 @@ pub fn run(args: &LeaderboardArgs, json: bool) -> Result<()> {
         write_html(html, &Page { board: &board, figures: &figures, samples: &samples, images: !args.no_images })?;
     }
     if json { super::print_json(&board) } else { super::print(&page) }
+}
+
+/// Refuses a page that would take the place of what else is read or written.
+fn check_apart(args: &LeaderboardArgs) -> Result<()> {
+    let Some(html) = &args.html else { return Ok(()) };
+    let absolute = |path: &Path| path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_default();
+    let within = |path: &&PathBuf| absolute(path).starts_with(absolute(html));
+    match args.store.iter().chain(&args.output).find(within) {
+        Some(path) => {
+            Err(Error::input(format!("`{}` lies in `{}`, which the page replaces", path.display(), html.display()))
+                .hint("give --html a folder of its own"))
+        }
+        None => Ok(()),
+    }
 }
 
 /// What the stores hold about the datasets.

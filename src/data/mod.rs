@@ -168,11 +168,17 @@ impl Dataset {
     /// were made from one question by edits of image or words, and all that these are linked to.
     pub fn dependent_clusters(&self) -> Vec<u32> {
         let mut parents: Vec<usize> = (0..self.questions.len()).collect();
+        let made_from_others = DATASETS.iter().any(|row| row.name == self.name && row.original.is_some());
+        let edited = made_from_others || !self.relations.originals.is_empty();
         let (mut of_image, mut of_original) = (HashMap::new(), HashMap::new());
         for (position, question) in self.questions.iter().enumerate() {
             let original = self.relations.originals.get(position).and_then(Option::as_ref);
             let same_image = *of_image.entry(&question.image_id).or_insert(position);
-            let same_original = *of_original.entry(original.unwrap_or(&question.question_id)).or_insert(position);
+            // An identifier that repeats in a set of one's own says nothing of edits.
+            let same_original = match edited {
+                true => *of_original.entry(original.unwrap_or(&question.question_id)).or_insert(position),
+                false => position,
+            };
             for other in [same_image, same_original] {
                 let (one, other) = (root(&mut parents, position), root(&mut parents, other));
                 parents[one.max(other)] = one.min(other);

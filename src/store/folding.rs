@@ -256,7 +256,7 @@ impl Fold<'_> {
         if let Some(what) = known.as_ref().and_then(|known| difference(known, model)) {
             let (name, source) = (&model.name, self.source.display());
             let told = format!("the model `{name}` of `{source}` {what}");
-            let of = Some(name.clone());
+            let of = Some(format!("{name} --store {source}"));
             self.conflict(|_| Conflict { told, of });
             return Ok(());
         }
@@ -376,15 +376,16 @@ impl Fold<'_> {
         };
         self.conflict(|fold| Conflict {
             told: format!("{what} in `{}`", fold.source.display()),
-            of: Some(fold.owner("answers", settings).unwrap_or_else(|| format!("answers:{settings}"))),
+            of: fold.owner("answers", settings),
         });
         Ok(())
     }
 
-    /// The model that has these answers or distances here.
+    /// The model that has these answers or distances, as it is named to take it out of the store that is being read.
     fn owner(&self, column: &str, settings: i64) -> Option<String> {
         let sql = format!("SELECT name FROM model WHERE {column} = ?1 ORDER BY id LIMIT 1");
-        self.transaction.query_row(&sql, [settings], |row| row.get(0)).ok()
+        let name: String = self.transaction.query_row(&sql, [settings], |row| row.get(0)).ok()?;
+        Some(format!("{name} --store {}", self.source.display()))
     }
 
     fn all_distances(

@@ -235,7 +235,9 @@ fn existing(path: &Path) -> Result<PathBuf> {
         return Err(Error::input(format!("there is no store `{}`", path.display()))
             .hint("`digrap-bench vqa --output DIR` keeps one in DIR/store.sqlite"));
     }
-    let path = std::path::absolute(path)
+    // SQLite keeps the log beside the file itself, wherever a link to it lies.
+    let path = path
+        .canonicalize()
         .map_err(|cause| Error::input(format!("`{}` cannot name a store", path.display())).caused_by(cause))?;
     refuse_other_formats(&path)?;
     Ok(path)

@@ -48,7 +48,7 @@ const UPSERT: &str = "INSERT INTO model (name, weights, zero_shot, selected_on_r
         distances = iif(weights = ?2, coalesce(?6, distances), ?6),
         weights = ?2,
         training = ?7,
-        made_by = iif(weights = ?2, coalesce(?8, made_by), ?8)";
+        made_by = ?8";
 
 impl Store {
     /// Records under which settings the results of a model are filed. Where its name stood for the same weights before,

@@ -250,16 +250,27 @@ pub(super) fn record<S>(
     (measuring, paces): (Option<&Measuring>, &[Pace]),
 ) -> Result<()> {
     let computed = paces.iter().any(|pace| pace.answered + pace.measured > 0);
-    store.record_model(&StoredModel {
+    let mut model = StoredModel {
         name: named.name.to_owned(),
         weights: format!("{} {}", loaded.settings.weights, loaded.settings.configuration),
         training: named.training.clone(),
-        made_by: computed.then(|| plan.maker.clone()),
+        made_by: Some(plan.maker.clone()),
         zero_shot: named.zero_shot,
         selected_on_reported: named.selected_on_reported,
         answers: loaded.answers,
         distances: measuring.map(Measuring::id),
-    })
+    };
+    if !computed {
+        // Results that were all there keep what made them.
+        let same = |known: &StoredModel| {
+            let answers = model.answers.is_none() || model.answers == known.answers;
+            let distances = model.distances.is_none() || model.distances == known.distances;
+            known.name == model.name && known.weights == model.weights && answers && distances
+        };
+        let known = store.models()?.into_iter().find(same);
+        model.made_by = known.and_then(|known| known.made_by).or(model.made_by);
+    }
+    store.record_model(&model)
 }
 
 /// What was found out about a dataset.

@@ -75,7 +75,8 @@ pub struct Blessed {
 impl Baseline {
     pub(super) fn read(folder: &Path) -> Result<Self> {
         let path = folder.join(HEADER);
-        let wrong = |what: String| Error::input(what).hint("restore it, or write it anew with --bless");
+        let wrong =
+            |what: String| Error::input(what).hint("restore it, or remove the folder and write it anew with --bless");
         let text = fs::read_to_string(&path)
             .map_err(|cause| wrong(format!("cannot read the baseline `{}`", path.display())).caused_by(cause))?;
         // The version comes first: what follows depends on it.
@@ -88,7 +89,9 @@ impl Baseline {
         if format != FORMAT {
             let what =
                 format!("the baseline `{}` has format {format}, this program reads format {FORMAT}", path.display());
-            return Err(Error::input(what).hint("update the program, or write the baseline anew with --bless"));
+            return Err(
+                Error::input(what).hint("update the program, or remove the folder and write it anew with --bless")
+            );
         }
         let mut baseline: Self = serde_json::from_str(&text).map_err(damaged)?;
         baseline.questions = baseline.datasets.iter().map(BaselineDataset::question_set).collect();
