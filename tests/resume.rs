@@ -88,6 +88,8 @@ fn stored(store: &Path) -> u64 {
 enum Moment {
     /// So long after its start.
     After(Duration),
+    /// So long after it has begun to write answers.
+    Answering(Duration),
     /// So long after it has begun to write one of its files.
     Writing(Duration),
 }
@@ -103,14 +105,26 @@ fn written(output: &Path) -> Vec<(String, u64, SystemTime)> {
         .collect()
 }
 
+/// State of the store's log, which answers are written to.
+fn log(output: &Path) -> Option<(u64, SystemTime)> {
+    let file = fs::metadata(output.join("store.sqlite-wal")).ok()?;
+    Some((file.len(), file.modified().unwrap()))
+}
+
 /// Whether the kill came before the end of the run.
 fn kill(home: &Path, moment: Moment) -> bool {
     let output = home.join("output");
-    let before = written(&output);
+    let (before, log_before) = (written(&output), log(&output));
     let mut child = command(home).spawn().unwrap();
     let mut is_running = || child.try_wait().unwrap().is_none();
     match moment {
         Moment::After(delay) => std::thread::sleep(delay),
+        Moment::Answering(delay) => {
+            while is_running() && log(&output) == log_before {
+                std::thread::yield_now();
+            }
+            std::thread::sleep(delay);
+        }
         Moment::Writing(delay) => {
             while is_running() && written(&output) == before {
                 std::thread::yield_now();
@@ -128,7 +142,7 @@ fn kill(home: &Path, moment: Moment) -> bool {
 fn moments(random: &mut Random, whole: Duration, rest: Duration) -> Vec<Moment> {
     let answering = whole.saturating_sub(rest);
     let mut moments: Vec<Moment> = (0..5).map(|_| Moment::After(random.part_of(rest))).collect();
-    moments.extend((0..10).map(|_| Moment::After(rest.mul_f64(0.8) + random.part_of(answering / 7))));
+    moments.extend((0..10).map(|_| Moment::Answering(random.part_of(answering / 14))));
     for last in (1..moments.len()).rev() {
         moments.swap(last, (random.unit() * (last + 1) as f64) as usize);
     }
