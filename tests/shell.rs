@@ -4,10 +4,12 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use crate::support::{fixture, program_at};
+use crate::support::{fixture, forget_surroundings, program_at};
 
 fn program() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_digrap-bench"))
+    let mut command = Command::new(env!("CARGO_BIN_EXE_digrap-bench"));
+    forget_surroundings(&mut command);
+    command
 }
 
 fn stdout(command: &mut Command) -> String {
@@ -129,8 +131,13 @@ fn results_do_not_depend_on_the_terminal() {
 fn in_terminal(home: &Path, columns: usize, environment: &[(&str, &str)], arguments: &str) -> (Output, String) {
     let mut command = Command::new("script");
     let plain = program_at(home);
-    command.current_dir(home).env_remove("NO_COLOR").env("TERM", "xterm");
-    command.envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.current_dir(home).env("TERM", "xterm");
+    for (name, value) in plain.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
     command.envs(environment.iter().copied());
     let program = env!("CARGO_BIN_EXE_digrap-bench");
     command.args(["-qec", &format!("stty cols {columns} rows 24; exec '{program}' {arguments}"), "/dev/null"]);

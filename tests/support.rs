@@ -63,7 +63,9 @@ pub fn forget_surroundings(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
         let of_launcher = ["OMPI_", "PMI_", "SLURM_"].iter().any(|prefix| text.starts_with(prefix));
-        if of_launcher || ["RANK", "WORLD_SIZE", "GITHUB_STEP_SUMMARY"].contains(&&*text) {
+        // Help has colours by these, some of them whatever the terminal.
+        let of_colours = ["CI", "CLICOLOR", "CLICOLOR_FORCE", "NO_COLOR"].contains(&&*text);
+        if of_launcher || of_colours || ["RANK", "WORLD_SIZE", "GITHUB_STEP_SUMMARY"].contains(&&*text) {
             command.env_remove(&name);
         }
     }
