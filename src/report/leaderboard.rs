@@ -28,7 +28,7 @@ pub fn leaderboard(board: &Leaderboard) -> String {
 }
 
 pub(super) const INTERVALS: &str = "\
-95 % intervals over questions, clustered by image, of the models as they are; of several runs, of their mean. They say \
+95 % intervals over questions, clustered by image (edits of one question count together), of the models as they are; of several runs, of their mean. They say \
 nothing about training with another seed, which ± does.";
 
 pub(super) const SHIFTS: &str =

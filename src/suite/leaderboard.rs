@@ -118,7 +118,7 @@ pub struct Cell {
     pub spread: Option<f64>,
     /// Questions; none of an average.
     pub n: Option<usize>,
-    /// 95 % interval of the mean over questions, clustered by image, of the runs as they are; none of an average.
+    /// 95 % interval of the mean over questions, in clusters, of the runs as they are; none of an average.
     pub interval: Option<[f64; 2]>,
     /// Change against the vanilla row, in percent of its accuracy.
     pub change: Option<f64>,
@@ -174,7 +174,7 @@ fn leaderboard_datasets(datasets: &[PlannedDataset], runs: &[StoredRun]) -> Vec<
         Some(LeaderboardDataset {
             name: planned.dataset.name.clone(),
             n: planned.dataset.questions.len(),
-            images: stored.clusters.iter().max().map_or(0, |last| *last as usize + 1),
+            images: planned.dataset.image_count(),
             digest: stored.questions.clone(),
             metric: planned.metric.name,
         })
