@@ -22,7 +22,7 @@ pub use self::comparison::{blessed, comparison};
 pub use self::distances::{DatasetShifts, dataset_shifts};
 pub use self::file_names::FileNames;
 pub use self::junit::junit;
-pub use self::leaderboard::{leaderboard, leaderboard_csv, leaderboard_latex};
+pub use self::leaderboard::{leaderboard, leaderboard_csv, leaderboard_latex, left_out};
 use self::markdown::{Head, interval, markdown, percent, unknown};
 pub use self::mlflow::{TrackedRun, mlflow_files, tracked_runs};
 pub use self::overview::overview;
