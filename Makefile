@@ -11,8 +11,8 @@ help:
 	@echo "make test        run all tests"
 	@echo "make setup       only install what is missing: OpenBLAS, ONNX Runtime, easy-VQA"
 	@echo "make setup-test  the same, and the browser of the tests: Chromium"
-	@echo "make reports     make anew what reports/ has from the stored answers of two small models"
-	@echo "make answers     answer anew what those reports and the gate of .ci/run start from"
+	@echo "make reports     make anew what reports/ has from the stored answers of small models"
+	@echo "make answers     answer anew what the gate of .ci/run and some of those reports start from"
 
 setup:
 	@setup/setup.sh
@@ -40,10 +40,17 @@ answers: build
 		--output target/answers
 	$(program) runs export --format jsonl --store target/answers/store.sqlite --output $(answers)
 
+made = target/reports
+
 reports: build
-	rm -rf target/reports
-	$(program) runs import $(answers) --store target/reports/store.sqlite --complete
-	rm -rf reports/leaderboard reports/baseline reports/shift/paper
-	$(program) leaderboard --suite miniature --store target/reports/store.sqlite --output reports/leaderboard
-	$(program) compare --suite miniature --baseline reports/baseline --current 'target/reports/store.sqlite#miniature-ft' --bless
+	rm -rf $(made) reports/leaderboard reports/baseline reports/shift
+	mkdir -p $(made)
+	for store in shift sweep seeds; do \
+		gzip -dc benchmarks/miniature/$$store.sqlite.gz >$(made)/$$store.sqlite || exit 1; \
+	done
+	$(program) runs import $(answers) $(made)/shift.sqlite $(made)/seeds.sqlite --store $(made)/store.sqlite --complete
+	$(program) leaderboard --suite miniature --store $(made)/store.sqlite --output reports/leaderboard
+	$(program) compare --suite miniature --baseline reports/baseline --current '$(made)/store.sqlite#miniature-ft' --bless
+	$(program) figures --suite miniature --store $(made)/shift.sqlite $(made)/sweep.sqlite --output reports/shift
+	rm reports/shift/distances-*.png
 	$(program) figures --paper --output reports/shift/paper

@@ -150,6 +150,8 @@
 //! - **What a store is exported as depends on its rows alone**, not on their numbers or on the time: settings are numbered by
 //!   their texts, TensorBoard's and MLflow's times are steps. MLflow's plain files were chosen over W&B's offline folders, whose
 //!   form is that of its own client.
+//! - **A report shows what is complete, dataset by dataset, and says what it leaves out**: one run that was stopped does not
+//!   keep others from being shown. A comparison and an export refuse it, since nobody reads what they leave out.
 //! - **Intervals are clustered by what stands and falls together**: questions about one image, and what was made from one
 //!   question by edits of image or words. An edited image of IV-VQA is another image, but no other evidence.
 //! - **The gate's test goes over all signs, cluster by cluster, and draws none**: scores are multiples of a thirtieth, so that

@@ -213,7 +213,8 @@ fn what_is_not_complete_is_left_out_and_told() {
     };
     assert_eq!(left_out(&board(&methods(&["vanilla"])).unwrap()), [""; 0]);
     assert_eq!(left_out(&board(&methods(&["digrap"])).unwrap()), ["d2"]);
-    let named = Selection { models: vec!["other".to_owned()], ..Selection::default() };
+    let named =
+        Selection { models: vec!["d1".to_owned(), "d2".to_owned(), "other".to_owned()], ..Selection::default() };
     let error = board(&named).unwrap_err();
     assert_eq!(error.to_string(), "no results of `other` can be shown");
     assert_eq!(error.kind(), Kind::Incomplete);

@@ -51,13 +51,13 @@ impl LeftOut {
 /// # Errors
 /// What the selection names but is not there, and where no row is left.
 pub(super) fn select(entries: &mut Vec<Entry>, selection: &Selection, runs: &[StoredRun]) -> Result<()> {
-    let incomplete = || runs.iter().find(|run| !run.left_out.is_empty() && selection.takes(run));
+    let incomplete = || runs.iter().filter(|run| !run.left_out.is_empty() && selection.takes(run));
     for method in &selection.methods {
         find_row(METHODS, "method", method, |row| vec![row.name])?;
     }
     for name in &selection.models {
         if !entries.iter().any(|entry| is_named(entry, name)) {
-            if let Some(run) = incomplete().filter(|run| run.model.name == *name) {
+            if let Some(run) = incomplete().find(|run| run.model.name == *name) {
                 return Err(nothing_left(run));
             }
             let known: Vec<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
@@ -71,7 +71,7 @@ pub(super) fn select(entries: &mut Vec<Entry>, selection: &Selection, runs: &[St
         (models.is_empty() || models.iter().any(|name| is_named(entry, name)))
             && (methods.is_empty() || methods.iter().any(|name| method == Some(name)))
     });
-    if let (true, Some(first)) = (entries.is_empty(), incomplete()) {
+    if let (true, Some(first)) = (entries.is_empty(), incomplete().next()) {
         return Err(nothing_left(first));
     }
     if entries.is_empty() {
