@@ -12,6 +12,7 @@ use digrap_bench::model::text::Prompt;
 use digrap_bench::report::{self, Conditions, Row};
 use digrap_bench::runtime::{self, Device, Runtime};
 use digrap_bench::shift::use_threads;
+use digrap_bench::store;
 use digrap_bench::suite::{
     Evaluation, Event, Overview, Plan, PlannedDataset, PlannedModel, Shard, Suite, answer_shard, evaluate,
 };
@@ -198,8 +199,8 @@ fn plan(args: &VqaArgs, suite: Option<&Suite>, folders: &Folders) -> Result<(Pla
     let batch_size = parse_batch_size(&args.batch_size)?;
     let store = match (&args.store, &args.output) {
         (Some(store), _) => store.clone(),
-        (None, Some(output)) => output.join(super::machine::STORE),
-        (None, None) => folders.data.join(super::machine::STORE),
+        (None, Some(output)) => output.join(store::FILE_NAME),
+        (None, None) => folders.data.join(store::FILE_NAME),
     };
     let (decoding, datasets) = (decoding(args, suite)?, datasets(args, suite)?);
     let shift = suite.filter(|_| args.shift).map(|suite| {

@@ -7,8 +7,8 @@ use rusqlite::{OptionalExtension, Transaction, TransactionBehavior, params};
 
 use super::contents::{USED_DISTANCE_SETTINGS, USED_RUNS, USED_SETTINGS};
 use super::{
-    AnswerSettings, Maker, QuestionSet, SettingsId, Store, StoredAnswer, create_folder, dataset_number, failure,
-    text_number,
+    AnswerSettings, FILE_NAME, Maker, QuestionSet, SettingsId, Store, StoredAnswer, create_folder, dataset_number,
+    failure, text_number,
 };
 use crate::error::{Error, Result};
 
@@ -155,7 +155,7 @@ pub fn fold_into(path: &Path, fill: &mut dyn FnMut(&mut Fold) -> Result<()>) -> 
     let folder = absolute.parent().unwrap_or(Path::new("/"));
     // Beside its place, so that it gets there by a change of its name; gone with all that is in it on an error.
     let making = tempfile::Builder::new().prefix(".import-").tempdir_in(folder).map_err(unwritable)?;
-    let made = making.path().join("store.sqlite");
+    let made = making.path().join(FILE_NAME);
     let mut store = Store::open(&made)?;
     store.path.clone_from(&absolute);
     let folded = store.fold(fill)?;
