@@ -15,6 +15,7 @@ use digrap_bench::shift::use_threads;
 use digrap_bench::store;
 use digrap_bench::suite::{
     Evaluation, Event, Overview, Plan, PlannedDataset, PlannedModel, Shard, Suite, answer_shard, evaluate,
+    prepare_folder,
 };
 use digrap_bench::tensor::DType;
 use serde::Serialize;
@@ -351,13 +352,9 @@ fn table(plan: &Plan, evaluations: &[Evaluation]) -> String {
     table
 }
 
-/// Makes sure that the folder that `--output` names is there.
+/// Makes sure that files can be written to the folder that `--output` names.
 pub fn create_output(folder: &Path) -> Result<()> {
-    std::fs::create_dir_all(folder).map_err(|cause| {
-        Error::input(format!("cannot write to the output folder `{}`", folder.display()))
-            .caused_by(cause)
-            .hint("choose another folder with --output")
-    })
+    prepare_folder(folder, "--output")
 }
 
 pub fn write_whole(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
