@@ -31,7 +31,7 @@ pub use curves::{CurvePoint, TrainingRunId};
 pub use distances::{
     DistanceSettings, DistanceSettingsId, Distances, FeatureSettings, ReferenceSettings, StoredDistances,
 };
-pub use folding::{Fold, Folded, FoldedModel, Tally, fold_into};
+pub use folding::{Fold, Folded, Tally, fold_into};
 pub use models::{Maker, StoredModel};
 pub use questions::QuestionSet;
 pub use removal::{Removal, Removed};
