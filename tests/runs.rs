@@ -145,6 +145,16 @@ fn conflicts_stop_an_import() {
         let answers = Some(store.settings(&settings("answer en {q}")).unwrap());
         store.record_model(&StoredModel { answers, ..model }).unwrap();
     });
+    change("zero-shot", &|store, model| store.record_model(&StoredModel { zero_shot: true, ..model }).unwrap());
+    change("measured", &|store, model| {
+        let distances = Some(store.distance_settings(&distance_settings("ff")).unwrap());
+        store.record_model(&StoredModel { distances, ..model }).unwrap();
+    });
+    change("distances", &|store, model| {
+        let distances = Distances { vision: Some(0.5), ..Distances::default() };
+        let other = StoredDistances { question_id: "0".into(), image_id: "1".into(), content: 5, distances };
+        store.commit_distances(model.distances.unwrap(), "vqa", &[other]).unwrap();
+    });
     change("wording", &|store, model| {
         let other = answers(55..56).into_iter().map(|answer| StoredAnswer { content: 5, ..answer });
         store.commit(model.answers.unwrap(), "vqa", &other.collect::<Vec<_>>()).unwrap();
@@ -161,6 +171,10 @@ fn conflicts_stop_an_import() {
         ),
         ("weights", "nothing was imported into `whole`: the model `tuned` of `weights` has other weights\n"),
         ("prompt", "the model `tuned` of `prompt` answered under other settings (prompt)\n"),
+        ("zero-shot", "the model `tuned` of `zero-shot` is marked as zero-shot on one side alone\n"),
+        ("measured", "the model `tuned` of `measured` was measured under other settings (features)\n"),
+        ("distances", "question 0 about image 1 of `vqa` has other distances in `distances`\n"),
+        ("distances", "`digrap-bench runs rm tuned --store distances`\n"),
         (
             "wording",
             "question 55 about image \"image 18\" of `vqa` has the same answer to another wording in `wording`\n",
