@@ -150,7 +150,9 @@
 //! - **What a store is exported as depends on its rows alone**, not on their numbers or on the time: settings are numbered by
 //!   their texts, TensorBoard's and MLflow's times are steps. MLflow's plain files were chosen over W&B's offline folders, whose
 //!   form is that of its own client.
-//! - **The gate's test goes over all signs, image by image, and draws none**: scores are multiples of a thirtieth, so that
+//! - **Intervals are clustered by what stands and falls together**: questions about one image, and what was made from one
+//!   question by edits of image or words. An edited image of IV-VQA is another image, but no other evidence.
+//! - **The gate's test goes over all signs, cluster by cluster, and draws none**: scores are multiples of a thirtieth, so that
 //!   the distribution over all signs is added up in milliseconds. The p-value is one number, whatever the seed, and exact
 //!   for few flips too, where a bootstrap and a normal distribution are not. Thousands of differing images are normal.
 //! - **A baseline is answers, not scores.** Both sides of a comparison are scored anew by one metric, and what a baseline

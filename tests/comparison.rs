@@ -500,16 +500,16 @@ fn edits_of_one_question_stand_and_fall_together() {
     for (question, (id, image)) in dataset.questions.iter_mut().zip([(7, 1), (8, 1), (7, 2), (7, 3), (9, 4)]) {
         (question.question_id, question.image_id) = (Id::Number(id), Id::Number(image));
     }
-    assert_eq!(dataset.dependent_clusters(), [0, 0, 0, 0, 4]);
+    assert_eq!(dataset.clusters(), [0, 0, 0, 0, 4]);
     // Identifiers of a set of one's own may count the questions of each image.
     dataset.name = "custom".to_owned();
-    assert_eq!(dataset.dependent_clusters(), [0, 0, 2, 3, 4]);
+    assert_eq!(dataset.clusters(), [0, 0, 2, 3, 4]);
     // Rephrasings name the question they were made from.
     for (question, id) in dataset.questions.iter_mut().zip(1..) {
         (question.question_id, question.image_id) = (Id::Number(id), Id::Number(id));
     }
     dataset.relations.originals = vec![None, Some(Id::Number(1)), None, Some(Id::Number(3)), Some(Id::Number(1))];
-    assert_eq!(dataset.dependent_clusters(), [0, 0, 2, 2, 0]);
+    assert_eq!(dataset.clusters(), [0, 0, 2, 2, 0]);
 }
 
 #[test]

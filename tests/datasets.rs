@@ -264,7 +264,7 @@ fn identifiers_that_repeat_are_kept_apart_by_their_images() {
     assert!(same[0].image_id != same[1].image_id && rephrasings.question_ids_repeat());
     let edited = loaded("iv-vqa", "iv-vqa");
     assert!(edited.question_ids_repeat());
-    assert_eq!(edited.clusters(), [0, 1, 2, 3, 4, 5, 6, 7]);
+    assert_eq!(edited.image_numbers(), [0, 1, 2, 3, 4, 5, 6, 7]);
 }
 
 #[test]

@@ -291,7 +291,7 @@ fn easy_vqa_is_found_in_all_its_places() {
         let error = dataset.images.identity(&dataset.questions[2].image_id).unwrap_err();
         let expected = folder.path(place).join("images/12.png");
         assert_eq!(error.to_string(), format!("cannot read the image `{}`", expected.display()));
-        assert_eq!(dataset.clusters(), [0, 0, 1]);
+        assert_eq!(dataset.image_numbers(), [0, 0, 1]);
     }
 }
 

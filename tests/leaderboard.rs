@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::Output;
 
+use digrap_bench::error::{Error, Kind};
 use digrap_bench::report;
 use digrap_bench::score::Summary;
 use digrap_bench::store::{AnswerSettings, Distances, StoredModel};
@@ -55,7 +56,8 @@ impl Made {
             distances: None,
         };
         let datasets = (0..datasets).map(dataset).collect();
-        StoredRun { model, answer_settings: None, settings: None, reference: Vec::new(), datasets }
+        let (reference, left_out) = (Vec::new(), Vec::new());
+        StoredRun { model, answer_settings: None, settings: None, reference, datasets, left_out }
     }
 }
 
@@ -168,11 +170,64 @@ fn one_model_is_not_counted_twice() {
     };
     let twice = Made { name: "v", ..MADE[3] };
     assert_eq!(refused(&MADE[3], &twice), "`v` and `v` are the same model under the same settings");
+}
+
+#[test]
+fn models_of_one_name_and_seeds_that_come_again_are_rows_of_their_own() {
     let suite = Suite::load("miniature").unwrap();
+    let board = |runs: &[StoredRun]| leaderboard(&suite, &[], runs, &Selection::default()).unwrap();
     let mut namesake = MADE[5].stored(1);
     namesake.model.weights = "others".to_owned();
-    let error = leaderboard(&suite, &[], &[MADE[5].stored(1), namesake], &Selection::default()).unwrap_err();
-    assert_eq!(error.to_string(), "two stores hold results of a model named `other`");
+    assert_eq!(names(&board(&[MADE[5].stored(1), namesake])), ["other (1)", "other (2)"]);
+    let again = Made { name: "again", ..MADE[1] };
+    let board = board(&[&MADE[0], &MADE[1], &again].map(|made| made.stored(1)));
+    assert_eq!(names(&board), ["digrap (1)", "digrap (2)"]);
+    let seeds = |entry: &Entry| entry.runs.iter().map(|run| run.seed).collect::<Vec<_>>();
+    assert_eq!(board.entries.iter().map(seeds).collect::<Vec<_>>(), [vec![Some(1), Some(2)], vec![Some(1)]]);
+}
+
+#[test]
+fn what_is_not_complete_is_left_out_and_told() {
+    let suite = Suite::load("miniature").unwrap();
+    let incomplete = |made: &Made, datasets: usize| {
+        let mut run = made.stored(datasets);
+        run.left_out.push(Error::incomplete(format!("question 7 of {} has no answer", made.name)));
+        run
+    };
+    let runs = [incomplete(&MADE[0], 1), MADE[1].stored(2), incomplete(&MADE[5], 0), MADE[3].stored(2)];
+    let board = |selection: &Selection| leaderboard(&suite, &[], &runs, selection);
+    let all = board(&Selection::default()).unwrap();
+    assert_eq!(names(&all), ["vanilla", "digrap"]);
+    // A mean over seeds is one over all of them.
+    let accuracies = |entry: &Entry| [0, 1].map(|at| entry.cells[at].map(|cell| cell.accuracy));
+    assert_eq!(accuracies(&all.entries[1]), [Some(85.0), None]);
+    let left_out = |board: &Leaderboard| board.left_out.iter().map(|one| one.model.clone()).collect::<Vec<_>>();
+    assert_eq!(left_out(&all), ["d2", "other"]);
+    let page = report::leaderboard(&all);
+    assert!(page.contains("\n## Left out\n\n- d2: question 7 of d2 has no answer\n- other: question 7"), "{page}");
+    let latex = report::leaderboard_latex(&all);
+    assert!(latex.starts_with("% Left out\n%\n% - d2: question 7 of d2 has no answer\n"), "{latex}");
+    let methods = |names: &[&str]| {
+        let names = names.iter().map(|name| (*name).to_owned()).collect();
+        Selection { methods: names, ..Selection::default() }
+    };
+    assert_eq!(left_out(&board(&methods(&["vanilla"])).unwrap()), [""; 0]);
+    assert_eq!(left_out(&board(&methods(&["digrap"])).unwrap()), ["d2"]);
+    let named = Selection { models: vec!["other".to_owned()], ..Selection::default() };
+    let error = board(&named).unwrap_err();
+    assert_eq!(error.to_string(), "no results of `other` can be shown");
+    assert_eq!(error.kind(), Kind::Incomplete);
+}
+
+#[test]
+fn a_shift_is_that_of_the_runs_it_was_measured_in() {
+    let suite = Suite::load("miniature").unwrap();
+    let mut unmeasured = MADE[0].stored(2);
+    unmeasured.datasets.iter_mut().for_each(|dataset| dataset.distances.clear());
+    let board = leaderboard(&suite, &[], &[unmeasured, MADE[1].stored(2)], &Selection::default()).unwrap();
+    let shift = &board.entries[0].shifts[0];
+    assert_eq!((shift.modality, shift.runs, &shift.cells[..2]), ("joint", 1, &[Some(0.0), Some(1.0)][..]));
+    assert!(report::leaderboard(&board).contains("| joint shift, digrap (1 of 2 runs) |"));
 }
 
 #[test]
@@ -203,7 +258,7 @@ fn asked(prompt: &str) -> AnswerSettings {
 }
 
 #[test]
-fn runs_that_were_asked_otherwise_are_rows_of_their_own_and_one_seed_is_no_spread() {
+fn runs_that_were_asked_otherwise_are_rows_of_their_own() {
     let suite = Suite::load("miniature").unwrap();
     let runs = |prompts: [&str; 2]| {
         let [one, other] = [&MADE[0], &MADE[1]].map(|made| made.stored(1));
@@ -215,10 +270,6 @@ fn runs_that_were_asked_otherwise_are_rows_of_their_own_and_one_seed_is_no_sprea
     let apart = board(&runs(["{q}", "answer en {q}"])).unwrap();
     assert_eq!(names(&apart), ["digrap (1)", "digrap (2)"]);
     assert!(report::leaderboard(&apart).contains("**Not alike:** fine-tuned rows differ in prompts"));
-    let mut twice = runs(["{q}", "{q}"]);
-    twice[0].model.training = twice[1].model.training.clone();
-    let error = board(&twice).unwrap_err().to_string();
-    assert_eq!(error, "`d2` and `d1` were trained with the same settings and the same seed");
 }
 
 #[test]
@@ -289,5 +340,6 @@ fn a_store_becomes_the_same_pages_again_without_the_model() {
     let whole = run(home.path(), &["leaderboard", "--suite", "miniature", "--store", store]);
     let told = String::from_utf8_lossy(&whole.stderr).into_owned();
     assert_eq!(whole.status.code(), Some(3), "{told}");
+    assert!(told.starts_with("error: no results of `miniature-pt` can be shown\n"), "{told}");
     assert!(told.contains("the answers were not given to these 2400 questions of `miniature`"), "{told}");
 }

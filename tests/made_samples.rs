@@ -10,7 +10,7 @@ use digrap_bench::report::page::{Page, PageEvent, write_page};
 use digrap_bench::score::{METRICS, References, ScoreOptions, score};
 use digrap_bench::store::{Distances, Maker};
 use digrap_bench::suite::{
-    Cell, Column, Entry, EntryRun, EntryShift, Leaderboard, LeaderboardDataset, PaperRow, SHIFTS, SampleSet,
+    Cell, Column, Entry, EntryRun, EntryShift, Leaderboard, LeaderboardDataset, LeftOut, PaperRow, SHIFTS, SampleSet,
     SampledModel, SampledResults, Samples,
 };
 
@@ -185,7 +185,7 @@ impl Made {
                 zero_shot: *zero_shot,
                 selected_on_reported: model == 2,
                 runs: vec![run_named(name)],
-                shifts: vec![EntryShift { modality: "joint", cells: vec![Some(25.0); cells.len()] }],
+                shifts: vec![EntryShift { modality: "joint", runs: 1, cells: vec![Some(25.0); cells.len()] }],
                 cells,
             }
         };
@@ -200,6 +200,10 @@ impl Made {
                 cells: (0..columns.len()).map(|at| (at != 1).then_some(99.5)).collect(),
             }],
             columns,
+            left_out: vec![LeftOut {
+                model: self.models[0].0.clone(),
+                reason: "question 7 of <b>made</b> has no answer".to_owned(),
+            }],
         }
     }
 

@@ -155,6 +155,9 @@ fn the_leaderboard_sorts_finds_and_opens_samples() {
     let mut browser = Browser::start(1280, 900);
     browser.open(&folder.path().join("index.html"), "");
     browser.screenshot("leaderboard-light");
+    let left_out = "[...document.querySelectorAll('h2')].find((head) => head.textContent === 'Left out').closest('details')\
+                    .querySelector('li').textContent";
+    assert_eq!(browser.text(left_out), format!("{}: question 7 of <b>made</b> has no answer", MODELS[0].0));
     let names = "[...document.querySelectorAll('#board tbody.measured th')].filter((name) => name.checkVisibility())\
                  .map((name) => name.firstChild.textContent.trim())";
     let by = |set: usize| {

@@ -69,7 +69,8 @@ pub fn table(evaluations: &[Evaluation]) -> String {
 }
 
 /// What a table of distances shows.
-pub const ABOUT: &str = "Mean distances from the training set, without unit. 95 % intervals clustered by image.";
+pub const ABOUT: &str = "\
+Mean distances from the training set, without unit. 95 % intervals clustered by image (edits of one question count together).";
 
 /// What distances were measured with, in a line.
 pub fn measured_with(settings: &DistanceSettings) -> String {

@@ -13,9 +13,9 @@ use digrap_bench::report::{
 use digrap_bench::stats::COEFFICIENTS;
 use digrap_bench::store::Store;
 use digrap_bench::suite::{
-    DistanceRelations, DistanceSpread, LayerStrength, MODALITIES, ShiftAndAccuracy, StoredRun, StoredStrengths, Suite,
-    SuiteDataset, Sweeps, Tower, adjusted_p_values, distance_relations, distance_spread, paper_correlations,
-    paper_sweeps, shift_and_accuracy, stored_runs, stored_strengths, stored_sweeps,
+    DistanceRelations, DistanceSpread, LayerStrength, LeftOut, MODALITIES, ShiftAndAccuracy, StoredRun,
+    StoredStrengths, Suite, SuiteDataset, Sweeps, Tower, adjusted_p_values, distance_relations, distance_spread,
+    paper_correlations, paper_sweeps, shift_and_accuracy, stored_runs, stored_strengths, stored_sweeps,
 };
 use serde_json::{Value, json};
 
@@ -117,7 +117,9 @@ fn suite_page(args: &FiguresArgs, suite: &Suite) -> Result<Page> {
     }
     let labelled: Vec<LabelledRun> = runs.iter().map(|run| LabelledRun { label: &run.model.name, run }).collect();
     fill(&mut page, suite, &labelled, &stored_strengths(&stores)?);
+    page.text += &report::left_out(&runs.iter().flat_map(LeftOut::of).collect::<Vec<_>>());
     if page.figures.is_empty() {
+        runs.into_iter().try_for_each(|run| run.complete().map(drop))?;
         return Err(Error::input("these stores hold no distances, no projection strengths and no sweep")
             .hint("`digrap-bench vqa --suite ... --shift` measures distances"));
     }
@@ -289,7 +291,7 @@ fn add_relations(page: &mut Page, suite: &Suite, measured: &[Measured]) {
 
 const RELATIONS: &str = "\
 r: Pearson's coefficient of the distances of a dataset's questions. AUROC: how well a distance tells wrong answers (less \
-than half the score) from others; 0.5 says nothing. 95 % intervals clustered by image.";
+than half the score) from others; 0.5 says nothing. 95 % intervals clustered by image (edits of one question count together).";
 
 const ACCURACIES: &str = "\
 Coefficients of mean distance and accuracy over the datasets: negative where accuracy falls as the shift grows (the paper \

@@ -153,9 +153,8 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// The number of each question's image, counted in order of first appearance: the clusters of
-    /// [`crate::score::summarise`].
-    pub fn clusters(&self) -> Vec<u32> {
+    /// The number of each question's image, counted in order of first appearance.
+    pub fn image_numbers(&self) -> Vec<u32> {
         let mut numbers: HashMap<&Id, u32> = HashMap::new();
         let mut number_of = |image_id| {
             let next = numbers.len() as u32;
@@ -164,9 +163,15 @@ impl Dataset {
         self.questions.iter().map(|question| number_of(&question.image_id)).collect()
     }
 
-    /// The number of each question's group of questions that stand and fall together: those about one image, and those that
-    /// were made from one question by edits of image or words, and all that these are linked to.
-    pub fn dependent_clusters(&self) -> Vec<u32> {
+    /// How many images its questions are about.
+    pub fn image_count(&self) -> usize {
+        self.questions.iter().map(|question| &question.image_id).collect::<HashSet<_>>().len()
+    }
+
+    /// The number of each question's group of questions that stand and fall together, by which intervals are clustered: those
+    /// about one image, and those that were made from one question by edits of image or words, and all that these are
+    /// linked to.
+    pub fn clusters(&self) -> Vec<u32> {
         let mut parents: Vec<usize> = (0..self.questions.len()).collect();
         let made_from_others = DATASETS.iter().any(|row| row.name == self.name && row.original.is_some());
         let edited = made_from_others || !self.relations.originals.is_empty();
@@ -191,12 +196,11 @@ impl Dataset {
     /// out where their number is uncertain.
     pub fn portion(&self) -> Option<Portion> {
         let row = DATASETS.iter().find(|row| row.name == self.name)?;
-        let images: HashSet<&Id> = self.questions.iter().map(|question| &question.image_id).collect();
         let certain = !self.relations.images_uncertain;
         let portion = Portion {
             questions: self.questions.len(),
             of_questions: row.n,
-            images: certain.then_some(images.len()),
+            images: certain.then(|| self.image_count()),
             of_images: row.images.filter(|_| certain),
         };
         let differs = |loaded, expected: Option<usize>| expected.is_some_and(|expected| expected != loaded);
@@ -396,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn clusters_number_the_images() {
+    fn images_are_numbered_in_order() {
         let mut builder = References::builder();
         for answer in ["a", "b", "c"] {
             builder.answer(answer, None, None).unwrap();
@@ -409,7 +413,7 @@ mod tests {
             relations: Relations::default(),
             images: Arc::new(ImageFolder::new("", ImageName::unknown())),
         };
-        assert_eq!(dataset.clusters(), [0, 1, 2]);
+        assert_eq!(dataset.image_numbers(), [0, 1, 2]);
         assert!(dataset.question_ids_repeat());
         let limited = dataset.limit(2);
         assert!(!limited.question_ids_repeat());

@@ -1,5 +1,6 @@
 //! Comparisons of two runs, and baselines that were written, as Markdown for a terminal, a job summary or a pull request.
 
+use super::CLUSTERED;
 use super::markdown::{Head, interval, markdown, p_value, percent, two_decimals, unknown};
 use crate::suite::{Blessed, Comparison, DatasetComparison, Differing, Flip, Flips, Outcome, POWER, Side};
 
@@ -102,9 +103,9 @@ fn about(level: f64, datasets: &[DatasetComparison]) -> String {
     };
     let power = 100.0 * POWER;
     format!(
-        "Differences in points, current less baseline, intervals clustered by image. {exact} one-sided sign-flip test for a \
-         drop, signs flipped image by image; level {level} for all datasets together (Holm). Detectable: the drop that \
-         would be found in {power} of 100 cases. Metric: {}.",
+        "Differences in points, current less baseline. {CLUSTERED}. {exact} one-sided sign-flip test for a drop, signs \
+         flipped cluster by cluster; level {level} for all datasets together (Holm). Detectable: the drop that would be \
+         found in {power} of 100 cases. Metric: {}.",
         metrics.join(", ")
     )
 }

@@ -7,7 +7,7 @@ use super::markdown::{Head, interval, markdown, two_decimals, unknown};
 use super::named_model;
 use super::overview::{column_heads, in_parts, modality_label};
 use crate::error::{Error, Result};
-use crate::suite::{Cell, Column, Entry, EntryRun, Leaderboard, PaperRow};
+use crate::suite::{Cell, Column, Entry, EntryRun, EntryShift, Leaderboard, LeftOut, PaperRow};
 
 /// Characters of a digest that are shown.
 const DIGEST: usize = 12;
@@ -24,11 +24,11 @@ pub fn leaderboard(board: &Leaderboard) -> String {
     if let Some(shifts) = shifts(board) {
         page += &format!("\n## Shift\n\n{shifts}\n{SHIFTS}\n");
     }
-    page + &format!("\n## Where the numbers come from\n\n{}", provenance(board))
+    page + &left_out(&board.left_out) + &format!("\n## Where the numbers come from\n\n{}", provenance(board))
 }
 
 pub(super) const INTERVALS: &str = "\
-95 % intervals over questions, clustered by image, of the models as they are; of several runs, of their mean. They say \
+95 % intervals over questions, clustered by image (edits of one question count together), of the models as they are; of several runs, of their mean. They say \
 nothing about training with another seed, which ± does.";
 
 pub(super) const SHIFTS: &str =
@@ -160,7 +160,7 @@ fn shifts(board: &Leaderboard) -> Option<String> {
         let mut lines = vec![shifts];
         for entry in &board.entries {
             for shift in &entry.shifts {
-                let name = format!("{}, {}", modality_label(shift.modality), entry.name);
+                let name = format!("{}, {}{}", modality_label(shift.modality), entry.name, measured_runs(shift, entry));
                 let cells = shift.cells[range.clone()].iter().map(|cell| cell.map_or_else(unknown, two_decimals));
                 lines.push(std::iter::once(name).chain(cells).collect());
             }
@@ -168,6 +168,25 @@ fn shifts(board: &Leaderboard) -> Option<String> {
         lines.extend(papers().map(|row| paper_line(row, range.clone(), heads.len())));
         markdown(&heads, &lines)
     }))
+}
+
+/// Stored results that are not shown, and why; empty where there are none.
+pub fn left_out(left_out: &[LeftOut]) -> String {
+    let line = |LeftOut { model, reason }: &LeftOut| format!("- {model}: {reason}\n");
+    match left_out.is_empty() {
+        true => String::new(),
+        false => format!("\n## Left out\n\n{}\n{ASK_THE_REST}\n", left_out.iter().map(line).collect::<String>()),
+    }
+}
+
+pub(super) const ASK_THE_REST: &str = "\
+These results are not of all of a dataset's questions as they are now. `digrap-bench vqa` with the same store asks what is \
+missing.";
+
+/// In how many of an entry's runs a shift was measured, where not in all.
+pub(super) fn measured_runs(shift: &EntryShift, entry: &Entry) -> String {
+    let (measured, all) = (shift.runs, entry.runs.len());
+    if measured < all { format!(" ({measured} of {all} runs)") } else { String::new() }
 }
 
 fn provenance(board: &Leaderboard) -> String {
@@ -340,7 +359,8 @@ pub fn leaderboard_latex(board: &Leaderboard) -> String {
     }
     let alignment = "r".repeat(columns.len());
     let comment = |line: &str| format!("% {line}").trim_end().to_owned() + "\n";
-    let comments: String = provenance(board).lines().map(comment).collect();
+    let left_out = left_out(&board.left_out).replace("## ", "");
+    let comments: String = (left_out.trim_start().to_owned() + &provenance(board)).lines().map(comment).collect();
     format!(
         "{comments}\\begin{{tabular}}{{l{alignment}}}\n\\toprule\n{labels}{shifts}\\midrule\n{rows}\\bottomrule\n\\end{{tabular}}\n"
     )

@@ -47,9 +47,10 @@ pub fn tracked_runs(store: &Store, models: &[String], datasets: Option<&[Planned
         });
     }
     if let Some(datasets) = datasets {
-        let runs = stored_runs(store, datasets)?;
-        let chosen = runs.iter().filter(|run| models.is_empty() || models.contains(&run.model.name));
-        tracked.extend(chosen.map(|run| tracked_model(run, datasets)).collect::<Result<Vec<_>>>()?);
+        let chosen = |run: &StoredRun| models.is_empty() || models.contains(&run.model.name);
+        for run in stored_runs(store, datasets)?.into_iter().filter(chosen) {
+            tracked.push(tracked_model(&run.complete()?, datasets)?);
+        }
     }
     Ok(tracked)
 }

@@ -22,7 +22,7 @@ pub use self::comparison::{blessed, comparison};
 pub use self::distances::{DatasetShifts, dataset_shifts};
 pub use self::file_names::FileNames;
 pub use self::junit::junit;
-pub use self::leaderboard::{leaderboard, leaderboard_csv, leaderboard_latex};
+pub use self::leaderboard::{leaderboard, leaderboard_csv, leaderboard_latex, left_out};
 use self::markdown::{Head, interval, markdown, percent, unknown};
 pub use self::mlflow::{TrackedRun, mlflow_files, tracked_runs};
 pub use self::overview::overview;
@@ -38,6 +38,9 @@ pub use self::shift::{ShiftRow, shift_table};
 pub use self::tensorboard::{event_file, event_files};
 use crate::data::Portion;
 use crate::score::{Figure, Group, Measurement, Summary};
+
+/// How intervals take the dependence between questions into account.
+const CLUSTERED: &str = "Intervals clustered by image; edits of one question count together";
 
 /// One measured result.
 #[derive(Debug, Clone, Copy)]
@@ -99,9 +102,7 @@ pub fn table(rows: &[Row], conditions: Conditions) -> String {
         false => "",
     };
     let measured = measured(rows);
-    format!(
-        "{table}{measured}\n{selected}{limit}Metric: {metric}. {prompts}Decoding: {decoding}. Intervals clustered by image.\n"
-    )
+    format!("{table}{measured}\n{selected}{limit}Metric: {metric}. {prompts}Decoding: {decoding}. {CLUSTERED}.\n")
 }
 
 /// A Markdown table of one summary: one line for all questions, one per answer type and one per question type, in
@@ -126,9 +127,9 @@ pub fn breakdown(dataset: &str, summary: &Summary, measures: &[Measurement]) -> 
         .collect::<Vec<_>>();
     let Summary { metric, clusters, .. } = summary;
     let table = grid(&columns, &lines);
-    let images = if *clusters == 1 { "image" } else { "images" };
+    let clusters = if *clusters == 1 { "1 cluster".to_owned() } else { format!("{clusters} clusters") };
     let measured = measured(&[row]);
-    format!("{table}{measured}\nMetric: {metric}. Intervals clustered by image ({clusters} {images}).\n")
+    format!("{table}{measured}\nMetric: {metric}. {CLUSTERED} ({clusters}).\n")
 }
 
 /// The line below a table that says how much of a dataset was evaluated.
@@ -292,7 +293,7 @@ mod tests {
 | m     | easy-vqa | all     | 4 |      50.00 |              - |
 | m     | easy-vqa | yes/no  | 3 |      66.67 | 10.00 to 99.50 |
 
-Metric: official-2021. Prompt: `{q}`. Decoding: greedy. Intervals clustered by image.
+Metric: official-2021. Prompt: `{q}`. Decoding: greedy. Intervals clustered by image; edits of one question count together.
 ";
         assert_eq!(table(&[row("m", Some(&summary))], GREEDY), expected);
     }
@@ -323,7 +324,7 @@ Metric: official-2021. Prompt: `{q}`. Decoding: greedy. Intervals clustered by i
 | own     | yes/no  | all       | 3 |      66.67 | 10.00 to 99.50 |
 | own     | all     | is it     | 1 |     100.00 |              - |
 
-Metric: simple. Intervals clustered by image (1 image).
+Metric: simple. Intervals clustered by image; edits of one question count together (1 cluster).
 ";
         assert_eq!(breakdown("own", &summary, &[]), expected);
         summary.by_question_type.clear();

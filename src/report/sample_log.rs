@@ -19,7 +19,7 @@ use crate::store::{
     AnswerSettings, Distances, Fold, LostRange, Maker, QuestionSet, Readable, Rescued, SettingsId, Store, StoredAnswer,
     StoredModel,
 };
-use crate::suite::{PlannedDataset, StoredDataset, stored_runs};
+use crate::suite::{PlannedDataset, StoredDataset, StoredRun, stored_runs};
 
 /// Version of the form of the lines.
 const FORMAT: u32 = 1;
@@ -279,8 +279,8 @@ impl<'a> LogWriter<'a> {
 
     /// The answers to these datasets, in the order of their questions.
     fn samples(&mut self, datasets: &[PlannedDataset]) -> Result<()> {
-        let mut runs = stored_runs(self.store, datasets)?;
-        runs.retain(|run| self.models.contains(&run.model));
+        let chosen = stored_runs(self.store, datasets)?.into_iter().filter(|run| self.models.contains(&run.model));
+        let mut runs = chosen.map(StoredRun::complete).collect::<Result<Vec<_>>>()?;
         runs.sort_by(|a, b| a.model.name.cmp(&b.model.name));
         for run in &runs {
             let Some(id) = run.model.answers else { continue };

@@ -17,9 +17,9 @@ pub struct Summary {
     pub n: usize,
     /// Mean accuracy in percent; none for an empty set.
     pub accuracy: Option<f64>,
-    /// 95 % interval of `accuracy` clustered by image, within 0 to 100; none with fewer than two images.
+    /// 95 % interval of `accuracy` over clusters, within 0 to 100; none with fewer than two of them.
     pub interval: Option<[f64; 2]>,
-    /// Number of distinct images.
+    /// Number of distinct clusters.
     pub clusters: usize,
     /// The same for each `answer_type`; questions without one are in none. AdVQA's `numbers` counts as `number`.
     pub by_answer_type: BTreeMap<String, Group>,
@@ -34,14 +34,15 @@ pub struct Group {
     pub n: usize,
     /// Mean accuracy in percent; none for an empty set.
     pub accuracy: Option<f64>,
-    /// 95 % interval of `accuracy` clustered by image, within 0 to 100; none with fewer than two images.
+    /// 95 % interval of `accuracy` over clusters, within 0 to 100; none with fewer than two of them.
     pub interval: Option<[f64; 2]>,
 }
 
 /// Summarises per-question accuracies (0 to 1): overall, by answer type and by question type.
 ///
-/// `clusters` has the number of each question's image; any numbering will do. Sums run in the order of the
-/// questions, as in the official evaluator, so that equal input gives equal bytes.
+/// `clusters` has the number of each question's image, or of another group of questions that stand and fall together; any
+/// numbering will do. Sums run in the order of the questions, as in the official evaluator, so that equal input gives equal
+/// bytes.
 ///
 /// # Errors
 /// Slices of different lengths.
@@ -51,13 +52,13 @@ pub fn summarise(metric: &Metric, scores: &[f64], references: &References, clust
         return Err(Error::internal(format!("{scores} scores and {clusters} clusters for {questions} questions")));
     }
     let everything: Vec<usize> = (0..scores.len()).collect();
-    let (all, images) = group(scores, clusters, &everything);
+    let (all, distinct) = group(scores, clusters, &everything);
     Ok(Summary {
         metric: metric.name.to_owned(),
         n: all.n,
         accuracy: all.accuracy,
         interval: all.interval,
-        clusters: images,
+        clusters: distinct,
         by_answer_type: by_name(scores, clusters, |question| grouped_type(references, question)),
         by_question_type: by_name(scores, clusters, |question| references.question_type(question)),
     })

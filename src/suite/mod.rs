@@ -41,7 +41,9 @@ pub use comparison::{
 };
 pub use distances::{MODALITIES, Modality, ModalityShift, Reference, ShiftPlan};
 pub use evaluation::{Answers, Evaluation, ModelSource, Plan, PlannedDataset, PlannedModel, evaluate, prepare_folder};
-pub use leaderboard::{Cell, Entry, EntryRun, EntryShift, Leaderboard, LeaderboardDataset, Selection, leaderboard};
+pub use leaderboard::{
+    Cell, Entry, EntryRun, EntryShift, Leaderboard, LeaderboardDataset, LeftOut, Selection, leaderboard,
+};
 pub use listing::{AnswerState, ListedDataset, ListedModel, ListedTraining, StoreListing, stored_listing};
 pub use manifest::{Group, KnownSuite, SHIFTS, SUITES, Shift, Suite, SuiteDataset};
 pub use measuring::measure_alone;

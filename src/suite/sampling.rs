@@ -195,7 +195,7 @@ impl Groups {
 
 /// Positions of the questions to train on and of those to validate on: the questions about a seeded share of the images.
 pub(super) fn split_by_image(dataset: &Dataset, share: f64, seed: u64) -> (Vec<usize>, Vec<usize>) {
-    let images = dataset.clusters();
+    let images = dataset.image_numbers();
     let count = images.iter().max().map_or(0, |last| *last as usize + 1);
     let held_out = ((count as f64 * share).round() as usize).min(count.saturating_sub(1));
     let order = Random::new(seed).name("validation").permutation(count);
@@ -283,7 +283,7 @@ mod tests {
         let dataset = dataset(400);
         let (training, validation) = split_by_image(&dataset, 0.1, 5);
         assert_eq!((training.len(), validation.len()), (360, 40));
-        let images = dataset.clusters();
+        let images = dataset.image_numbers();
         assert!(validation.iter().all(|held| training.iter().all(|kept| images[*kept] != images[*held])));
         assert_ne!(split_by_image(&dataset, 0.1, 6).1, validation);
     }

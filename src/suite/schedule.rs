@@ -28,7 +28,7 @@ pub(super) struct Schedule {
 impl Schedule {
     /// The schedule for batches of `batch_size` questions about images of `patches` patches.
     pub(super) fn new(dataset: &Dataset, batch_size: usize, patches: usize) -> Self {
-        let images_of = dataset.clusters();
+        let images_of = dataset.image_numbers();
         let mut order: Vec<u32> = (0..images_of.len() as u32).collect();
         order.sort_by_key(|index| images_of[*index as usize]);
         let most_questions = batch_size.saturating_mul(BATCHES_PER_WINDOW);

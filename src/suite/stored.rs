@@ -4,7 +4,7 @@ use super::distances::{distances, name_of_reference};
 use super::evaluation::{Answers, PlannedDataset, question_set};
 use super::subject::question_digest;
 use crate::data::Dataset;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::score::{ScoreOptions, Summary, score, summarise};
 use crate::store::{AnswerSettings, DistanceSettings, Distances, QuestionSet, SettingsId, Store, StoredModel};
 
@@ -20,6 +20,21 @@ pub struct StoredRun {
     pub reference: Vec<Distances>,
     /// In the order of the suite; datasets without any results are left out.
     pub datasets: Vec<StoredDataset>,
+    /// Why datasets with results are not among them: results of other questions than theirs, or of some of them only.
+    pub left_out: Vec<Error>,
+}
+
+impl StoredRun {
+    /// This run, if none of its datasets is left out.
+    ///
+    /// # Errors
+    /// Why the first one is.
+    pub fn complete(mut self) -> Result<Self> {
+        if self.left_out.is_empty() {
+            return Ok(self);
+        }
+        Err(self.left_out.swap_remove(0).within(format!("the results of `{}` cannot be shown", self.model.name)))
+    }
 }
 
 /// What is stored about a model on one dataset.
@@ -43,15 +58,14 @@ pub struct StoredDataset {
 /// What a store holds about these datasets, model by model; those that were not fine-tuned first.
 ///
 /// # Errors
-/// The store cannot be read. A dataset with answers or distances for some of its questions only.
+/// The store cannot be read.
 pub fn stored_runs(store: &Store, datasets: &[PlannedDataset]) -> Result<Vec<StoredRun>> {
     let mut models = store.models()?;
     models.sort_by_key(|model| !model.zero_shot);
     let mut runs = Vec::new();
     for model in models {
-        let within = |error: Error| error.within(format!("the results of `{}` cannot be shown", model.name));
-        let run = stored_run(store, &model, datasets).map_err(within)?;
-        if !run.datasets.is_empty() {
+        let run = stored_run(store, &model, datasets)?;
+        if !run.datasets.is_empty() || !run.left_out.is_empty() {
             runs.push(run);
         }
     }
@@ -65,19 +79,18 @@ fn stored_run(store: &Store, model: &StoredModel, datasets: &[PlannedDataset]) -
         (Some(id), Some(settings)) => store.all_distances(id, &name_of_reference(&settings.reference.dataset))?,
         _ => Vec::new(),
     };
-    let mut stored = Vec::new();
+    let (mut stored, mut left_out) = (Vec::new(), Vec::new());
     for (position, planned) in datasets.iter().enumerate() {
-        if let Some(dataset) = stored_dataset(store, model, (position, planned))? {
-            stored.push(dataset);
-        }
+        stored.extend(stored_dataset(store, model, (position, planned), &mut left_out)?);
     }
-    Ok(StoredRun { model: model.clone(), answer_settings, settings, reference, datasets: stored })
+    Ok(StoredRun { model: model.clone(), answer_settings, settings, reference, datasets: stored, left_out })
 }
 
 fn stored_dataset(
     store: &Store,
     model: &StoredModel,
     (position, planned): (usize, &PlannedDataset),
+    left_out: &mut Vec<Error>,
 ) -> Result<Option<StoredDataset>> {
     let dataset = &planned.dataset;
     let name = dataset.name.as_str();
@@ -85,17 +98,29 @@ fn stored_dataset(
     let measured = |id| Ok::<_, Error>(store.has_distances(id, name)?.then_some(id));
     let answers = model.answers.map(answered).transpose()?.flatten();
     let measured = model.distances.map(measured).transpose()?.flatten();
+    let answers = answers.map(|id| complete(stored_answers(store, id, dataset), left_out)).transpose()?.flatten();
+    let measured = measured.map(|id| complete(distances(store, id, dataset), left_out)).transpose()?.flatten();
     if answers.is_none() && measured.is_none() {
         return Ok(None);
     }
-    let answers = answers.map(|id| stored_answers(store, id, dataset)).transpose()?;
     let (summary, scores) = match &answers {
         Some(answers) => scored(planned, answers)?,
         None => (None, Vec::new()),
     };
-    let distances = measured.map(|id| distances(store, id, dataset)).transpose()?.unwrap_or_default();
     let (questions, clusters) = (question_digest(dataset), dataset.clusters());
+    let distances = measured.unwrap_or_default();
     Ok(Some(StoredDataset { position, questions, answers, summary, scores, distances, clusters }))
+}
+
+/// What was found, or none where it is not complete, for the reason that is kept.
+fn complete<T>(found: Result<T>, left_out: &mut Vec<Error>) -> Result<Option<T>> {
+    match found {
+        Err(error) if error.kind() == Kind::Incomplete => {
+            left_out.push(error);
+            Ok(None)
+        }
+        found => found.map(Some),
+    }
 }
 
 /// The answers to these questions.

@@ -31,7 +31,7 @@ struct Unreadable<'a> {
     first: Option<(usize, &'a Id, Error)>,
 }
 
-/// Writes each image once, under its number in [`Dataset::clusters`], and returns what the file of each is. An image that
+/// Writes each image once, under its number in [`Dataset::image_numbers`], and returns what the file of each is. An image that
 /// cannot be read has none, which is told at the end.
 pub(super) fn write(folder: &SetFolder, dataset: &Dataset, on_event: &mut dyn FnMut(PageEvent)) -> Result<Vec<u8>> {
     let images = distinct(dataset);
@@ -97,7 +97,7 @@ fn told(error: &Error) -> String {
 /// The images in the order of their numbers.
 fn distinct(dataset: &Dataset) -> Vec<&Id> {
     let mut images = Vec::new();
-    for (number, question) in dataset.clusters().into_iter().zip(&dataset.questions) {
+    for (number, question) in dataset.image_numbers().into_iter().zip(&dataset.questions) {
         if number as usize == images.len() {
             images.push(&question.image_id);
         }

@@ -3,11 +3,12 @@
 use super::DrawnFigure;
 use crate::report::figure::escaped;
 use crate::report::leaderboard::{
-    DIGESTS, INTERVALS, PRINTED, RUN_COLUMNS, SHIFTS, change, changes, commands, differences, short, with_spread,
+    ASK_THE_REST, DIGESTS, INTERVALS, PRINTED, RUN_COLUMNS, SHIFTS, change, changes, commands, differences,
+    measured_runs, short, with_spread,
 };
 use crate::report::markdown::{interval, two_decimals, unknown};
 use crate::report::overview::modality_label;
-use crate::suite::{self, Cell, Column, Entry, Leaderboard, LeaderboardDataset, PaperRow};
+use crate::suite::{self, Cell, Column, Entry, Leaderboard, LeaderboardDataset, LeftOut, PaperRow};
 
 const TEMPLATE: &str = include_str!("index.html");
 
@@ -19,6 +20,7 @@ pub(super) fn index(board: &Leaderboard, figures: &[DrawnFigure]) -> String {
         accuracies(board),
         counts(board),
         shifts(board),
+        left_out(board),
         drawn(figures),
         provenance(board),
     ];
@@ -252,7 +254,8 @@ fn shifts(board: &Leaderboard) -> String {
     let mut table = Table::new(&column_heads(&board.columns));
     let lines = board.entries.iter().flat_map(|entry| {
         entry.shifts.iter().map(|shift| {
-            let name = format!("{}, {}", escaped(modality_label(shift.modality)), name_of(entry));
+            let runs = measured_runs(shift, entry);
+            let name = format!("{}, {}{runs}", escaped(modality_label(shift.modality)), name_of(entry));
             let cells = board
                 .columns
                 .iter()
@@ -264,6 +267,15 @@ fn shifts(board: &Leaderboard) -> String {
     table.body("measured", lines);
     table.body("paper", papers().map(|row| paper_row(board, row, 0)));
     section("Shift", true, &format!("{}<p>{}</p>\n", table.html("shifts", "Shifts"), escaped(SHIFTS)))
+}
+
+fn left_out(board: &Leaderboard) -> String {
+    if board.left_out.is_empty() {
+        return String::new();
+    }
+    let item = |one: &LeftOut| format!("<li>{}: {}</li>\n", escaped(&one.model), escaped(&one.reason));
+    let items: String = board.left_out.iter().map(item).collect();
+    section("Left out", true, &format!("<ul>\n{items}</ul>\n<p>{}</p>\n", escaped(ASK_THE_REST)))
 }
 
 /// Figures as parts of the document, so that their tooltips show. They have no identifiers, and name their classes after

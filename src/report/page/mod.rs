@@ -122,7 +122,7 @@ struct DrawnFigure {
 fn write_set(folder: &SetFolder, set: &SampleSet, images: bool, on_event: &mut dyn FnMut(PageEvent)) -> Result<Value> {
     let image_files = match images {
         true => images::write(folder, set.dataset, on_event)?,
-        false => vec![images::NO_FILE; set.dataset.clusters().into_iter().max().map_or(0, |last| last as usize + 1)],
+        false => vec![images::NO_FILE; set.dataset.image_count()],
     };
     samples::write(folder, set, &image_files, on_event)
 }

@@ -156,7 +156,7 @@ fn question_columns<'a>(dataset: &Dataset, people: &[Vec<(&'a str, usize)>], mut
     json!({
         "questions": dataset.questions.iter().map(|question| &*question.text).collect::<Vec<_>>(),
         "answers": texts.texts,
-        "images": column(dataset.clusters().into_iter().map(u32::to_le_bytes)),
+        "images": column(dataset.image_numbers().into_iter().map(u32::to_le_bytes)),
         "people": column(said.into_iter().map(u32::to_le_bytes)),
         "people_ends": column(ends.map(u32::to_le_bytes)),
     })

@@ -105,7 +105,7 @@ pub struct Evidence<'a> {
     pub scores: &'a [f64],
     /// Human answers.
     pub references: &'a References,
-    /// Number of each question's image; any numbering will do.
+    /// Number of what each question stands and falls with, such as its image; any numbering will do.
     pub clusters: &'a [u32],
     /// The part that each question belongs to.
     pub parts: Option<Parts<'a>>,
@@ -155,7 +155,7 @@ pub struct Figure {
     pub n: usize,
     /// Percent, unrounded; none for no questions.
     pub value: Option<f64>,
-    /// 95 % interval of `value` clustered by image, within 0 to 100; none with fewer than two images, and for what is no
+    /// 95 % interval of `value` over clusters, within 0 to 100; none with fewer than two of them, and for what is no
     /// mean over questions.
     pub interval: Option<[f64; 2]>,
 }

@@ -40,7 +40,7 @@ pub struct DatasetComparison {
     pub current: Accuracy,
     /// Mean of the differences of single questions.
     pub difference: f64,
-    /// Its 95 % interval, clustered by what stands and falls together ([`crate::data::Dataset::dependent_clusters`]); none with
+    /// Its 95 % interval, clustered by what stands and falls together ([`crate::data::Dataset::clusters`]); none with
     /// fewer than two clusters.
     pub interval: Option<[f64; 2]>,
     /// P-value of a drop, one-sided: see [`sign_flip`].
@@ -73,7 +73,7 @@ pub struct DatasetComparison {
 pub struct Accuracy {
     /// Mean over the questions.
     pub accuracy: f64,
-    /// Its 95 % interval, clustered by image; none with fewer than two images.
+    /// Its 95 % interval over clusters; none with fewer than two of them.
     pub interval: Option<[f64; 2]>,
 }
 
@@ -152,10 +152,9 @@ pub fn compare_answers(
 fn compared(answered: &AnsweredTwice, limits: Limits, level: f64, examples: usize) -> Result<DatasetComparison> {
     let AnsweredTwice { planned, baseline, current } = answered;
     let name = &planned.dataset.name;
-    let images = planned.dataset.clusters();
-    let [(before, old), (after, new)] = [scored(planned, baseline, &images)?, scored(planned, current, &images)?];
+    let clusters = planned.dataset.clusters();
+    let [(before, old), (after, new)] = [scored(planned, baseline, &clusters)?, scored(planned, current, &clusters)?];
     let differences: Vec<f64> = new.iter().zip(&old).map(|(new, old)| difference(*new, *old)).collect();
-    let clusters = planned.dataset.dependent_clusters();
     let (test, mean) = (sign_flip(&differences, &clusters), clustered_mean(&differences, &clusters));
     let (Some(test), Some(mean)) = (test, mean) else {
         return Err(Error::incomplete(format!("`{name}` has no questions to compare")));
@@ -174,7 +173,7 @@ fn compared(answered: &AnsweredTwice, limits: Limits, level: f64, examples: usiz
         dataset: name.clone(),
         metric: planned.metric.name.to_owned(),
         n: mean.n,
-        images: before.clusters,
+        images: planned.dataset.image_count(),
         baseline: accuracy(name, &before)?,
         current: accuracy(name, &after)?,
         difference: 100.0 * mean.mean,

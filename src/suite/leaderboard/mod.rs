@@ -1,39 +1,25 @@
 //! The leaderboard: trained and untrained models in the columns of a suite, seeds of one method together.
 
+mod grouping;
+mod selection;
+
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use serde_json::Value;
 
+use self::grouping::{Group, grouped, seed, shown, trained_with, vanilla_of};
+pub use self::selection::{LeftOut, Selection};
+use self::selection::{arrange, column_named, left_out, select};
 use super::distances::MODALITIES;
 use super::evaluation::PlannedDataset;
 use super::manifest::Suite;
 use super::overview::{Column, cells};
 use super::paper::{PaperRow, paper_rows};
 use super::relations::mean_distance;
-use super::run_names::names;
 use super::stored::{StoredDataset, StoredRun};
-use crate::error::{Error, Result, find_row};
+use crate::error::{Error, Result};
 use crate::stats::{clustered_mean, complete_mean, deviation};
 use crate::store::{AnswerSettings, Maker};
-use crate::train::METHODS;
-
-/// Name of the method that the others are compared with.
-const VANILLA: &str = "vanilla";
-
-/// Settings of a training run that differ from seed to seed.
-const SEEDED: [&str; 5] = ["seed", "questions", "validation_questions", "threads", "runtime_version"];
-
-/// Which rows are shown, and in which order.
-#[derive(Debug, Clone, Default)]
-pub struct Selection {
-    /// Names of models; all where there are none.
-    pub models: Vec<String>,
-    /// Names of methods; all where there are none.
-    pub methods: Vec<String>,
-    /// Name or head of the column to sort by, the best first; by method where there is none.
-    pub sort: Option<String>,
-}
 
 /// Models in the columns of a suite, and the paper's rows beside them.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -52,6 +38,9 @@ pub struct Leaderboard {
     /// Rows that the paper prints for the same datasets.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub paper: Vec<PaperRow>,
+    /// Stored results that are not shown.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<LeftOut>,
 }
 
 /// A dataset of a leaderboard.
@@ -118,7 +107,7 @@ pub struct Cell {
     pub spread: Option<f64>,
     /// Questions; none of an average.
     pub n: Option<usize>,
-    /// 95 % interval of the mean over questions, clustered by image, of the runs as they are; none of an average.
+    /// 95 % interval of the mean over questions, in clusters, of the runs as they are; none of an average.
     pub interval: Option<[f64; 2]>,
     /// Change against the vanilla row, in percent of its accuracy.
     pub change: Option<f64>,
@@ -132,14 +121,16 @@ pub struct Cell {
 pub struct EntryShift {
     /// Name of the modality.
     pub modality: &'static str,
-    /// Mean distances without unit, column by column, mean over the runs.
+    /// In how many of the entry's runs it was measured.
+    pub runs: usize,
+    /// Mean distances without unit, column by column, mean over these runs.
     pub cells: Vec<Option<f64>>,
 }
 
 /// The leaderboard of stored runs.
 ///
 /// # Errors
-/// The same results twice, names that do not tell models apart, and what the selection names but is not there.
+/// The same results twice, nothing that can be shown, and what the selection names but is not there.
 pub fn leaderboard(
     suite: &Suite,
     datasets: &[PlannedDataset],
@@ -149,12 +140,11 @@ pub fn leaderboard(
     check_distinct(runs)?;
     let columns = suite.columns();
     let sort = selection.sort.as_deref().map(|name| column_named(&columns, name)).transpose()?;
-    let mut groups = grouped(runs)?;
-    name_groups(&mut groups);
+    let groups = grouped(runs);
     let mut entries: Vec<Entry> = groups.iter().map(|group| entry(suite, &columns, runs, group)).collect();
     let vanillas: Vec<Option<usize>> = groups.iter().map(|group| vanilla_of(group, &groups)).collect();
     compare(&mut entries, &vanillas);
-    select(&mut entries, selection)?;
+    select(&mut entries, selection, runs)?;
     arrange(&mut entries, sort);
     rank(&mut entries);
     Ok(Leaderboard {
@@ -162,6 +152,7 @@ pub fn leaderboard(
         limit: None,
         datasets: leaderboard_datasets(datasets, runs),
         paper: paper_rows(&columns)?,
+        left_out: left_out(runs, &entries, selection),
         columns,
         entries,
     })
@@ -174,7 +165,7 @@ fn leaderboard_datasets(datasets: &[PlannedDataset], runs: &[StoredRun]) -> Vec<
         Some(LeaderboardDataset {
             name: planned.dataset.name.clone(),
             n: planned.dataset.questions.len(),
-            images: stored.clusters.iter().max().map_or(0, |last| *last as usize + 1),
+            images: planned.dataset.image_count(),
             digest: stored.questions.clone(),
             metric: planned.metric.name,
         })
@@ -185,7 +176,7 @@ fn leaderboard_datasets(datasets: &[PlannedDataset], runs: &[StoredRun]) -> Vec<
 /// Refuses to count one model twice.
 fn check_distinct(runs: &[StoredRun]) -> Result<()> {
     let mut seen: BTreeMap<String, &str> = BTreeMap::new();
-    for run in runs {
+    for run in shown(runs).map(|(_, run)| run) {
         let key = format!("{} {:?}", run.model.weights, run.answer_settings);
         if let Some(other) = seen.insert(key, &run.model.name) {
             return Err(Error::input(format!(
@@ -196,111 +187,6 @@ fn check_distinct(runs: &[StoredRun]) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Runs that differ in their seeds alone, and were asked alike.
-struct Group {
-    name: String,
-    asked: Option<Asked>,
-    /// What they have in common; none of a model that no run of this program trained.
-    settings: Option<Value>,
-    zero_shot: bool,
-    /// Positions among the stored runs.
-    runs: Vec<usize>,
-}
-
-impl Group {
-    fn method(&self) -> Option<&str> {
-        self.settings.as_ref()?["method"].as_str()
-    }
-}
-
-/// How questions were put and answers searched for.
-#[derive(PartialEq)]
-struct Asked {
-    prompt: String,
-    search: (String, usize),
-    computed: (String, String),
-    preprocessing: String,
-}
-
-impl Asked {
-    fn of(run: &StoredRun) -> Option<Self> {
-        let AnswerSettings { prompt, decoding, max_new_tokens, dtype, provider, preprocessing, .. } =
-            run.answer_settings.clone()?;
-        Some(Self { prompt, search: (decoding, max_new_tokens), computed: (dtype, provider), preprocessing })
-    }
-}
-
-fn grouped(runs: &[StoredRun]) -> Result<Vec<Group>> {
-    let mut groups: Vec<Group> = Vec::new();
-    for (position, run) in runs.iter().enumerate() {
-        let name = &run.model.name;
-        let settings = trained_with(run).map(without_seeds);
-        let (zero_shot, asked) = (run.model.zero_shot, Asked::of(run));
-        let same = |group: &&mut Group| {
-            settings.is_some() && group.settings == settings && (group.zero_shot, &group.asked) == (zero_shot, &asked)
-        };
-        if let Some(group) = groups.iter_mut().find(same) {
-            group.runs.push(position);
-            continue;
-        }
-        let taken = |group: &Group| settings.is_none() && group.settings.is_none() && group.name == *name;
-        if groups.iter().any(taken) {
-            return Err(
-                Error::input(format!("two stores hold results of a model named `{name}`")).hint("give one of them")
-            );
-        }
-        groups.push(Group { name: name.clone(), asked, settings, zero_shot, runs: vec![position] });
-    }
-    for group in &mut groups {
-        let seed = |run: &usize| trained_with(&runs[*run]).as_ref().and_then(seed);
-        group.runs.sort_by_key(|run| (seed(run), *run));
-        if let Some(pair) = group.runs.windows(2).find(|pair| seed(&pair[0]) == seed(&pair[1])) {
-            let [one, other] = [pair[0], pair[1]].map(|run| &runs[run].model.name);
-            return Err(Error::input(format!(
-                "`{one}` and `{other}` were trained with the same settings and the same seed"
-            ))
-            .hint("they say nothing about seeds: give the store of one of them"));
-        }
-    }
-    Ok(groups)
-}
-
-fn trained_with(run: &StoredRun) -> Option<Value> {
-    serde_json::from_str(run.model.training.as_deref()?).ok()
-}
-
-fn seed(settings: &Value) -> Option<u64> {
-    settings["subject"]["seed"].as_u64()
-}
-
-fn without_seeds(mut settings: Value) -> Value {
-    // Random weights to start from are drawn from the seed.
-    let drawn = !settings["subject"]["from_scratch"].is_null();
-    if let Some(subject) = settings["subject"].as_object_mut() {
-        SEEDED.iter().for_each(|name| drop(subject.remove(*name)));
-        if drawn {
-            subject.remove("weights");
-        }
-    }
-    if let Some(settings) = settings.as_object_mut() {
-        // They follow from the number of training questions, which held-out images decide.
-        settings.remove("steps_per_epoch");
-    }
-    settings
-}
-
-fn name_groups(groups: &mut [Group]) {
-    let settings: Vec<Value> = groups.iter().filter_map(|group| group.settings.clone()).collect();
-    let trained = groups.iter_mut().filter(|group| group.settings.is_some());
-    trained.zip(names(&settings)).for_each(|(group, name)| group.name = name);
-    for place in 0..groups.len() {
-        let same: Vec<usize> = (place..groups.len()).filter(|at| groups[*at].name == groups[place].name).collect();
-        if same.len() > 1 {
-            same.into_iter().zip(1..).for_each(|(at, number)| groups[at].name += &format!(" ({number})"));
-        }
-    }
 }
 
 fn entry(suite: &Suite, columns: &[Column], runs: &[StoredRun], group: &Group) -> Entry {
@@ -370,40 +256,15 @@ fn shifts(suite: &Suite, columns: &[Column], members: &[&StoredRun]) -> Vec<Entr
         let of_run = |run: &StoredRun| {
             cells(columns, |name| mean_distance(stored(suite, run, name)?, modality).map(|estimate| estimate.mean))
         };
-        let by_run: Vec<Vec<Option<f64>>> = members.iter().map(|run| of_run(run)).collect();
+        let mut by_run: Vec<Vec<Option<f64>>> = members.iter().map(|run| of_run(run)).collect();
+        by_run.retain(|cells| cells.iter().any(Option::is_some));
         let mean = |at: usize| complete_mean(&by_run.iter().map(|cells| cells[at]).collect::<Vec<_>>());
-        let means: Vec<Option<f64>> = (0..columns.len()).map(mean).collect();
-        if means.iter().any(Option::is_some) {
-            rows.push(EntryShift { modality: modality.name, cells: means });
+        if !by_run.is_empty() {
+            let cells = (0..columns.len()).map(mean).collect();
+            rows.push(EntryShift { modality: modality.name, runs: by_run.len(), cells });
         }
     }
     rows
-}
-
-/// The vanilla row that a fine-tuned group is compared with: the one whose settings differ in the method alone, or else the
-/// only one that started from the same weights and trained on the same dataset.
-fn vanilla_of(group: &Group, groups: &[Group]) -> Option<usize> {
-    let settings = group.settings.as_ref()?;
-    let vanillas = || {
-        let vanilla = |(_, one): &(usize, &Group)| one.method() == Some(VANILLA) && one.asked == group.asked;
-        groups.iter().enumerate().filter(vanilla).filter_map(|(position, one)| Some((position, one.settings.as_ref()?)))
-    };
-    let start = |settings: &Value| ["weights", "dataset"].map(|name| settings["subject"][name].clone());
-    let alike = vanillas().find(|(_, vanilla)| but_method(vanilla) == but_method(settings));
-    let mut same_start = vanillas().filter(|(_, vanilla)| start(vanilla) == start(settings));
-    let only = same_start.next().filter(|_| same_start.next().is_none());
-    alike.or(only).map(|(position, _)| position)
-}
-
-fn but_method(settings: &Value) -> Value {
-    let mut settings = settings.clone();
-    if let Some(fields) = settings.as_object_mut() {
-        ["method", "method_settings", "steps"].iter().for_each(|name| drop(fields.remove(*name)));
-    }
-    if let Some(subject) = settings["subject"].as_object_mut() {
-        ["anchor", "exclude"].iter().for_each(|name| drop(subject.remove(*name)));
-    }
-    settings
 }
 
 fn compare(entries: &mut [Entry], vanillas: &[Option<usize>]) {
@@ -416,52 +277,6 @@ fn compare(entries: &mut [Entry], vanillas: &[Option<usize>]) {
                 cell.change = Some(100.0 * (cell.accuracy - vanilla) / vanilla);
             }
         }
-    }
-}
-
-fn select(entries: &mut Vec<Entry>, selection: &Selection) -> Result<()> {
-    for method in &selection.methods {
-        find_row(METHODS, "method", method, |row| vec![row.name])?;
-    }
-    for name in &selection.models {
-        if !entries.iter().any(|entry| is_named(entry, name)) {
-            let known: Vec<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
-            return Err(Error::input(format!("no results of a model named `{name}`"))
-                .hint(format!("there are: {}", known.join(", "))));
-        }
-    }
-    let Selection { models, methods, .. } = selection;
-    entries.retain(|entry| {
-        let method = entry.method.as_deref();
-        (models.is_empty() || models.iter().any(|name| is_named(entry, name)))
-            && (methods.is_empty() || methods.iter().any(|name| method == Some(name)))
-    });
-    if entries.is_empty() {
-        return Err(Error::incomplete("no results of this suite are left to show")
-            .hint("`digrap-bench runs list` shows what a store holds"));
-    }
-    Ok(())
-}
-
-fn is_named(entry: &Entry, name: &str) -> bool {
-    entry.name == name || entry.runs.iter().any(|run| run.model == name)
-}
-
-fn column_named(columns: &[Column], name: &str) -> Result<usize> {
-    let found = find_row(columns, "column", name, |column| vec![&column.name, &column.label])?;
-    Ok(columns.iter().position(|column| column == found).unwrap_or_default())
-}
-
-/// Models that were not fine-tuned first, then by method and name; or by a column, the best first.
-fn arrange(entries: &mut [Entry], sort: Option<usize>) {
-    let method = |entry: &Entry| METHODS.iter().position(|row| entry.method.as_deref() == Some(row.name));
-    entries.sort_by(|one, other| {
-        let key = |entry: &Entry| (!entry.zero_shot, method(entry).unwrap_or(METHODS.len()), entry.name.clone());
-        key(one).cmp(&key(other))
-    });
-    if let Some(column) = sort {
-        let accuracy = |entry: &Entry| entry.cells[column].map_or(f64::NEG_INFINITY, |cell| cell.accuracy);
-        entries.sort_by(|one, other| accuracy(other).total_cmp(&accuracy(one)));
     }
 }
 
