@@ -906,6 +906,7 @@ const METHODS: &[Case] = &[
     ("setting beyond its range", |set| method(set, "wise-ft", &["--set=alpha_finetuned=2"])),
     ("count of zero", |set| method(set, "tpgm", &["--set=every=0"])),
     ("neither word nor number", |set| method(set, "digrap", &["--set=omega=learnt"])),
+    ("settings without effect", |set| method(set, "digrap", &["--set", "mu=0.5", "omega=0.25", "gated=true"])),
     ("everything excluded", |set| method(set, "l2-sp", &["--exclude=*"])),
     ("excluded pattern without match", |set| method(set, "l2-sp", &["--exclude=*.lm_head.*"])),
     ("excluded pattern without match under LoRA", |set| {

@@ -198,6 +198,9 @@ fn list_shows_the_settings_of_methods() {
             assert_eq!(*entry, json_value!({"name": name, "about": about, "values": values, "default": default}));
             described.push_str(&format!(" {name}: {values} [default: {default}]; {about}"));
         }
+        for (name, idle) in method.overrides {
+            described.push_str(&format!(" {name} goes without {}", idle.join(", ")));
+        }
         assert!(rest.starts_with(&described), "{described}\nbut\n{rest}");
         rest = rest.split_off(described.len()).trim_start().to_owned();
     }

@@ -22,7 +22,7 @@ use digrap_bench::suite::{
 };
 use serde_json::Value;
 
-use crate::support::{fixture, program_at};
+use crate::support::{answer_settings, fixture, program_at};
 
 /// No picture is looked at.
 #[derive(Debug)]
@@ -241,19 +241,7 @@ fn a_comparison_counts_what_has_changed() {
 }
 
 fn side(source: &str, weights: &str) -> Side {
-    let settings = AnswerSettings {
-        weights: weights.to_owned(),
-        configuration: "c".to_owned(),
-        tokenizer: "t".to_owned(),
-        prompt: "{q}".to_owned(),
-        decoding: "greedy".to_owned(),
-        max_new_tokens: 20,
-        dtype: "f32".to_owned(),
-        provider: "cpu".to_owned(),
-        runtime_version: "1.31.1".to_owned(),
-        preprocessing: "p".to_owned(),
-        program_version: "0.1.0".to_owned(),
-    };
+    let settings = AnswerSettings { weights: weights.to_owned(), ..answer_settings() };
     Side { source: source.to_owned(), model: "m_1\u{1}".to_owned(), settings }
 }
 

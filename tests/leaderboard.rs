@@ -10,7 +10,7 @@ use digrap_bench::store::{AnswerSettings, Distances, StoredModel};
 use digrap_bench::suite::{Entry, Leaderboard, Selection, StoredDataset, StoredRun, Suite, leaderboard};
 use serde_json::{Value, json};
 
-use crate::support::{fixture, program_at};
+use crate::support::{answer_settings, fixture, program_at};
 
 /// A model of a suite whose accuracy on every dataset is the same.
 struct Made {
@@ -255,19 +255,7 @@ fn tables_for_other_programs_mean_what_they_show() {
 }
 
 fn asked(prompt: &str) -> AnswerSettings {
-    AnswerSettings {
-        weights: String::new(),
-        configuration: String::new(),
-        tokenizer: String::new(),
-        prompt: prompt.to_owned(),
-        decoding: "greedy".to_owned(),
-        max_new_tokens: 20,
-        dtype: "f32".to_owned(),
-        provider: "cpu".to_owned(),
-        runtime_version: String::new(),
-        preprocessing: String::new(),
-        program_version: String::new(),
-    }
+    AnswerSettings { prompt: prompt.to_owned(), ..answer_settings() }
 }
 
 #[test]

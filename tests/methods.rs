@@ -680,6 +680,18 @@ fn nonsense_settings_are_refused() {
     }
     let twice = ChosenMethod::new(train::find("ftp").unwrap(), &[("k", "1"), ("k", "0")]);
     assert_eq!(twice.unwrap_err().to_string(), "`k` is set twice");
+    let digrap = |given: &[(&str, &str)]| ChosenMethod::new(train::find("digrap").unwrap(), given);
+    for name in ["mu", "normalisation", "gated", "kappa"] {
+        let value = digrap(&[]).unwrap().chosen(name).unwrap().to_string();
+        let told =
+            format!("digrap does not use `{name}` where `omega` is 0.5, a projection strength that stays as it is");
+        // Also a value that would be there anyway, and whichever comes first.
+        let fixed = digrap(&[("omega", "0.5")]).unwrap();
+        let errors = [digrap(&[(name, &value), ("omega", "0.5")]), fixed.with(name, &value)];
+        assert_eq!(errors.map(|error| error.unwrap_err().to_string()), [told.clone(), told]);
+        let trained = digrap(&[("omega", "trained"), (name, &value)]).unwrap();
+        assert!(trained.with("omega", "0").is_err() && trained.with("omega", "trained").is_ok());
+    }
     let problem = Problem::recorded("table", Anchor::Start);
     let settings = settings(&problem, chosen("tpgm", &[]), SGD, 1);
     let (runtime, folder) = (runtime(), tempfile::tempdir().unwrap());

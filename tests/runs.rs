@@ -5,50 +5,16 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use digrap_bench::store::{
-    AnswerSettings, CurvePoint, DistanceSettings, Distances, FeatureSettings, Fold, Folded, Maker, QuestionSet,
-    ReferenceSettings, Removal, Store, StoredAnswer, StoredDistances, StoredModel, Tally, fold_into,
+    AnswerSettings, CurvePoint, Distances, Fold, Folded, Maker, QuestionSet, Removal, Store, StoredAnswer,
+    StoredDistances, StoredModel, Tally, fold_into,
 };
 use serde_json::{Value, json};
 
 use crate::migrations::old_store;
-use crate::support::{fixture, program_at};
+use crate::support::{answer_settings, distance_settings, fixture, program_at};
 
 fn settings(prompt: &str) -> AnswerSettings {
-    let text = |value: &str| value.to_owned();
-    AnswerSettings {
-        weights: text("0123456789abcdef"),
-        configuration: text("c"),
-        tokenizer: text("t"),
-        prompt: text(prompt),
-        decoding: text("greedy"),
-        max_new_tokens: 20,
-        dtype: text("f32"),
-        provider: text("cpu"),
-        runtime_version: text("1.31.0"),
-        preprocessing: text("p"),
-        program_version: text("0.1.0"),
-    }
-}
-
-fn distance_settings() -> DistanceSettings {
-    let text = |value: &str| value.to_owned();
-    DistanceSettings {
-        features: FeatureSettings {
-            weights: text("0123456789abcdef"),
-            configuration: text("c"),
-            tokenizer: text("t"),
-            prompt: text("{q}"),
-            vision_layer: text("last"),
-            language_layer: text("last"),
-            dtype: text("f32"),
-            provider: text("cpu"),
-            runtime_version: text("1"),
-            preprocessing: text("p"),
-            program_version: text("0"),
-        },
-        reference: ReferenceSettings { dataset: text("train"), questions: text("d"), n: 3 },
-        estimator: text("marginal"),
-    }
+    AnswerSettings { prompt: prompt.to_owned(), ..answer_settings() }
 }
 
 fn answers(numbers: std::ops::Range<usize>) -> Vec<StoredAnswer> {
@@ -69,7 +35,7 @@ fn store(folder: &Path, name: &str, numbers: std::ops::Range<usize>) -> PathBuf 
     let set = QuestionSet { dataset: "vqa".into(), digest: "digest".into(), n: 100 };
     store.record_questions(id, &set).unwrap();
     store.commit(id, "vqa", &answers(numbers.clone())).unwrap();
-    let distances = store.distance_settings(&distance_settings()).unwrap();
+    let distances = store.distance_settings(&distance_settings(&answer_settings().weights)).unwrap();
     let measured = StoredDistances {
         question_id: numbers.start.to_string(),
         image_id: "1".into(),
@@ -179,6 +145,16 @@ fn conflicts_stop_an_import() {
         let answers = Some(store.settings(&settings("answer en {q}")).unwrap());
         store.record_model(&StoredModel { answers, ..model }).unwrap();
     });
+    change("zero-shot", &|store, model| store.record_model(&StoredModel { zero_shot: true, ..model }).unwrap());
+    change("measured", &|store, model| {
+        let distances = Some(store.distance_settings(&distance_settings("ff")).unwrap());
+        store.record_model(&StoredModel { distances, ..model }).unwrap();
+    });
+    change("distances", &|store, model| {
+        let distances = Distances { vision: Some(0.5), ..Distances::default() };
+        let other = StoredDistances { question_id: "0".into(), image_id: "1".into(), content: 5, distances };
+        store.commit_distances(model.distances.unwrap(), "vqa", &[other]).unwrap();
+    });
     change("wording", &|store, model| {
         let other = answers(55..56).into_iter().map(|answer| StoredAnswer { content: 5, ..answer });
         store.commit(model.answers.unwrap(), "vqa", &other.collect::<Vec<_>>()).unwrap();
@@ -195,6 +171,10 @@ fn conflicts_stop_an_import() {
         ),
         ("weights", "nothing was imported into `whole`: the model `tuned` of `weights` has other weights\n"),
         ("prompt", "the model `tuned` of `prompt` answered under other settings (prompt)\n"),
+        ("zero-shot", "the model `tuned` of `zero-shot` is marked as zero-shot on one side alone\n"),
+        ("measured", "the model `tuned` of `measured` was measured under other settings (features)\n"),
+        ("distances", "question 0 about image 1 of `vqa` has other distances in `distances`\n"),
+        ("distances", "`digrap-bench runs rm tuned --store distances`\n"),
         (
             "wording",
             "question 55 about image \"image 18\" of `vqa` has the same answer to another wording in `wording`\n",

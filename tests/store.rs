@@ -7,11 +7,10 @@ use std::process::Command;
 
 use digrap_bench::error::Kind;
 use digrap_bench::store::{
-    AnswerSettings, CurvePoint, DistanceSettings, Distances, FeatureSettings, QuestionSet, ReferenceSettings,
-    SettingsId, Store, StoredAnswer, StoredDistances, StoredModel,
+    AnswerSettings, CurvePoint, Distances, QuestionSet, SettingsId, Store, StoredAnswer, StoredDistances, StoredModel,
 };
 
-use crate::support::Random;
+use crate::support::{Random, answer_settings, distance_settings};
 
 const BATCH: usize = 32;
 /// Tells a copy of this test binary which store to write to, see [`writer`].
@@ -19,19 +18,7 @@ const WRITER_STORE: &str = "DIGRAP_TEST_WRITER_STORE";
 const WRITER_FIRST: &str = "DIGRAP_TEST_WRITER_FIRST";
 
 fn settings(weights: &str) -> AnswerSettings {
-    AnswerSettings {
-        weights: weights.into(),
-        configuration: "c".into(),
-        tokenizer: "t".into(),
-        prompt: "answer en {question}".into(),
-        decoding: "greedy".into(),
-        max_new_tokens: 10,
-        dtype: "f32".into(),
-        provider: "cpu".into(),
-        runtime_version: "1.31.0".into(),
-        preprocessing: "224x224".into(),
-        program_version: "0.1.0".into(),
-    }
+    AnswerSettings { weights: weights.to_owned(), ..answer_settings() }
 }
 
 fn answer(question_id: &str, image_id: &str, content: u64, answer: &str) -> StoredAnswer {
@@ -451,28 +438,6 @@ fn curves_are_found_by_run_and_series_and_points_are_replaced() {
     assert_eq!(store.curve(one, "loss").unwrap(), [(1, 0.7), (2, 0.25), (3, 0.1)]);
     assert_eq!(store.curve(one, "lr").unwrap(), [(1, 1e-3)]);
     assert_eq!(store.curve(one, "nothing").unwrap(), []);
-}
-
-/// What distances are measured with, by a model of these weights.
-fn distance_settings(weights: &str) -> DistanceSettings {
-    let text = |value: &str| value.to_owned();
-    DistanceSettings {
-        features: FeatureSettings {
-            weights: text(weights),
-            configuration: text("c"),
-            tokenizer: text("t"),
-            prompt: text("{q}"),
-            vision_layer: text("last"),
-            language_layer: text("last"),
-            dtype: text("f32"),
-            provider: text("cpu"),
-            runtime_version: text("1"),
-            preprocessing: text("p"),
-            program_version: text("0"),
-        },
-        reference: ReferenceSettings { dataset: text("train"), questions: text("d"), n: 3 },
-        estimator: text("marginal"),
-    }
 }
 
 #[test]

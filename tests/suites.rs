@@ -142,6 +142,24 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("[\"cv-vqa\"]", "[\"all\"]", "`own.toml`, line 37: the group `near` contains itself"),
     ("[\"cv-vqa\"]", "[\"near\"]", "`own.toml`, line 32: the group `near` contains itself"),
     ("\"textvqa\"]", "\"cv-vqa\"]", "`own.toml`, line 37: `cv-vqa` is in the group `all` twice"),
+    (
+        "[\"cv-vqa\"]",
+        "[\"cv-vqa\",\n\"vqav2\"]",
+        "`own.toml`, line 33: `vqav2` is in distribution, and the group `near` averages shifted sets; leave it out: it \
+         has a column of its own",
+    ),
+    (
+        "label = \"Text\"",
+        "label = \"vqav2\"",
+        "`own.toml`, line 18: two columns have the head `vqav2`; give one of them another `label`",
+    ),
+    (
+        "\"Text\"",
+        "\"cv-vqa\"",
+        "`own.toml`, line 23: two columns have the head `cv-vqa`; give one of them another `label`",
+    ),
+    ("\"avg.\"", "\"Text\"", "`own.toml`, line 36: two columns have the head `Text`; give one of them another `label`"),
+    ("\"avg.\"", "\"near\"", "`own.toml`, line 36: two columns have the head `near`; give one of them another `label`"),
     ("[[dataset]]", "[[dataset]", "`own.toml`, line 12: "),
 ];
 

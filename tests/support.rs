@@ -6,6 +6,7 @@ use std::process::Command;
 use digrap_bench::model::Loading;
 use digrap_bench::runtime::library::{Library, SearchPath, load, locate};
 use digrap_bench::runtime::{Device, Runtime, SessionOptions, Sharing};
+use digrap_bench::store::{AnswerSettings, DistanceSettings, FeatureSettings, ReferenceSettings};
 
 /// A file or folder below `fixtures/`.
 pub fn fixture(name: &str) -> PathBuf {
@@ -91,6 +92,46 @@ pub fn loading(session: SessionOptions, replicas: usize) -> Loading {
 /// As the threads of one session share its operators.
 pub fn shared_operators() -> SessionOptions {
     SessionOptions { device: Device::Cpu, sharing: Sharing::Operators }
+}
+
+/// What answers in made stores were given under.
+pub fn answer_settings() -> AnswerSettings {
+    let text = |value: &str| value.to_owned();
+    AnswerSettings {
+        weights: text("0123456789abcdef"),
+        configuration: text("c"),
+        tokenizer: text("t"),
+        prompt: text("{q}"),
+        decoding: text("greedy"),
+        max_new_tokens: 20,
+        dtype: text("f32"),
+        provider: text("cpu"),
+        runtime_version: text("1.31.0"),
+        preprocessing: text("p"),
+        program_version: text("0.1.0"),
+    }
+}
+
+/// What distances in made stores were measured with, by a model of these weights.
+pub fn distance_settings(weights: &str) -> DistanceSettings {
+    let text = |value: &str| value.to_owned();
+    DistanceSettings {
+        features: FeatureSettings {
+            weights: text(weights),
+            configuration: text("c"),
+            tokenizer: text("t"),
+            prompt: text("{q}"),
+            vision_layer: text("last"),
+            language_layer: text("last"),
+            dtype: text("f32"),
+            provider: text("cpu"),
+            runtime_version: text("1"),
+            preprocessing: text("p"),
+            program_version: text("0"),
+        },
+        reference: ReferenceSettings { dataset: text("train"), questions: text("d"), n: 3 },
+        estimator: text("marginal"),
+    }
 }
 
 /// Seeded numbers (SplitMix64).

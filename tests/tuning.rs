@@ -129,6 +129,8 @@ fn tunings_without_meaning_are_refused_before_anything_runs() {
     }
     let text = refused(&set, &["--method=digrap", "--sweep", "mu=1", "mu=2"]);
     assert!(text.starts_with("error: `mu` is swept twice"), "{text}");
+    let text = refused(&set, &["--method=digrap", "--set=omega=0.5", "--sweep=mu=1,2"]);
+    assert!(text.starts_with("error: digrap does not use `mu` where `omega` is 0.5, "), "{text}");
     let text = refused(&set, &["--method=digrap", "--validation=none", "--sweep=mu=1,2"]);
     assert!(text.starts_with("error: settings are chosen on held-out images"), "{text}");
     let text = refused(&set, &["--method=l2-sp", "--seed=1", "--match-id=reference"]);

@@ -194,8 +194,9 @@ fn method(row: &Method) -> Entry {
         .settings
         .iter()
         .map(|Setting { name, about, values }| format!("{name}: {values} [default: {}]; {about}", values.default()));
+    let overriding = row.overrides.iter().map(|(name, idle)| format!("{name} goes without {}", idle.join(", ")));
     Entry {
-        lines: anchor.into_iter().chain(strength).chain(described).collect(),
+        lines: anchor.into_iter().chain(strength).chain(described).chain(overriding).collect(),
         facts: [
             ("settings", json!(settings)),
             ("anchored", json!(row.anchored)),

@@ -21,9 +21,6 @@ pub struct Folders {
     pub token: PathBuf,
 }
 
-/// Name of the store in the output folder of a run, and in the user's data folder.
-pub const STORE: &str = "store.sqlite";
-
 /// The folders, by the XDG and Hub variables.
 pub fn folders() -> Result<Folders> {
     let home = || {

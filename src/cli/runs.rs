@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use digrap_bench::error::{Error, Result};
 use digrap_bench::report::{self, read_log};
-use digrap_bench::store::{FILE_MAGIC, Folded, Removal, Removed, Store, Tally, fold_into};
+use digrap_bench::store::{FILE_MAGIC, FILE_NAME, Folded, Removal, Removed, Store, Tally, fold_into};
 use digrap_bench::suite::{AnswerState, ListedDataset, ListedModel, ListedTraining, StoreListing, stored_listing};
 use indicatif::HumanCount;
 use serde::Serialize;
 use serde_json::json;
 
-use super::machine::{STORE, folders};
+use super::machine::folders;
 use super::runs_export::{self, ExportArgs};
 use super::shards::is_shard;
 
@@ -97,7 +97,7 @@ pub fn run(args: &RunsArgs, json: bool) -> Result<()> {
 
 /// The store that is given, else that of the user's data.
 pub fn chosen_store(given: Option<&PathBuf>) -> Result<PathBuf> {
-    given.map_or_else(|| Ok(folders()?.data.join(STORE)), |path| Ok(path.clone()))
+    given.map_or_else(|| Ok(folders()?.data.join(FILE_NAME)), |path| Ok(path.clone()))
 }
 
 #[derive(Serialize)]

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use digrap_bench::data::WholeFile;
 use digrap_bench::error::{Error, Result};
 use digrap_bench::report::{LogChoice, Logged, LostAnswers, event_files, mlflow_files, tracked_runs, write_log};
-use digrap_bench::store::Store;
+use digrap_bench::store::{FILE_NAME, Store};
 use digrap_bench::suite::{PlannedDataset, Suite};
 use indicatif::HumanCount;
 use serde_json::json;
@@ -94,7 +94,7 @@ fn rescue(args: &ExportArgs, path: &Path, json: bool) -> Result<()> {
 
 fn no_training_runs(path: &Path) -> Error {
     Error::input(format!("the store `{}` holds no training runs", path.display()))
-        .hint("`digrap-bench train` keeps its curves in store.sqlite of its output folder; --format mlflow with --suite or --dataset writes results of models")
+        .hint(format!("`digrap-bench train` keeps its curves in {FILE_NAME} of its output folder; --format mlflow with --suite or --dataset writes results of models"))
 }
 
 /// The datasets whose files add to what is written.

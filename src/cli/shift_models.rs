@@ -10,6 +10,7 @@ use digrap_bench::model::features::{FeatureLayers, Layer};
 use digrap_bench::model::text::Prompt;
 use digrap_bench::runtime;
 use digrap_bench::shift::{GaussianOptions, use_threads};
+use digrap_bench::store;
 use digrap_bench::suite::{Evaluation, ModelSource, Plan, PlannedModel, Reference, ShiftPlan, Suite, evaluate};
 use serde::Serialize;
 
@@ -140,8 +141,8 @@ fn plan(args: &ModelArgs, common: &Common, suite: &Suite, folders: &Folders) -> 
     };
     let store = match (&args.store, common.output) {
         (Some(store), _) => store.clone(),
-        (None, Some(output)) => output.join(super::machine::STORE),
-        (None, None) => folders.data.join(super::machine::STORE),
+        (None, Some(output)) => output.join(store::FILE_NAME),
+        (None, None) => folders.data.join(store::FILE_NAME),
     };
     let sources = source::models(&args.model, &args.hub, folders)?;
     let models = sources.models.into_iter().map(|source| PlannedModel { source, prompt, zero_shot: false });

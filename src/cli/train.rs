@@ -10,6 +10,7 @@ use digrap_bench::hub::Lock;
 use digrap_bench::model::text::Prompt;
 use digrap_bench::model::training::{Lora, Parameters};
 use digrap_bench::runtime::{self, Device};
+use digrap_bench::store;
 use digrap_bench::suite::{
     Length, ModelSource, PlannedDataset, Sampling, Suite, TrainingPlan, TrainingReport, Trial, Tuning, TuningReport,
     Validation, train_model, tune,
@@ -314,7 +315,7 @@ fn plan(args: &TrainArgs, folders: &Folders) -> Result<(TrainingPlan, Vec<Lock>)
         threads: args.threads.map_or_else(super::vqa::available_threads, usize::from),
         output: args.output.clone(),
         phases: args.output.clone(),
-        store: args.store.clone().unwrap_or_else(|| args.output.join(super::machine::STORE)),
+        store: args.store.clone().unwrap_or_else(|| args.output.join(store::FILE_NAME)),
         scratch: folders.cache.join("converted"),
     };
     Ok((plan, locks))

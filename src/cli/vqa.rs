@@ -12,8 +12,10 @@ use digrap_bench::model::text::Prompt;
 use digrap_bench::report::{self, Conditions, Row};
 use digrap_bench::runtime::{self, Device, Runtime};
 use digrap_bench::shift::use_threads;
+use digrap_bench::store;
 use digrap_bench::suite::{
     Evaluation, Event, Overview, Plan, PlannedDataset, PlannedModel, Shard, Suite, answer_shard, evaluate,
+    prepare_folder,
 };
 use digrap_bench::tensor::DType;
 use serde::Serialize;
@@ -198,8 +200,8 @@ fn plan(args: &VqaArgs, suite: Option<&Suite>, folders: &Folders) -> Result<(Pla
     let batch_size = parse_batch_size(&args.batch_size)?;
     let store = match (&args.store, &args.output) {
         (Some(store), _) => store.clone(),
-        (None, Some(output)) => output.join(super::machine::STORE),
-        (None, None) => folders.data.join(super::machine::STORE),
+        (None, Some(output)) => output.join(store::FILE_NAME),
+        (None, None) => folders.data.join(store::FILE_NAME),
     };
     let (decoding, datasets) = (decoding(args, suite)?, datasets(args, suite)?);
     let shift = suite.filter(|_| args.shift).map(|suite| {
@@ -350,13 +352,9 @@ fn table(plan: &Plan, evaluations: &[Evaluation]) -> String {
     table
 }
 
-/// Makes sure that the folder that `--output` names is there.
+/// Makes sure that files can be written to the folder that `--output` names.
 pub fn create_output(folder: &Path) -> Result<()> {
-    std::fs::create_dir_all(folder).map_err(|cause| {
-        Error::input(format!("cannot write to the output folder `{}`", folder.display()))
-            .caused_by(cause)
-            .hint("choose another folder with --output")
-    })
+    prepare_folder(folder, "--output")
 }
 
 pub fn write_whole(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {

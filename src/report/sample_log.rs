@@ -16,8 +16,8 @@ use serde_json::Value;
 use crate::error::{Error, Result};
 use crate::score::References;
 use crate::store::{
-    AnswerSettings, Distances, Fold, FoldedModel, LostRange, Maker, QuestionSet, Readable, Rescued, SettingsId, Store,
-    StoredAnswer, StoredModel,
+    AnswerSettings, Distances, Fold, LostRange, Maker, QuestionSet, Readable, Rescued, SettingsId, Store, StoredAnswer,
+    StoredModel,
 };
 use crate::suite::{PlannedDataset, StoredDataset, StoredRun, stored_runs};
 
@@ -418,18 +418,14 @@ fn fold_head(head: &Head, fold: &mut Fold) -> Result<BTreeMap<usize, SettingsId>
         }
     }
     for model in &head.models {
-        let failed = |cause| Error::internal("cannot write the head of a log as JSON").caused_by(cause);
-        let of_answers = model.settings.and_then(|number| head.settings.get(&number));
-        let answers = of_answers.map(serde_json::to_string).transpose().map_err(failed)?;
-        let made_by = model.made_by.as_ref().map(serde_json::to_string).transpose().map_err(failed)?;
-        fold.model(&FoldedModel {
+        fold.model(&StoredModel {
             name: model.name.clone(),
             weights: model.weights.clone(),
             training: model.training.clone(),
-            made_by,
+            made_by: model.made_by.clone(),
             zero_shot: model.zero_shot,
             selected_on_reported: model.selected_on_reported,
-            answers,
+            answers: model.settings.and_then(|number| settings.get(&number).copied()),
             distances: None,
         })?;
     }

@@ -176,7 +176,7 @@ impl Store {
 }
 
 /// The distances in four columns from this one on.
-fn measured(row: &rusqlite::Row, first: usize) -> rusqlite::Result<Distances> {
+pub(super) fn measured(row: &rusqlite::Row, first: usize) -> rusqlite::Result<Distances> {
     let (vision, question) = (row.get(first)?, row.get(first + 1)?);
     Ok(Distances { vision, question, joint: row.get(first + 2)?, answer: row.get(first + 3)? })
 }

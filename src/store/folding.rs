@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use rusqlite::{OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::types::ToSql;
+use rusqlite::{Row, Transaction, TransactionBehavior, params};
 
 use super::contents::{USED_DISTANCE_SETTINGS, USED_RUNS, USED_SETTINGS};
+use super::distances::measured;
 use super::{
-    AnswerSettings, Maker, QuestionSet, SettingsId, Store, StoredAnswer, create_folder, dataset_number, failure,
-    text_number,
+    AnswerSettings, CurvePoint, DistanceSettingsId, Distances, FILE_NAME, QuestionSet, SettingsId, Store, StoredAnswer,
+    StoredDistances, StoredModel, create_folder, dataset_number, failure, models, text_number,
 };
 use crate::error::{Error, Result};
 
@@ -41,27 +43,6 @@ pub struct Folded {
     pub points: Tally,
 }
 
-/// A model on its way into a store: [`super::StoredModel`] with settings as they are in the store that takes it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FoldedModel {
-    /// Name in reports.
-    pub name: String,
-    /// Digest of the weights and of what says how they are used.
-    pub weights: String,
-    /// What it was trained with.
-    pub training: Option<String>,
-    /// What made its last results, as JSON text.
-    pub made_by: Option<String>,
-    /// Whether it was evaluated as one that was not fine-tuned.
-    pub zero_shot: bool,
-    /// Whether a reported set selected its weights.
-    pub selected_on_reported: bool,
-    /// Settings of its answers, as JSON text.
-    pub answers: Option<String>,
-    /// Settings of its distances, as JSON text.
-    pub distances: Option<String>,
-}
-
 /// A store that is being filled.
 pub struct Fold<'a> {
     transaction: Transaction<'a>,
@@ -83,24 +64,32 @@ struct Conflict {
 /// The upper half of an answer's fingerprint is of the question's text.
 const QUESTION_BITS: u32 = 32;
 
-const ANSWER: &str = "SELECT content, answer FROM answer
-    WHERE settings = ?1 AND dataset = ?2 AND question = ?3 AND image = ?4";
+/// How a row comes into a table.
+struct Table {
+    /// Leaves a row of the same key as it is.
+    insert: &'static str,
+    /// What such a row holds besides its key, which the first parameters of `insert` are.
+    select: &'static str,
+}
 
-const NEW_ANSWER: &str = "INSERT OR IGNORE INTO answer (settings, dataset, question, image, content, answer)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+const ANSWER: Table = Table {
+    insert: "INSERT OR IGNORE INTO answer (settings, dataset, question, image, content, answer)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+    select: "SELECT content, answer FROM answer WHERE settings = ?1 AND dataset = ?2 AND question = ?3 AND image = ?4",
+};
 
-const DISTANCE: &str = "SELECT vision, question, joint, answer FROM distance
-    WHERE settings = ?1 AND dataset = ?2 AND question_id = ?3 AND image_id = ?4";
+const DISTANCE: Table = Table {
+    insert: "INSERT OR IGNORE INTO distance
+        (settings, dataset, question_id, image_id, content, vision, question, joint, answer)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+    select: "SELECT vision, question, joint, answer FROM distance
+        WHERE settings = ?1 AND dataset = ?2 AND question_id = ?3 AND image_id = ?4",
+};
 
-const NEW_DISTANCE: &str = "INSERT OR IGNORE INTO distance
-    (settings, dataset, question_id, image_id, content, vision, question, joint, answer)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
-
-const NEW_POINT: &str = "INSERT OR IGNORE INTO training_curve (run, series, step, value) VALUES (?1, ?2, ?3, ?4)";
-
-const NEW_MODEL: &str = "INSERT OR REPLACE INTO model
-    (id, name, weights, zero_shot, selected_on_reported, answers, distances, training, made_by)
-    VALUES ((SELECT id FROM model WHERE name = ?1), ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+const POINT: Table = Table {
+    insert: "INSERT OR IGNORE INTO training_curve (run, series, step, value) VALUES (?1, ?2, ?3, ?4)",
+    select: "SELECT value FROM training_curve WHERE run = ?1 AND series = ?2 AND step = ?3",
+};
 
 impl Store {
     /// Hands an empty transaction to `fill` and keeps what it brought in.
@@ -155,7 +144,7 @@ pub fn fold_into(path: &Path, fill: &mut dyn FnMut(&mut Fold) -> Result<()>) -> 
     let folder = absolute.parent().unwrap_or(Path::new("/"));
     // Beside its place, so that it gets there by a change of its name; gone with all that is in it on an error.
     let making = tempfile::Builder::new().prefix(".import-").tempdir_in(folder).map_err(unwritable)?;
-    let made = making.path().join("store.sqlite");
+    let made = making.path().join(FILE_NAME);
     let mut store = Store::open(&made)?;
     store.path.clone_from(&absolute);
     let folded = store.fold(fill)?;
@@ -201,20 +190,16 @@ impl Fold<'_> {
         self.all_points(source, &runs)?;
         for id in source.all_settings()? {
             for set in source.question_sets(id)? {
-                self.question_set(SettingsId(mapped(source, &settings, id.0)?), &set)?;
+                self.question_set(SettingsId(*mapped(source, &settings, id.0)?), &set)?;
             }
         }
         for model in source.models()? {
-            let text = |table: &str, id: Option<i64>| id.map(|id| text_of(source, table, id)).transpose();
-            self.model(&FoldedModel {
-                answers: text("settings", model.answers.map(|id| id.0))?,
-                distances: text("distance_settings", model.distances.map(|id| id.0))?,
-                name: model.name,
-                weights: model.weights,
-                training: model.training,
-                made_by: model.made_by.as_ref().map(made_by_text).transpose()?,
-                zero_shot: model.zero_shot,
-                selected_on_reported: model.selected_on_reported,
+            let answers = model.answers.map(|id| mapped(source, &settings, id.0)).transpose()?;
+            let distances = model.distances.map(|id| mapped(source, &distance_settings, id.0)).transpose()?;
+            self.model(&StoredModel {
+                answers: answers.copied().map(SettingsId),
+                distances: distances.copied().map(DistanceSettingsId),
+                ..model
             })?;
         }
         Ok(())
@@ -247,83 +232,67 @@ impl Fold<'_> {
         super::questions::insert(&self.transaction, settings, set).map_err(|cause| self.failure(cause))
     }
 
-    /// A model. What one side alone knows of it is kept.
+    /// A model, with the numbers of its settings in the store that is filled. What one side alone knows of it is kept.
     ///
     /// # Errors
     /// The store cannot be written.
-    pub fn model(&mut self, model: &FoldedModel) -> Result<()> {
-        let known = self.known_model(&model.name).map_err(|cause| self.failure(cause))?;
-        if let Some(what) = known.as_ref().and_then(|known| difference(known, model)) {
+    pub fn model(&mut self, model: &StoredModel) -> Result<()> {
+        let known = models::find(&self.transaction, &model.name).map_err(|cause| self.failure(cause))?;
+        let different = known.as_ref().map_or(Ok(None), |known| self.difference(known, model));
+        if let Some(what) = different.map_err(|cause| self.failure(cause))? {
             let (name, source) = (&model.name, self.source.display());
             let told = format!("the model `{name}` of `{source}` {what}");
             let of = Some(format!("{name} --store {source}"));
             self.conflict(|_| Conflict { told, of });
             return Ok(());
         }
-        let known = known.as_ref();
-        let number = |table, json: Option<&String>| json.map(|json| self.number(table, json)).transpose();
-        let answers = number("settings", model.answers.as_ref().or(known.and_then(|known| known.answers.as_ref())))?;
-        let distances =
-            number("distance_settings", model.distances.as_ref().or(known.and_then(|known| known.distances.as_ref())))?;
-        // Of two texts the lesser, so that the order of imports changes nothing.
-        let lesser = |of: fn(&FoldedModel) -> Option<&String>| {
-            let known = known.and_then(of);
-            known.into_iter().chain(of(model)).min()
-        };
-        let training = lesser(|model| model.training.as_ref());
-        let made_by = lesser(|model| model.made_by.as_ref());
-        let reported = model.selected_on_reported || known.is_some_and(|known| known.selected_on_reported);
-        let row = params![model.name, model.weights, model.zero_shot, reported, answers, distances, training, made_by];
-        self.transaction.execute(NEW_MODEL, row).map_err(|cause| self.failure(cause))?;
         self.folded.models.count(known.is_none());
-        Ok(())
+        let united = known.map_or_else(|| model.clone(), |known| united(&known, model));
+        models::write(&self.transaction, &united).map_err(|cause| self.failure(cause))
     }
 
-    fn known_model(&self, name: &str) -> rusqlite::Result<Option<FoldedModel>> {
-        let sql = "SELECT name, weights, training, zero_shot, selected_on_reported,
-                (SELECT json FROM settings WHERE id = answers), (SELECT json FROM distance_settings WHERE id = distances),
-                made_by
-            FROM model WHERE name = ?1";
-        let model = |row: &rusqlite::Row| {
-            Ok(FoldedModel {
-                name: row.get(0)?,
-                weights: row.get(1)?,
-                training: row.get(2)?,
-                zero_shot: row.get(3)?,
-                selected_on_reported: row.get(4)?,
-                answers: row.get(5)?,
-                distances: row.get(6)?,
-                made_by: row.get(7)?,
-            })
-        };
-        self.transaction.query_row(sql, [name], model).optional()
+    /// What makes two models of one name different ones, in words.
+    fn difference(&self, known: &StoredModel, other: &StoredModel) -> rusqlite::Result<Option<String>> {
+        if known.weights != other.weights {
+            return Ok(Some("has other weights".to_owned()));
+        }
+        if known.zero_shot != other.zero_shot {
+            return Ok(Some("is marked as zero-shot on one side alone".to_owned()));
+        }
+        let numbers = |model: &StoredModel| [model.answers.map(|id| id.0), model.distances.map(|id| id.0)];
+        let tables = [("answered", "settings"), ("was measured", "distance_settings")];
+        for ((verb, table), pair) in tables.into_iter().zip(numbers(known).into_iter().zip(numbers(other))) {
+            if let (Some(known), Some(other)) = pair
+                && known != other
+            {
+                let sql = format!("SELECT json FROM {table} WHERE id = ?1");
+                let text = |id| self.transaction.query_row(&sql, [id], |row| row.get::<_, String>(0));
+                return Ok(Some(format!("{verb} under other settings ({})", differing(&text(known)?, &text(other)?))));
+            }
+        }
+        Ok(None)
     }
 
     /// The texts of a table of the source that something refers to, as numbers of the source and of the store that is filled.
     fn texts(&self, source: &Store, table: &str, used: &str) -> Result<HashMap<i64, i64>> {
-        let select = || {
-            let sql = format!("SELECT id, json FROM {table} AS one WHERE {used} ORDER BY id");
-            let mut all = source.connection.prepare(&sql)?;
-            let rows = all.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-            rows.collect::<rusqlite::Result<Vec<(i64, String)>>>()
-        };
-        let texts = select().map_err(|cause| source.failure("read", cause))?;
-        texts.into_iter().map(|(id, json)| Ok((id, self.number(table, &json)?))).collect()
+        let sql = format!("SELECT id, json FROM {table} AS one WHERE {used} ORDER BY id");
+        let mut numbers = HashMap::new();
+        each_row(source, &sql, numbered_text, |(id, json)| {
+            numbers.insert(id, self.number(table, &json)?);
+            Ok(())
+        })?;
+        Ok(numbers)
     }
 
     /// The datasets of the source by their number there: number here, and name.
     fn datasets(&self, source: &Store) -> Result<HashMap<i64, (i64, String)>> {
-        let select = || {
-            let mut all = source.connection.prepare("SELECT id, name FROM dataset ORDER BY id")?;
-            let rows = all.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-            rows.collect::<rusqlite::Result<Vec<(i64, String)>>>()
-        };
-        let datasets = select().map_err(|cause| source.failure("read", cause))?;
-        let number = |(id, name): (i64, String)| {
+        let mut datasets = HashMap::new();
+        each_row(source, "SELECT id, name FROM dataset ORDER BY id", numbered_text, |(id, name)| {
             let number = dataset_number(&self.transaction, &name).map_err(|cause| self.failure(cause))?;
-            Ok((id, (number, name)))
-        };
-        datasets.into_iter().map(number).collect()
+            datasets.insert(id, (number, name));
+            Ok(())
+        })?;
+        Ok(datasets)
     }
 
     fn all_answers(
@@ -332,37 +301,23 @@ impl Fold<'_> {
         settings: &HashMap<i64, i64>,
         datasets: &HashMap<i64, (i64, String)>,
     ) -> Result<()> {
-        let failed = |cause| source.failure("read", cause);
         let sql = "SELECT settings, dataset, question, image, content, answer FROM answer";
-        let mut all = source.connection.prepare(sql).map_err(failed)?;
-        let mut rows = all.query([]).map_err(failed)?;
-        while let Some(row) = rows.next().map_err(failed)? {
-            let answer = || {
-                let content = row.get::<_, i64>(4)?.cast_unsigned();
-                let answer =
-                    StoredAnswer { question_id: row.get(2)?, image_id: row.get(3)?, content, answer: row.get(5)? };
-                Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, answer))
-            };
-            let (of, dataset, answer) = answer().map_err(failed)?;
+        let read = |row: &Row| {
+            let content = row.get::<_, i64>(4)?.cast_unsigned();
+            let answer = StoredAnswer { question_id: row.get(2)?, image_id: row.get(3)?, content, answer: row.get(5)? };
+            Ok((row.get(0)?, row.get(1)?, answer))
+        };
+        each_row(source, sql, read, |(of, dataset, answer)| {
             let (number, name) = mapped(source, datasets, dataset)?;
-            self.answer_of(mapped(source, settings, of)?, (number, &name), &answer)?;
-        }
-        Ok(())
+            self.answer_of(*mapped(source, settings, of)?, (*number, name), &answer)
+        })
     }
 
     fn answer_of(&mut self, settings: i64, (number, dataset): (i64, &str), answer: &StoredAnswer) -> Result<()> {
         let StoredAnswer { question_id, image_id, content, answer: text } = answer;
-        let insert = || {
-            let mut insert = self.transaction.prepare_cached(NEW_ANSWER)?;
-            let row = params![settings, number, question_id, image_id, content.cast_signed(), text];
-            if insert.execute(row)? > 0 {
-                return Ok(None);
-            }
-            let mut select = self.transaction.prepare_cached(ANSWER)?;
-            let known = |row: &rusqlite::Row| Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get::<_, String>(1)?));
-            select.query_row(params![settings, number, question_id, image_id], known).map(Some)
-        };
-        let known = insert().map_err(|cause| self.failure(cause))?;
+        let row = params![settings, number, question_id, image_id, content.cast_signed(), text];
+        let known = |row: &Row| Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get::<_, String>(1)?));
+        let known = self.put(&ANSWER, row, known)?;
         let question = format_args!("question {question_id} about image {image_id} of `{dataset}`");
         let what = match &known {
             Some((_, known)) if known != text => format!("{question} has the answer `{known}`, and `{text}`"),
@@ -394,91 +349,76 @@ impl Fold<'_> {
         settings: &HashMap<i64, i64>,
         datasets: &HashMap<i64, (i64, String)>,
     ) -> Result<()> {
-        let failed = |cause| source.failure("read", cause);
         let sql =
             "SELECT settings, dataset, question_id, image_id, content, vision, question, joint, answer FROM distance";
-        let mut all = source.connection.prepare(sql).map_err(failed)?;
-        let mut rows = all.query([]).map_err(failed)?;
-        while let Some(row) = rows.next().map_err(failed)? {
-            let measured = |first: usize| -> rusqlite::Result<[Option<f64>; 4]> {
-                Ok([row.get(first)?, row.get(first + 1)?, row.get(first + 2)?, row.get(first + 3)?])
-            };
-            let key = || Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get(2)?, row.get(3)?, row.get(4)?));
-            let (of, dataset, question, image, content): (_, _, String, String, i64) = key().map_err(failed)?;
-            let values = measured(5).map_err(failed)?;
+        let read = |row: &Row| {
+            let (content, distances) = (row.get::<_, i64>(4)?.cast_unsigned(), measured(row, 5)?);
+            let stored = StoredDistances { question_id: row.get(2)?, image_id: row.get(3)?, content, distances };
+            Ok((row.get(0)?, row.get(1)?, stored))
+        };
+        each_row(source, sql, read, |(of, dataset, stored)| {
             let (number, name) = mapped(source, datasets, dataset)?;
-            let place = (mapped(source, settings, of)?, number);
-            let known =
-                self.distance_of(place, (&question, &image, content), values).map_err(|cause| self.failure(cause))?;
-            match known {
-                Some(known) if known != values => {
-                    self.conflict(|fold| Conflict {
-                        told: format!(
-                            "question {question} about image {image} of `{name}` has other distances in `{}`",
-                            fold.source.display()
-                        ),
-                        of: fold.owner("distances", place.0),
-                    });
-                }
-                known => self.folded.distances.count(known.is_none()),
-            }
-        }
-        Ok(())
+            self.distances_of(*mapped(source, settings, of)?, (*number, name), &stored)
+        })
     }
 
-    /// The distances that were there already, if there were any.
-    fn distance_of(
-        &self,
-        (settings, dataset): (i64, i64),
-        (question, image, content): (&str, &str, i64),
-        [vision, of_question, joint, answer]: [Option<f64>; 4],
-    ) -> rusqlite::Result<Option<[Option<f64>; 4]>> {
-        let mut insert = self.transaction.prepare_cached(NEW_DISTANCE)?;
-        let row = params![settings, dataset, question, image, content, vision, of_question, joint, answer];
-        if insert.execute(row)? > 0 {
-            return Ok(None);
+    fn distances_of(&mut self, settings: i64, (number, name): (i64, &str), stored: &StoredDistances) -> Result<()> {
+        let StoredDistances { question_id, image_id, content, distances } = stored;
+        let Distances { vision, question, joint, answer } = distances;
+        let content = content.cast_signed();
+        let row = params![settings, number, question_id, image_id, content, vision, question, joint, answer];
+        match self.put(&DISTANCE, row, |row| measured(row, 0))? {
+            Some(known) if known != *distances => self.conflict(|fold| Conflict {
+                told: format!(
+                    "question {question_id} about image {image_id} of `{name}` has other distances in `{}`",
+                    fold.source.display()
+                ),
+                of: fold.owner("distances", settings),
+            }),
+            known => self.folded.distances.count(known.is_none()),
         }
-        let mut select = self.transaction.prepare_cached(DISTANCE)?;
-        select
-            .query_row(params![settings, dataset, question, image], |row| {
-                Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?])
-            })
-            .map(Some)
+        Ok(())
     }
 
     fn all_points(&mut self, source: &Store, runs: &HashMap<i64, i64>) -> Result<()> {
-        let failed = |cause| source.failure("read", cause);
-        let mut all =
-            source.connection.prepare("SELECT run, series, step, value FROM training_curve").map_err(failed)?;
-        let mut rows = all.query([]).map_err(failed)?;
-        while let Some(row) = rows.next().map_err(failed)? {
-            let point = || Ok((row.get::<_, i64>(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
-            let (run, series, step, value): (_, String, i64, f64) = point().map_err(failed)?;
-            let (number, run) = (run, mapped(source, runs, run)?);
-            let insert = || {
-                let mut insert = self.transaction.prepare_cached(NEW_POINT)?;
-                if insert.execute(params![run, series, step, value])? > 0 {
-                    return Ok(None);
-                }
-                let sql = "SELECT value FROM training_curve WHERE run = ?1 AND series = ?2 AND step = ?3";
-                let mut select = self.transaction.prepare_cached(sql)?;
-                select.query_row(params![run, series, step], |row| row.get::<_, f64>(0)).map(Some)
-            };
-            match insert().map_err(|cause| self.failure(cause))? {
-                Some(known) if known != value => {
-                    let path = self.source.display().to_string();
-                    self.conflict(|_| Conflict {
-                        told: format!(
-                            "`{series}` at step {step} of a training run is {known}, and {value} in training:{number} of \
-                             `{path}`"
-                        ),
-                        of: Some(format!("training:{number} --store {path}")),
-                    });
-                }
+        let read = |row: &Row| {
+            let step = row.get::<_, i64>(2)?.cast_unsigned();
+            Ok((row.get(0)?, CurvePoint { series: row.get(1)?, step, value: row.get(3)? }))
+        };
+        each_row(source, "SELECT run, series, step, value FROM training_curve", read, |(number, point)| {
+            let CurvePoint { series, step, value } = point;
+            let row = params![mapped(source, runs, number)?, series, step.cast_signed(), value];
+            match self.put(&POINT, row, |row| row.get::<_, f64>(0))? {
+                Some(known) if known != value => self.conflict(|fold| {
+                    let path = fold.source.display();
+                    let told = format!(
+                        "`{series}` at step {step} of a training run is {known}, and {value} in training:{number} of \
+                         `{path}`"
+                    );
+                    Conflict { told, of: Some(format!("training:{number} --store {path}")) }
+                }),
                 known => self.folded.points.count(known.is_none()),
             }
-        }
-        Ok(())
+            Ok(())
+        })
+    }
+
+    /// Puts a row into a table; what is there under its key instead, if there is something.
+    fn put<T>(
+        &self,
+        table: &Table,
+        row: &[&dyn ToSql],
+        read: impl FnOnce(&Row) -> rusqlite::Result<T>,
+    ) -> Result<Option<T>> {
+        let put = || {
+            if self.transaction.prepare_cached(table.insert)?.execute(row)? > 0 {
+                return Ok(None);
+            }
+            let mut select = self.transaction.prepare_cached(table.select)?;
+            let key = &row[..select.parameter_count()];
+            select.query_row(key, read).map(Some)
+        };
+        put().map_err(|cause| self.failure(cause))
     }
 
     fn number(&self, table: &str, json: &str) -> Result<i64> {
@@ -498,19 +438,38 @@ impl Fold<'_> {
     }
 }
 
-/// What makes two models of one name different ones, in words.
-fn difference(known: &FoldedModel, other: &FoldedModel) -> Option<String> {
-    if known.weights != other.weights {
-        return Some("has other weights".to_owned());
+/// Hands every row of the source to `take`, one at a time.
+fn each_row<T>(
+    source: &Store,
+    sql: &str,
+    read: impl Fn(&Row) -> rusqlite::Result<T>,
+    mut take: impl FnMut(T) -> Result<()>,
+) -> Result<()> {
+    let failed = |cause| source.failure("read", cause);
+    let mut all = source.connection.prepare(sql).map_err(failed)?;
+    let mut rows = all.query([]).map_err(failed)?;
+    while let Some(row) = rows.next().map_err(failed)? {
+        take(read(row).map_err(failed)?)?;
     }
-    if known.zero_shot != other.zero_shot {
-        return Some("is marked as zero-shot on one side alone".to_owned());
+    Ok(())
+}
+
+fn numbered_text(row: &Row) -> rusqlite::Result<(i64, String)> {
+    Ok((row.get(0)?, row.get(1)?))
+}
+
+/// What both sides know of a model that does not differ. Of two texts the lesser, so that the order of imports changes
+/// nothing.
+fn united(known: &StoredModel, other: &StoredModel) -> StoredModel {
+    let made_by = known.made_by.iter().chain(&other.made_by);
+    StoredModel {
+        training: known.training.iter().chain(&other.training).min().cloned(),
+        made_by: made_by.min_by_key(|maker| serde_json::to_string(maker).ok()).cloned(),
+        selected_on_reported: known.selected_on_reported || other.selected_on_reported,
+        answers: other.answers.or(known.answers),
+        distances: other.distances.or(known.distances),
+        ..known.clone()
     }
-    let settings = [("answered", &known.answers, &other.answers), ("was measured", &known.distances, &other.distances)];
-    settings.into_iter().find_map(|(verb, known, other)| {
-        let (known, other) = (known.as_ref()?, other.as_ref()?);
-        (known != other).then(|| format!("{verb} under other settings ({})", differing(known, other)))
-    })
 }
 
 /// The entries in which two JSON objects differ.
@@ -524,20 +483,10 @@ fn differing(known: &str, other: &str) -> String {
     names.collect::<Vec<_>>().join(", ")
 }
 
-fn made_by_text(maker: &Maker) -> Result<String> {
-    serde_json::to_string(maker)
-        .map_err(|cause| Error::internal("cannot write as JSON what made the results").caused_by(cause))
-}
-
-/// The number of a row here by its number in the source; there is one, since the source refers to it.
-fn mapped<T: Clone>(source: &Store, numbers: &HashMap<i64, T>, id: i64) -> Result<T> {
-    numbers.get(&id).cloned().ok_or_else(|| {
+/// What a number of the source stands for here; there is something, since the source refers to it.
+fn mapped<'a, T>(source: &Store, numbers: &'a HashMap<i64, T>, id: i64) -> Result<&'a T> {
+    numbers.get(&id).ok_or_else(|| {
         Error::input(format!("the store `{}` refers to a row {id} that it does not have", source.path().display()))
             .hint("save what can be read with `digrap-bench runs export --rescue --store ... --format jsonl --output ...`")
     })
-}
-
-fn text_of(source: &Store, table: &str, id: i64) -> Result<String> {
-    let sql = format!("SELECT json FROM {table} WHERE id = ?1");
-    source.connection.query_row(&sql, [id], |row| row.get(0)).map_err(|cause| source.failure("read", cause))
 }

@@ -31,7 +31,7 @@ pub use curves::{CurvePoint, TrainingRunId};
 pub use distances::{
     DistanceSettings, DistanceSettingsId, Distances, FeatureSettings, ReferenceSettings, StoredDistances,
 };
-pub use folding::{Fold, Folded, FoldedModel, Tally, fold_into};
+pub use folding::{Fold, Folded, Tally, fold_into};
 pub use models::{Maker, StoredModel};
 pub use questions::QuestionSet;
 pub use removal::{Removal, Removed};
@@ -43,6 +43,9 @@ const BUSY_LIMIT: Duration = Duration::from_secs(60);
 
 /// What every SQLite 3 file, and so every store, begins with (<https://www.sqlite.org/fileformat2.html>, section 1.3).
 pub const FILE_MAGIC: &[u8; 16] = b"SQLite format 3\0";
+
+/// Name of the store in the output folder of a run, and in the user's data folder.
+pub const FILE_NAME: &str = "store.sqlite";
 
 /// An open store.
 ///
@@ -233,7 +236,7 @@ fn dataset_number(connection: &Connection, name: &str) -> rusqlite::Result<i64> 
 fn existing(path: &Path) -> Result<PathBuf> {
     if !path.is_file() {
         return Err(Error::input(format!("there is no store `{}`", path.display()))
-            .hint("`digrap-bench vqa --output DIR` keeps one in DIR/store.sqlite"));
+            .hint(format!("`digrap-bench vqa --output DIR` keeps one in DIR/{FILE_NAME}")));
     }
     // SQLite keeps the log beside the file itself, wherever a link to it lies.
     let path = path

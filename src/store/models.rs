@@ -1,6 +1,7 @@
 //! Which models a store has results of, under the names they have in reports.
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::types::{ToSql, ToSqlOutput};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
 
 use super::{AnswerSettings, DistanceSettings, DistanceSettingsId, SettingsId, Store};
@@ -15,6 +16,14 @@ pub struct Maker {
     pub commit: Option<String>,
     /// The command line, without the path of the program.
     pub command: String,
+}
+
+/// As JSON text.
+impl ToSql for Maker {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        let json = serde_json::to_string(self);
+        json.map(ToSqlOutput::from).map_err(|cause| rusqlite::Error::ToSqlConversionFailure(cause.into()))
+    }
 }
 
 /// A model and the settings its last results are filed under.
@@ -50,6 +59,9 @@ const UPSERT: &str = "INSERT INTO model (name, weights, zero_shot, selected_on_r
         training = ?7,
         made_by = ?8";
 
+const SELECT: &str =
+    "SELECT name, weights, zero_shot, selected_on_reported, answers, distances, training, made_by FROM model";
+
 impl Store {
     /// Records under which settings the results of a model are filed. Where its name stood for the same weights before,
     /// settings that are not given stay, and the mark of a zero-shot model changes with its answers alone; where it stood
@@ -58,19 +70,7 @@ impl Store {
     /// # Errors
     /// The store cannot be written.
     pub fn record_model(&mut self, model: &StoredModel) -> Result<()> {
-        let StoredModel { name, weights, training, made_by, zero_shot, selected_on_reported, answers, distances } =
-            model;
-        let (answers, distances) = (answers.map(|id| id.0), distances.map(|id| id.0));
-        let made_by = made_by.as_ref().map(serde_json::to_string).transpose();
-        let made_by =
-            made_by.map_err(|cause| Error::internal("cannot write as JSON what made the results").caused_by(cause))?;
-        self.connection
-            .execute(
-                UPSERT,
-                params![name, weights, zero_shot, selected_on_reported, answers, distances, training, made_by],
-            )
-            .map_err(|cause| self.failure("write to", cause))?;
-        Ok(())
+        write(&self.connection, model).map_err(|cause| self.failure("write to", cause))
     }
 
     /// Every model, in the order in which they were first recorded.
@@ -79,22 +79,8 @@ impl Store {
     /// The store cannot be read.
     pub fn models(&self) -> Result<Vec<StoredModel>> {
         let select = || {
-            let mut all = self.connection.prepare_cached(
-                "SELECT name, weights, zero_shot, selected_on_reported, answers, distances, training, made_by
-                 FROM model ORDER BY id",
-            )?;
-            let rows = all.query_map([], |row| {
-                Ok(StoredModel {
-                    name: row.get(0)?,
-                    weights: row.get(1)?,
-                    training: row.get(6)?,
-                    made_by: row.get::<_, Option<String>>(7)?.and_then(|json| serde_json::from_str(&json).ok()),
-                    zero_shot: row.get(2)?,
-                    selected_on_reported: row.get(3)?,
-                    answers: row.get::<_, Option<i64>>(4)?.map(SettingsId),
-                    distances: row.get::<_, Option<i64>>(5)?.map(DistanceSettingsId),
-                })
-            })?;
+            let mut all = self.connection.prepare_cached(&format!("{SELECT} ORDER BY id"))?;
+            let rows = all.query_map([], model)?;
             rows.collect::<rusqlite::Result<Vec<StoredModel>>>()
         };
         select().map_err(|cause| self.failure("read", cause))
@@ -152,4 +138,30 @@ impl Store {
             Error::internal(format!("the settings of {what} in the store are damaged")).caused_by(cause)
         })
     }
+}
+
+/// See [`Store::record_model`].
+pub(super) fn write(connection: &Connection, model: &StoredModel) -> rusqlite::Result<()> {
+    let StoredModel { name, weights, training, made_by, zero_shot, selected_on_reported, answers, distances } = model;
+    let (answers, distances) = (answers.map(|id| id.0), distances.map(|id| id.0));
+    let row = params![name, weights, zero_shot, selected_on_reported, answers, distances, training, made_by];
+    connection.execute(UPSERT, row).map(drop)
+}
+
+/// The model of this name.
+pub(super) fn find(connection: &Connection, name: &str) -> rusqlite::Result<Option<StoredModel>> {
+    connection.query_row(&format!("{SELECT} WHERE name = ?1"), [name], model).optional()
+}
+
+fn model(row: &Row) -> rusqlite::Result<StoredModel> {
+    Ok(StoredModel {
+        name: row.get(0)?,
+        weights: row.get(1)?,
+        training: row.get(6)?,
+        made_by: row.get::<_, Option<String>>(7)?.and_then(|json| serde_json::from_str(&json).ok()),
+        zero_shot: row.get(2)?,
+        selected_on_reported: row.get(3)?,
+        answers: row.get::<_, Option<i64>>(4)?.map(SettingsId),
+        distances: row.get::<_, Option<i64>>(5)?.map(DistanceSettingsId),
+    })
 }

@@ -408,7 +408,10 @@ fn output_folder(plan: &Plan, model: &str) -> Result<Option<PathBuf>> {
 }
 
 /// Makes sure that files can be written to a folder, which an argument has named.
-fn prepare_folder(folder: &Path, argument: &str) -> Result<()> {
+///
+/// # Errors
+/// It cannot be made, or nothing can be written to it; the next step is to give another one by the argument.
+pub fn prepare_folder(folder: &Path, argument: &str) -> Result<()> {
     let unwritable = |cause: std::io::Error| {
         Error::input(format!("cannot write to the output folder `{}`", folder.display()))
             .caused_by(cause)

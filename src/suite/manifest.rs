@@ -183,7 +183,7 @@ struct AnswerTable {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct DatasetTable {
     name: Spanned<String>,
-    label: Option<String>,
+    label: Option<Spanned<String>>,
     shift: Spanned<String>,
     metric: Option<Spanned<String>>,
 }
@@ -192,7 +192,7 @@ struct DatasetTable {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct GroupTable {
     name: Spanned<String>,
-    label: Option<String>,
+    label: Option<Spanned<String>>,
     members: Spanned<Vec<Spanned<String>>>,
 }
 
@@ -272,7 +272,8 @@ struct Resolved<'a>(&'a [Layer]);
 impl<'a> Resolved<'a> {
     fn suite(&self) -> Result<Suite> {
         let top = self.top()?;
-        let datasets = self.datasets()?;
+        let mut heads = HashSet::new();
+        let datasets = self.datasets(&mut heads)?;
         Ok(Suite {
             name: top.source.stem.clone(),
             about: self.0.iter().find_map(|layer| layer.manifest.about.clone()).unwrap_or_default(),
@@ -280,7 +281,7 @@ impl<'a> Resolved<'a> {
             training: self.prompt("training", |prompt| prompt.training.as_ref())?,
             zero_shot: self.prompt("zero-shot", |prompt| prompt.zero_shot.as_ref())?,
             decoding: self.decoding()?,
-            groups: self.groups(&datasets)?,
+            groups: self.groups(&datasets, &mut heads)?,
             datasets,
         })
     }
@@ -315,7 +316,7 @@ impl<'a> Resolved<'a> {
         }
     }
 
-    fn datasets(&self) -> Result<Vec<SuiteDataset>> {
+    fn datasets(&self, heads: &mut HashSet<&'a str>) -> Result<Vec<SuiteDataset>> {
         let (source, tables) =
             self.stated("dataset", |manifest| Some(&manifest.dataset).filter(|tables| !tables.is_empty()))?;
         let for_all = self.first(|manifest| manifest.metric.as_ref());
@@ -339,7 +340,7 @@ impl<'a> Resolved<'a> {
                 (None, Some((source, metric))) => source.text.look_up(metric, find_metric)?,
                 (None, None) => find_metric(row.metric)?,
             };
-            let label = label.clone().unwrap_or_else(|| row.name.to_owned());
+            let label = head(source, label.as_ref().unwrap_or(name), heads)?;
             datasets.push(SuiteDataset { row, label, shift, metric });
         }
         if datasets.iter().all(|dataset| dataset.shift != &SHIFTS[0]) {
@@ -349,7 +350,7 @@ impl<'a> Resolved<'a> {
         Ok(datasets)
     }
 
-    fn groups(&self, datasets: &[SuiteDataset]) -> Result<Vec<Group>> {
+    fn groups(&self, datasets: &[SuiteDataset], heads: &mut HashSet<&'a str>) -> Result<Vec<Group>> {
         let found = self.first(|manifest| Some(&manifest.group).filter(|groups| !groups.is_empty()));
         let Some((source, tables)) = found else { return Ok(Vec::new()) };
         let groups = Groups { source, tables, datasets };
@@ -362,10 +363,22 @@ impl<'a> Resolved<'a> {
                     let what = format!("two datasets or groups are named `{name}`");
                     return Err(source.text.wrong(table.name.span().start, what));
                 }
-                groups.group(table)
+                let label = head(source, table.label.as_ref().unwrap_or(&table.name), heads)?;
+                groups.group(table, label)
             })
             .collect()
     }
+}
+
+/// The head of a column, which no other one has.
+fn head<'a>(source: &Source, label: &'a Spanned<String>, heads: &mut HashSet<&'a str>) -> Result<String> {
+    if !heads.insert(label.get_ref()) {
+        return Err(source
+            .text
+            .wrong(label.span().start, format!("two columns have the head `{}`", label.get_ref()))
+            .hint("give one of them another `label`"));
+    }
+    Ok(label.get_ref().clone())
 }
 
 /// The groups of a manifest and the datasets that they can list.
@@ -376,17 +389,16 @@ struct Groups<'a> {
 }
 
 impl<'a> Groups<'a> {
-    fn group(&self, table: &'a GroupTable) -> Result<Group> {
+    fn group(&self, table: &'a GroupTable, label: String) -> Result<Group> {
         let mut datasets: Vec<String> = Vec::new();
         self.collect(table, &mut Vec::new(), &mut datasets)?;
         let listed = table.members.get_ref().iter().map(|member| member.get_ref().clone());
-        let label = table.label.clone().unwrap_or_else(|| table.name.get_ref().clone());
-        let listed = listed.filter(|member| self.is_dataset(member)).collect();
+        let listed = listed.filter(|member| self.dataset(member).is_some()).collect();
         Ok(Group { name: table.name.get_ref().clone(), label, listed, datasets })
     }
 
-    fn is_dataset(&self, name: &str) -> bool {
-        self.datasets.iter().any(|dataset| dataset.row.name == name)
+    fn dataset(&self, name: &str) -> Option<&SuiteDataset> {
+        self.datasets.iter().find(|dataset| dataset.row.name == name)
     }
 
     /// Adds the datasets of a group; `within` has the groups around it.
@@ -399,7 +411,13 @@ impl<'a> Groups<'a> {
         for member in table.members.get_ref() {
             let wrong = |what: String| self.source.text.wrong(member.span().start, what);
             let member = member.get_ref();
-            if self.is_dataset(member) {
+            if let Some(dataset) = self.dataset(member) {
+                if dataset.shift == &SHIFTS[0] {
+                    return Err(wrong(format!(
+                        "`{member}` is in distribution, and the group `{name}` averages shifted sets"
+                    ))
+                    .hint("leave it out: it has a column of its own"));
+                }
                 if datasets.contains(member) {
                     return Err(wrong(format!("`{member}` is in the group `{}` twice", within[0])));
                 }

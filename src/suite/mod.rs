@@ -40,7 +40,7 @@ pub use comparison::{
     Limits, Outcome, POWER, Run, Side, Thresholds, Verdict, bless, compare, compare_answers, verdict,
 };
 pub use distances::{MODALITIES, Modality, ModalityShift, Reference, ShiftPlan};
-pub use evaluation::{Answers, Evaluation, ModelSource, Plan, PlannedDataset, PlannedModel, evaluate};
+pub use evaluation::{Answers, Evaluation, ModelSource, Plan, PlannedDataset, PlannedModel, evaluate, prepare_folder};
 pub use leaderboard::{
     Cell, Entry, EntryRun, EntryShift, Leaderboard, LeaderboardDataset, LeftOut, Selection, leaderboard,
 };

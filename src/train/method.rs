@@ -49,6 +49,8 @@ pub struct Method {
     pub about: &'static str,
     /// What can be set about it.
     pub settings: &'static [Setting],
+    /// Settings that leave others without effect once they are not at their default, with those others.
+    pub overrides: &'static [(&'static str, &'static [&'static str])],
     /// The setting that holds tensors closer to their anchors the greater it is, if there is one: what a search for an
     /// in-distribution accuracy turns.
     pub strength: Option<&'static str>,
@@ -138,6 +140,7 @@ pub const PLAIN: Method = Method {
     name: "vanilla",
     about: "the optimiser's own step",
     settings: &[],
+    overrides: &[],
     strength: None,
     selection: Selection::Chosen,
     probes_first: false,

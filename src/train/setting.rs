@@ -1,6 +1,6 @@
 //! Settings of methods: what may be set, and what was set.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::Serialize;
@@ -123,16 +123,20 @@ pub struct ChosenMethod {
     /// The method.
     pub method: &'static Method,
     settings: BTreeMap<&'static str, Chosen>,
+    /// Those that are not there by default.
+    given: BTreeSet<&'static str>,
 }
 
 impl ChosenMethod {
     /// A method with these settings, and the defaults of the others.
     ///
     /// # Errors
-    /// Input error for a setting that the method does not have, a value out of its range, or one set twice.
+    /// Input error for a setting that the method does not have, a value out of its range, one set twice, or one that has no
+    /// effect beside another.
     pub fn new(method: &'static Method, given: &[(&str, &str)]) -> Result<Self> {
         let mut settings: BTreeMap<_, _> =
             method.settings.iter().map(|setting| (setting.name, setting.values.default())).collect();
+        let mut set = BTreeSet::new();
         for (index, (name, text)) in given.iter().enumerate() {
             if method.settings.is_empty() {
                 return Err(Error::input(format!("{} has no settings, such as `{name}`", method.name))
@@ -148,8 +152,9 @@ impl ChosenMethod {
                     .hint(format!("it is {}; {}", setting.values, setting.about))
             })?;
             settings.insert(setting.name, value);
+            set.insert(setting.name);
         }
-        Ok(Self { method, settings })
+        Self { method, settings, given: set }.checked()
     }
 
     /// The same with another value of one setting, checked as by [`ChosenMethod::new`].
@@ -158,9 +163,25 @@ impl ChosenMethod {
     /// As there.
     pub fn with(&self, name: &str, text: &str) -> Result<Self> {
         let one = Self::new(self.method, &[(name, text)])?;
-        let mut settings = self.settings.clone();
-        settings.extend(one.settings.into_iter().filter(|(setting, _)| *setting == name));
-        Ok(Self { method: self.method, settings })
+        let mut changed = self.clone();
+        changed.settings.extend(one.settings.into_iter().filter(|(setting, _)| *setting == name));
+        changed.given.extend(one.given);
+        changed.checked()
+    }
+
+    /// Refuses a setting that was given and has no effect, as its value would be read as that of the run.
+    fn checked(self) -> Result<Self> {
+        for (name, idle) in self.method.overrides {
+            let Setting { about, values, .. } = find_row(self.method.settings, "setting", name, |one| vec![one.name])?;
+            let (value, default) = (self.chosen(name)?, values.default());
+            let idle: Vec<&str> = self.given.iter().copied().filter(|given| idle.contains(given)).collect();
+            if value != default && !idle.is_empty() {
+                let (method, idle) = (self.method.name, idle.join("`, `"));
+                return Err(Error::input(format!("{method} does not use `{idle}` where `{name}` is {value}, {about}"))
+                    .hint(format!("leave out `{idle}`, or leave `{name}` at {default}")));
+            }
+        }
+        Ok(self)
     }
 
     /// All settings by name.

@@ -7,10 +7,7 @@ use super::super::stored::stored_answers;
 use super::baseline::{Baseline, BaselineDataset, HEADER};
 use crate::data::Dataset;
 use crate::error::{Error, Result, find_row};
-use crate::store::{AnswerSettings, QuestionSet, SettingsId, Store, StoredModel};
-
-/// The store in an output folder of `vqa`.
-const STORE: &str = "store.sqlite";
+use crate::store::{AnswerSettings, FILE_NAME, QuestionSet, SettingsId, Store, StoredModel};
 
 /// The answers of one model to datasets.
 pub struct Run {
@@ -49,11 +46,11 @@ impl Run {
         if path.join(HEADER).is_file() {
             return Self::baseline(named, path, model);
         }
-        if path.join(STORE).is_file() {
-            return Self::stored(named, &path.join(STORE), model);
+        if path.join(FILE_NAME).is_file() {
+            return Self::stored(named, &path.join(FILE_NAME), model);
         }
         let what = match path.is_dir() {
-            true => format!("`{}` has neither {STORE} nor {HEADER}", path.display()),
+            true => format!("`{}` has neither {FILE_NAME} nor {HEADER}", path.display()),
             false => format!("there is no run `{}`", path.display()),
         };
         Err(Error::input(what).hint("give an output folder of `vqa`, a store or the folder of a baseline"))

@@ -44,6 +44,7 @@ pub(crate) const DIGRAP: Method = Method {
             values: Values::Number { default: 1.0, range: NOT_NEGATIVE },
         },
     ],
+    overrides: &[("omega", &["mu", "normalisation", "gated", "kappa"])],
     anchored: true,
     remembers: true,
     recorded: &["omega", "lambda"],
