@@ -183,6 +183,24 @@ fn the_graphs_share_their_weights() {
     assert!((checkpoint.weights.size()..checkpoint.weights.size() + padding).contains(&(bytes.len() as u64)));
 }
 
+/// The weights belong beside the graph, wherever a link leads.
+#[test]
+fn a_training_graph_is_written_where_a_link_leads() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("away")).unwrap();
+    fs::write(folder.path().join("away/train.onnx"), "an older one").unwrap();
+    let link = folder.path().join("link.onnx");
+    std::os::unix::fs::symlink("away/train.onnx", &link).unwrap();
+    let wrt = ["*q_proj.weight".to_owned()];
+    export_training_graph(&base("paligemma-tiny-a"), &wrt, DType::F32, &link).unwrap();
+    assert!(link.is_symlink());
+    let mut names: Vec<_> =
+        fs::read_dir(folder.path().join("away")).unwrap().map(|one| one.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["train.onnx", "train.onnx.data"]);
+    Graph::load(&link.canonicalize().unwrap()).unwrap();
+}
+
 /// Runs an exported training graph on the recorded batch, and compares the loss and every gradient that it has and that
 /// is recorded. Returns the names of its weights.
 fn check_training(checkpoint: &Checkpoint, model: &str, wrt: &[&str], frozen: bool) -> Vec<String> {

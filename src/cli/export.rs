@@ -122,9 +122,10 @@ fn dtype(args: &ExportArgs) -> Result<DType> {
 }
 
 fn write(graph: &Graph, args: &ExportArgs) -> Result<()> {
-    let folder = |path: &Path| std::path::absolute(path).ok().and_then(|path| path.parent().map(Path::to_owned));
+    let folder = |path: &Path| std::path::absolute(path).ok().and_then(|path| path.parent()?.canonicalize().ok());
+    let place = WholeFile::place(&args.output).ok();
     let refers = graph.initializers.iter().any(|(_, place)| matches!(place, Initializer::External { .. }));
-    if refers && folder(&args.model) != folder(&args.output) {
+    if refers && folder(&args.model) != place.as_deref().and_then(folder) {
         return Err(Error::input(
             "the model keeps its weights in other files, which are found from its own folder only",
         )

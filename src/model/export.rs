@@ -143,6 +143,9 @@ pub fn export_training_graph(
     output: &Path,
 ) -> Result<TrainingReport> {
     refuse_own_file(checkpoint, output)?;
+    // The weights belong beside the file that a link leads to.
+    let place = WholeFile::place(output).map_err(|cause| write_error(output, cause))?;
+    let output = if output.is_symlink() { &place } else { output };
     let trained = trained(checkpoint, wrt);
     check_patterns(checkpoint, &trained, dtype)?;
     let failed = |cause| write_error(output, cause);
