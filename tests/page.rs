@@ -59,6 +59,24 @@ fn a_page_takes_the_place_of_an_earlier_one_alone() {
     Made::of(vec![made_set("in-distribution", "ID", MODELS.len(), 60, 1)]).write(&page, false);
     assert_eq!(folders("data"), ["catalogue.js", "in-distribution"]);
     assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1, "what is beside the page");
+    // What somebody has put into the page stays, and so does the page.
+    made.write(&page, true);
+    let catalogue = fs::read(page.join("data/catalogue.js")).unwrap();
+    let (board, samples) = (made.board(), made.samples());
+    for other in
+        ["notes.txt", "assets/mine.js", "data/x.csv", "data/far-away/samples-x.js", "figures/a.pdf", "images/1.jpg"]
+    {
+        fs::create_dir_all(page.join(other).parent().unwrap()).unwrap();
+        fs::write(page.join(other), "mine").unwrap();
+        let without = Page { board: &board, figures: &[], samples: &samples, images: false };
+        let error = write_page(&without, &page, &mut |_| {}).unwrap_err().to_string();
+        assert!(error.ends_with(&format!("holds `{other}`, which is no part of an earlier page")), "{error}");
+        assert_eq!(fs::read_to_string(page.join(other)).unwrap(), "mine");
+        assert_eq!(fs::read(page.join("data/catalogue.js")).unwrap(), catalogue);
+        fs::remove_file(page.join(other)).unwrap();
+    }
+    fs::remove_dir(page.join("figures")).unwrap();
+    made.write(&page, true);
     // Neither other folders nor files are touched.
     let foreign = root.path().join("notes");
     fs::create_dir(&foreign).unwrap();

@@ -28,6 +28,8 @@ pub(crate) struct FolderKind {
     pub what: &'static str,
     /// Files one of which every such folder has.
     pub marks: &'static [&'static str],
+    /// Whether such a folder may hold this: the path of a file below it, or that of a folder with a `/` at its end.
+    pub holds: fn(&str) -> bool,
     /// Whether its files are on the disk before it takes its place, which takes long where there are many.
     pub synced: bool,
 }
@@ -37,7 +39,7 @@ impl WholeFolder {
     ///
     /// # Errors
     /// Input error if it cannot be written, if another process is writing it, or if there is something that is neither
-    /// of this kind nor empty.
+    /// of this kind nor empty, or that holds something else besides, which would be lost.
     pub(crate) fn create(target: &Path, kind: &FolderKind) -> Result<Self> {
         let failed = |cause| write_error(target, cause);
         // A link stays, and what it leads to is replaced.
@@ -112,11 +114,41 @@ fn check_replaceable(target: &Path, kind: &FolderKind) -> Result<()> {
             false => Ok(()),
         };
     };
-    if entries.next().is_none() || kind.marks.iter().any(|mark| target.join(mark).is_file()) {
+    if entries.next().is_none() {
         return Ok(());
     }
-    Err(Error::input(format!("the folder `{}` holds something else than {}", target.display(), kind.what))
-        .hint("choose another name, or empty it"))
+    let (folder, what) = (target.display(), kind.what);
+    if !kind.marks.iter().any(|mark| target.join(mark).is_file()) {
+        return Err(Error::input(format!("the folder `{folder}` holds something else than {what}"))
+            .hint("choose another name, or empty it"));
+    }
+    match foreign(target, "", kind).map_err(|cause| write_error(target, cause))? {
+        None => Ok(()),
+        Some(other) => Err(Error::input(format!("the folder `{folder}` holds `{other}`, which is no part of {what}"))
+            .hint("choose another name, or move it elsewhere: the whole folder is replaced")),
+    }
+}
+
+/// The first path below a folder, in the order of names, that is nothing such a folder holds.
+fn foreign(folder: &Path, above: &str, kind: &FolderKind) -> io::Result<Option<String>> {
+    let mut entries = fs::read_dir(folder)?.collect::<io::Result<Vec<_>>>()?;
+    entries.sort_by_key(fs::DirEntry::file_name);
+    for entry in entries {
+        let mut path = format!("{above}{}", entry.file_name().to_string_lossy());
+        let is_folder = entry.file_type()?.is_dir();
+        if is_folder {
+            path.push('/');
+        }
+        let found = match (kind.holds)(&path) {
+            false => Some(path),
+            true if is_folder => foreign(&entry.path(), &path, kind)?,
+            true => None,
+        };
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
 }
 
 /// Makes `path` an empty folder that belongs to this process alone.
@@ -205,7 +237,12 @@ fn replace(hidden: &Path, target: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    const MODEL: FolderKind = FolderKind { what: "a model", marks: &["config.json"], synced: true };
+    const MODEL: FolderKind = FolderKind {
+        what: "a model",
+        marks: &["config.json"],
+        holds: |path| ["config.json", "a.txt", "b.txt", "graphs/", "graphs/one"].contains(&path),
+        synced: true,
+    };
 
     fn names(folder: &Path) -> Vec<String> {
         let entries = fs::read_dir(folder).unwrap();
@@ -226,6 +263,23 @@ mod tests {
             assert!(format!("{:?}", WholeFolder::create(&target, &MODEL).unwrap_err()).contains("another process"));
             folder.finish().unwrap();
             assert_eq!(names(&target), [round, "config.json"]);
+        }
+        assert_eq!(names(target.parent().unwrap()), ["model"]);
+        fs::create_dir(target.join("graphs")).unwrap();
+        fs::write(target.join("graphs/one"), "one").unwrap();
+        drop(WholeFolder::create(&target, &MODEL).unwrap());
+        for other in ["notes", "graphs/two", "a folder/"] {
+            match other.strip_suffix('/') {
+                Some(folder) => fs::create_dir(target.join(folder)).unwrap(),
+                None => fs::write(target.join(other), "mine").unwrap(),
+            }
+            let error = WholeFolder::create(&target, &MODEL).unwrap_err().to_string();
+            assert!(error.ends_with(&format!("holds `{other}`, which is no part of a model")), "{error}");
+            assert!(target.join(other).exists());
+            match other.strip_suffix('/') {
+                Some(folder) => fs::remove_dir(target.join(folder)).unwrap(),
+                None => fs::remove_file(target.join(other)).unwrap(),
+            }
         }
         assert_eq!(names(target.parent().unwrap()), ["model"]);
         fs::remove_file(target.join("config.json")).unwrap();

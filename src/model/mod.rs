@@ -48,8 +48,12 @@ const CONFIG: &str = "config.json";
 const GENERATION: &str = "generation_config.json";
 
 /// What this program or the Hub's libraries have written, so that it may be replaced.
-const MODEL_FOLDER: FolderKind =
-    FolderKind { what: "a model or an adapter", marks: &[CONFIG, "adapter_config.json"], synced: true };
+const MODEL_FOLDER: FolderKind = FolderKind {
+    what: "a model or an adapter",
+    marks: &[CONFIG, adapter::SETTINGS],
+    holds: saving::is_of_model,
+    synced: true,
+};
 /// Keys of `config.json` that state a dtype, the newer first.
 const DTYPE_KEYS: [&str; 2] = ["dtype", "torch_dtype"];
 

@@ -9,7 +9,8 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::adapter::Adapter;
+use super::adapter::{self, Adapter};
+use super::export::{GRAPHS, WEIGHTS};
 use super::tensor_file::{self, Merged, Source};
 use super::weights::{INDEX, SINGLE};
 use super::{CONFIG, Checkpoint, DTYPE_KEYS, GENERATION, MODEL_FOLDER, read_json};
@@ -29,6 +30,15 @@ pub(super) const TEXT_FILES: &[&str] = &[
 ];
 /// Files of a folder that say how images are prepared.
 pub(super) const IMAGE_FILES: &[&str] = &["processor_config.json", "preprocessor_config.json"];
+
+/// Whether a model's or an adapter's folder may hold this file or, with a `/` at the end, this folder.
+pub(super) fn is_of_model(path: &str) -> bool {
+    let own = [CONFIG, GENERATION, SINGLE, INDEX, adapter::SETTINGS, adapter::MATRICES];
+    let shard = || path.starts_with("model-") && path.ends_with(".safetensors") && !path.contains('/');
+    let graph = |file: &str| file.is_empty() || file == WEIGHTS || (file.ends_with(".onnx") && !file.contains('/'));
+    let exported = || path.strip_prefix(GRAPHS).and_then(|below| below.strip_prefix('/')).is_some_and(graph);
+    [&own[..], TEXT_FILES, IMAGE_FILES].iter().any(|names| names.contains(&path)) || shard() || exported()
+}
 
 /// Bytes of the tensors of one file; a larger model is cut into several.
 const SHARD_BYTES: u64 = 5_000_000_000;

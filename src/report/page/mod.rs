@@ -80,13 +80,32 @@ const ASSETS: [(&str, &str); 7] = [
 /// Comes last, so that every folder that has it is a page.
 const CATALOGUE: &str = "catalogue";
 
-const PAGE_FOLDER: FolderKind = FolderKind { what: "an earlier page", marks: &["data/catalogue.js"], synced: false };
+const PAGE_FOLDER: FolderKind =
+    FolderKind { what: "an earlier page", marks: &["data/catalogue.js"], holds: is_of_page, synced: false };
+
+/// Whether a page may hold this file or, with a `/` at the end, this folder.
+fn is_of_page(path: &str) -> bool {
+    let is_name = |name: &str| !name.is_empty() && name == plain_name(name);
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let is_image = |file: &str| file.rsplit_once('.').is_some_and(|(number, _)| is_number(number));
+    let numbered =
+        |file: &str| ["model-", "samples-"].iter().any(|kind| file.strip_prefix(kind).is_some_and(is_number));
+    let is_data = |file: &str| file.strip_suffix(".js").is_some_and(|name| name == "questions" || numbered(name));
+    match path.split('/').collect::<Vec<_>>().as_slice() {
+        ["index.html"] | ["assets" | "data" | "figures" | "images", ""] | ["data", "catalogue.js"] => true,
+        ["data" | "images", set, ""] => is_name(set),
+        ["data", set, file] => is_name(set) && is_data(file),
+        ["figures", file] => file.strip_suffix(".svg").is_some_and(is_name),
+        ["images", set, file] => is_name(set) && is_image(file),
+        _ => ASSETS.iter().any(|(asset, _)| *asset == path),
+    }
+}
 
 /// Writes a page as a folder, which takes the place of an earlier page in one step; nothing of that one stays.
 ///
 /// # Errors
-/// Input error if the folder cannot be written, or if there is something that is neither a page nor empty, which stays
-/// as it is.
+/// Input error if the folder cannot be written, or if there is something that is neither a page nor empty, or a page with
+/// something else in it; all of which stays as it is.
 pub fn write_page(page: &Page, folder: impl AsRef<Path>, on_event: &mut dyn FnMut(PageEvent)) -> Result<()> {
     let whole = WholeFolder::create(folder.as_ref(), &PAGE_FOLDER)?;
     let output = Folder { root: whole.path(), shown: folder.as_ref() };
