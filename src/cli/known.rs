@@ -26,9 +26,11 @@ pub fn datasets(names: &[String], root: Option<&Path>, metric: Option<&str>) -> 
 
 /// The datasets of a suite with the metrics that it states, or with one for all. `root` has a folder for each.
 pub fn suite(suite: &Suite, root: Option<&Path>, metric: Option<&str>) -> Result<Vec<PlannedDataset>> {
+    let needs_files = suite.datasets.iter().any(|dataset| needs_files(dataset.row));
     let base = match root {
         Some(root) => root.to_owned(),
-        None => super::machine::folders()?.data.join("datasets"),
+        None if needs_files => default_base()?,
+        None => PathBuf::new(),
     };
     suite.check_present(&base)?;
     let metric = metric.map(find_metric).transpose()?;
@@ -54,8 +56,21 @@ pub fn training(name: &str, root: Option<&Path>) -> Result<PlannedDataset> {
 pub fn root_of(row: &DatasetRow, root: Option<&Path>) -> Result<PathBuf> {
     match root {
         Some(root) => Ok(root.to_owned()),
-        None => Ok(super::machine::folders()?.data.join("datasets").join(row.name)),
+        None if needs_files(row) => Ok(default_base()?.join(row.name)),
+        None => Ok(PathBuf::new()),
     }
+}
+
+/// Whether a dataset is read from a folder; the others are computed.
+fn needs_files(row: &DatasetRow) -> bool {
+    !row.files.is_empty() || !row.hub.is_empty()
+}
+
+/// The folder that has one for each dataset, where the arguments name none.
+fn default_base() -> Result<PathBuf> {
+    let folders = super::machine::folders();
+    let folders = folders.map_err(|error| error.hint("set it, or name the folder of the datasets with --root"))?;
+    Ok(folders.data.join("datasets"))
 }
 
 /// A set of one's own in the official format.

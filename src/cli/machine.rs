@@ -84,7 +84,15 @@ fn shard_by(variable: &dyn Fn(&str) -> Option<String>) -> Result<Option<(Shard, 
     };
     for [rank, size] in LAUNCHERS {
         if let (Some(own), Some(all @ 2..)) = (number(rank)?, number(size)?) {
-            return Ok(Some((Shard::new(own + 1, all)?, rank)));
+            let shard = own.checked_add(1).map_or_else(|| Shard::new(0, all), |index| Shard::new(index, all));
+            let shard = shard.map_err(|error| {
+                let what = format!("the environment variables {rank}={own} and {size}={all} choose no part of the questions");
+                error.within(what).hint(format!(
+                    "{rank} counts from 0 and is less than {size}; unset both, or say which part to answer: --shard 1/1 is all \
+                     of it"
+                ))
+            })?;
+            return Ok(Some((shard, rank)));
         }
     }
     Ok(None)
@@ -203,6 +211,7 @@ mod tests {
             assert_eq!(shard(given), Ok::<_, String>(expected.map(str::to_owned)), "{given:?}");
         }
         assert!(shard(&[("RANK", "one"), ("WORLD_SIZE", "4")]).unwrap_err().contains("RANK is `one`"));
-        assert_eq!(shard(&[("RANK", "4"), ("WORLD_SIZE", "4")]).unwrap_err(), "there is no shard 5 of 4");
+        let error = shard(&[("RANK", "4"), ("WORLD_SIZE", "4")]).unwrap_err();
+        assert_eq!(error, "the environment variables RANK=4 and WORLD_SIZE=4 choose no part of the questions");
     }
 }
