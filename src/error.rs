@@ -113,6 +113,15 @@ impl std::error::Error for Error {
     }
 }
 
+/// A text as one word of a command line, for hints that can be typed.
+pub fn shell_word(text: &str) -> String {
+    let is_plain = |letter: char| letter.is_alphanumeric() || "-_./=:,+@%".contains(letter);
+    if !text.is_empty() && text.chars().all(is_plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
 /// The row of a registry with this name, or an error that names all rows and the nearest one.
 pub fn find_row<'a, T>(rows: &'a [T], what: &str, name: &str, names: impl Fn(&'a T) -> Vec<&'a str>) -> Result<&'a T> {
     if let Some(row) = rows.iter().find(|row| names(row).contains(&name)) {
@@ -141,6 +150,12 @@ mod tests {
         assert_eq!(outer.kind(), Kind::Incomplete);
         assert_eq!(outer.next_step(), Some("add them"));
         assert_eq!(std::error::Error::source(&outer).unwrap().to_string(), "record 3: no answers");
+    }
+
+    #[test]
+    fn words_of_a_shell_are_quoted_where_they_have_to_be() {
+        let words = ["a/b-c_1.sqlite", "two words", "it's", "$HOME", ""].map(shell_word);
+        assert_eq!(words, ["a/b-c_1.sqlite", "'two words'", r"'it'\''s'", "'$HOME'", "''"]);
     }
 
     #[test]

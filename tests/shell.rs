@@ -46,6 +46,8 @@ fn completions_of_every_shell_know_every_verb() {
 #[test]
 fn bash_completes_verbs_options_and_values() {
     let folder = tempfile::tempdir().unwrap();
+    let refused = program().args(["completions", "bash", "--json"]).output().unwrap();
+    assert_eq!((refused.status.code(), refused.stdout.len()), (Some(2), 0), "a script is no JSON");
     fs::write(folder.path().join("completions"), stdout(program().args(["completions", "bash"]))).unwrap();
     let complete = |words: &str| {
         let script = format!(

@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use digrap_bench::error::{Error, Kind, Result};
+use digrap_bench::error::{Error, Kind, Result, shell_word};
 use digrap_bench::store::Maker;
 
 mod compare;
@@ -123,7 +123,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Verb::List(args) => list::run(args, cli.json),
         Verb::SelectMiniature(args) => select_miniature::run(args),
         Verb::Doctor => doctor::run(cli.json),
-        Verb::Completions(args) => shell::completions(args, &Cli::command()),
+        Verb::Completions(args) => shell::completions(args, &Cli::command(), cli.json),
         Verb::Man(args) => shell::man(args, &Cli::command(), cli.json),
     }?;
     Ok(ExitCode::SUCCESS)
@@ -142,12 +142,7 @@ const COMMIT: Option<&str> = option_env!("DIGRAP_BENCH_COMMIT");
 
 /// This program, as it was started.
 fn maker() -> Maker {
-    let plain = |argument: &String| {
-        !argument.is_empty() && argument.chars().all(|letter| letter.is_alphanumeric() || "-_./=:,+@%".contains(letter))
-    };
-    let quoted =
-        |argument: String| if plain(&argument) { argument } else { format!("'{}'", argument.replace('\'', r"'\''")) };
-    let arguments = std::env::args_os().skip(1).map(|argument| quoted(argument.to_string_lossy().into_owned()));
+    let arguments = std::env::args_os().skip(1).map(|argument| shell_word(&argument.to_string_lossy()));
     let command: Vec<String> = std::iter::once("digrap-bench".to_owned()).chain(arguments).collect();
     Maker {
         version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -28,7 +28,12 @@ pub struct ManArgs {
 }
 
 /// Prints completions of the program's arguments.
-pub fn completions(args: &CompletionsArgs, program: &Command) -> Result<()> {
+pub fn completions(args: &CompletionsArgs, program: &Command, json: bool) -> Result<()> {
+    if json {
+        return Err(
+            Error::input("completions are a script for a shell, which --json cannot print").hint("leave out --json")
+        );
+    }
     let mut text = Vec::new();
     clap_complete::generate(args.shell, &mut shown(program), PROGRAM, &mut text);
     let text =

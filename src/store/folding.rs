@@ -12,7 +12,7 @@ use super::{
     AnswerSettings, CurvePoint, DistanceSettingsId, Distances, FILE_NAME, QuestionSet, SettingsId, Store, StoredAnswer,
     StoredDistances, StoredModel, create_folder, dataset_number, failure, models, text_number,
 };
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shell_word};
 
 /// How much of something was brought in.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
@@ -49,6 +49,8 @@ pub struct Fold<'a> {
     path: &'a Path,
     /// What is being brought in, for messages.
     source: PathBuf,
+    /// Whether that is a store.
+    from_store: bool,
     folded: Folded,
     conflicts: usize,
     first_conflict: Option<Conflict>,
@@ -59,6 +61,22 @@ struct Conflict {
     told: String,
     /// What it belongs to, as `runs rm` names it, where that is known.
     of: Option<String>,
+    /// The store that it can be taken out of; none where no side of it is in one.
+    store: Option<PathBuf>,
+}
+
+impl Conflict {
+    fn way_out(&self) -> String {
+        let Some(store) = &self.store else {
+            return "import into a store of its own, or leave out one of the files that differ".to_owned();
+        };
+        let of = self.of.as_deref().map_or_else(|| "NAME".to_owned(), shell_word);
+        let store = shell_word(&store.to_string_lossy());
+        format!(
+            "import into a store of its own, or take one side out of its store first: `digrap-bench runs rm {of} --store \
+             {store}`"
+        )
+    }
 }
 
 /// The upper half of an answer's fingerprint is of the question's text.
@@ -105,19 +123,17 @@ impl Store {
             transaction,
             path: &path,
             source: PathBuf::new(),
+            from_store: false,
             folded: Folded::default(),
             conflicts: 0,
             first_conflict: None,
         };
         fill(&mut fold)?;
         let Fold { transaction, folded, conflicts, first_conflict, .. } = fold;
-        if let Some(Conflict { told, of }) = first_conflict {
+        if let Some(conflict) = first_conflict {
             let more = if conflicts == 1 { String::new() } else { format!("{conflicts} conflicts, the first: ") };
-            let of = of.unwrap_or_else(|| "NAME".to_owned());
-            return Err(Error::incomplete(format!("nothing was imported into `{}`: {more}{told}", path.display()))
-                .hint(format!(
-                    "import into a store of its own, or take one side out of its store first: `digrap-bench runs rm {of}`"
-                )));
+            let what = format!("nothing was imported into `{}`: {more}{}", path.display(), conflict.told);
+            return Err(Error::incomplete(what).hint(conflict.way_out()));
         }
         transaction.commit().map_err(failed)?;
         Ok(folded)
@@ -163,9 +179,10 @@ pub fn fold_into(path: &Path, fill: &mut dyn FnMut(&mut Fold) -> Result<()>) -> 
 }
 
 impl Fold<'_> {
-    /// States what is brought in from now on.
+    /// States that what is brought in from now on comes from this file, which is no store.
     pub fn begin(&mut self, source: &Path) {
         source.clone_into(&mut self.source);
+        self.from_store = false;
     }
 
     /// Everything that another store holds at one moment, whatever is written to it meanwhile; but for the digests of files,
@@ -175,6 +192,7 @@ impl Fold<'_> {
     /// Either store fails.
     pub fn store(&mut self, source: &Store) -> Result<()> {
         self.begin(source.path());
+        self.from_store = true;
         let one_moment = source.connection.unchecked_transaction().map_err(|cause| source.failure("read", cause))?;
         self.all(source)?;
         one_moment.commit().map_err(|cause| source.failure("read", cause))
@@ -242,8 +260,8 @@ impl Fold<'_> {
         if let Some(what) = different.map_err(|cause| self.failure(cause))? {
             let (name, source) = (&model.name, self.source.display());
             let told = format!("the model `{name}` of `{source}` {what}");
-            let of = Some(format!("{name} --store {source}"));
-            self.conflict(|_| Conflict { told, of });
+            let of = Some(name.clone());
+            self.conflict(|fold| Conflict { told, of, store: fold.store_to_change() });
             return Ok(());
         }
         self.folded.models.count(known.is_none());
@@ -332,15 +350,21 @@ impl Fold<'_> {
         self.conflict(|fold| Conflict {
             told: format!("{what} in `{}`", fold.source.display()),
             of: fold.owner("answers", settings),
+            store: fold.store_to_change(),
         });
         Ok(())
     }
 
-    /// The model that has these answers or distances, as it is named to take it out of the store that is being read.
+    /// The store that one side of a conflict can be taken out of: the one that is being read, else the one that is filled,
+    /// where it was there before.
+    fn store_to_change(&self) -> Option<PathBuf> {
+        if self.from_store { Some(self.source.clone()) } else { self.path.exists().then(|| self.path.to_owned()) }
+    }
+
+    /// The model that has these answers or distances.
     fn owner(&self, column: &str, settings: i64) -> Option<String> {
         let sql = format!("SELECT name FROM model WHERE {column} = ?1 ORDER BY id LIMIT 1");
-        let name: String = self.transaction.query_row(&sql, [settings], |row| row.get(0)).ok()?;
-        Some(format!("{name} --store {}", self.source.display()))
+        self.transaction.query_row(&sql, [settings], |row| row.get(0)).ok()
     }
 
     fn all_distances(
@@ -374,6 +398,7 @@ impl Fold<'_> {
                     fold.source.display()
                 ),
                 of: fold.owner("distances", settings),
+                store: fold.store_to_change(),
             }),
             known => self.folded.distances.count(known.is_none()),
         }
@@ -390,12 +415,12 @@ impl Fold<'_> {
             let row = params![mapped(source, runs, number)?, series, step.cast_signed(), value];
             match self.put(&POINT, row, |row| row.get::<_, f64>(0))? {
                 Some(known) if known != value => self.conflict(|fold| {
-                    let path = fold.source.display();
                     let told = format!(
                         "`{series}` at step {step} of a training run is {known}, and {value} in training:{number} of \
-                         `{path}`"
+                         `{}`",
+                        fold.source.display()
                     );
-                    Conflict { told, of: Some(format!("training:{number} --store {path}")) }
+                    Conflict { told, of: Some(format!("training:{number}")), store: fold.store_to_change() }
                 }),
                 known => self.folded.points.count(known.is_none()),
             }
