@@ -147,6 +147,8 @@
 //! - **A gap in a damaged store is searched by keys that need not exist**: halfway between two known identifiers, in the signs
 //!   that identifiers have, a seek reaches a leaf that no walk from either end comes to. Rows that stand in no order are told
 //!   by the longest ascending subsequence.
+//! - **A folder is replaced only if all in it has names that such a folder has**, so that nothing of somebody else goes with it.
+//!   A single file takes the place of what a link leads to; what is no file gets its bytes as they come.
 //! - **What a store is exported as depends on its rows alone**, not on their numbers or on the time: settings are numbered by
 //!   their texts, TensorBoard's and MLflow's times are steps. MLflow's plain files were chosen over W&B's offline folders, whose
 //!   form is that of its own client.

@@ -174,7 +174,7 @@ fn conflicts_stop_an_import() {
         ("zero-shot", "the model `tuned` of `zero-shot` is marked as zero-shot on one side alone\n"),
         ("measured", "the model `tuned` of `measured` was measured under other settings (features)\n"),
         ("distances", "question 0 about image 1 of `vqa` has other distances in `distances`\n"),
-        ("distances", "`digrap-bench runs rm tuned --store distances`\n"),
+        ("distances", ": `digrap-bench runs rm tuned --store distances`\n"),
         (
             "wording",
             "question 55 about image \"image 18\" of `vqa` has the same answer to another wording in `wording`\n",
@@ -199,7 +199,7 @@ fn an_import_says_what_is_missing() {
     store(folder.path(), "one", 0..60);
     store(folder.path(), "two", 60..100);
     let told = done(folder.path(), &["runs", "import", "one", "--store", "whole"]);
-    let expected = "imported: 1 models, 60 answers, 1 questions' distances, 3 points of curves\n\
+    let expected = "imported: 1 model, 60 answers, 1 question's distances, 3 points of curves\n\
                     tuned on vqa: 60 of 100, incomplete\n";
     assert_eq!(told, expected);
     let incomplete = ["runs", "import", "one", "--store", "whole", "--complete"];
@@ -281,11 +281,11 @@ fn runs_are_listed_shown_and_removed() {
     }
     let plain = done(folder.path(), &["runs", "list", "--check", "--store", "one"]);
     let expected = "\
-| model                | weights and use | method | seed | prompt        | decoding | dtype | dataset | answers | asked | state      | distances |
-|----------------------|-----------------|--------|-----:|---------------|----------|-------|---------|--------:|------:|------------|----------:|
-| tuned                | 0123456789ab c  | digrap |    3 | `{q}`         | greedy   | f32   | vqa     |      60 |   100 | incomplete |         1 |
-| twin (zero-shot)     | 0123456789ab c  | digrap |    3 | `{q}`         | greedy   | f32   | vqa     |      60 |   100 | incomplete |         0 |
-| answers:2 (no model) | 0123456789ab c  | -      |    - | `stopped {q}` | greedy   | f32   | vqa     |       7 |     - | unknown    |         0 |
+| model     | zero-shot | weights and use | method | seed | prompt        | decoding | dtype | dataset | answers | asked | state      | distances |
+|-----------|-----------|-----------------|--------|-----:|---------------|----------|-------|---------|--------:|------:|------------|----------:|
+| tuned     | no        | 0123456789ab c  | digrap |    3 | `{q}`         | greedy   | f32   | vqa     |      60 |   100 | incomplete |         1 |
+| twin      | yes       | 0123456789ab c  | digrap |    3 | `{q}`         | greedy   | f32   | vqa     |      60 |   100 | incomplete |         0 |
+| answers:2 | -         | 0123456789ab c  | -      |    - | `stopped {q}` | greedy   | f32   | vqa     |       7 |     - | unknown    |         0 |
 
 | training run | method | seed | steps | of | last loss | last validation |
 |--------------|--------|-----:|------:|---:|----------:|----------------:|
@@ -302,13 +302,13 @@ Every page is whole.
     let page = done(folder.path(), &["runs", "show", "training:1", "--store", "one"]);
     assert!(page.contains("  subject.seed: 3\n"), "{page}");
     let page = done(folder.path(), &["runs", "show", "answers:2", "--store", "one", "--check"]);
-    assert!(page.starts_with("model: answers:2 (no model)\n") && page.contains("  prompt: stopped {q}\n"), "{page}");
+    assert!(page.starts_with("answers:2, which no model has\n") && page.contains("  prompt: stopped {q}\n"), "{page}");
     let told = done(folder.path(), &["runs", "rm", "twin", "training:1", "--store", "one"]);
-    assert_eq!(told, "removed from `one`: 1 models, 1 training runs, 3 points of curves\n");
+    assert_eq!(told, "removed from `one`: 1 model, 1 training run, 3 points of curves\n");
     let unknown = ["runs", "rm", "tuned", "twin", "--store", "one"];
     refused(folder.path(), &unknown, 2, "the store `one` has neither a model nor a training run `twin`");
     let told = done(folder.path(), &["runs", "rm", "tuned", "--store", "one"]);
-    assert_eq!(told, "removed from `one`: 1 models, 60 answers, 1 questions' distances\n");
+    assert_eq!(told, "removed from `one`: 1 model, 60 answers, 1 question's distances\n");
     let left = listed(folder.path(), "one");
     assert_eq!(left["models"].as_array().unwrap().len(), 1, "{left}");
     assert_eq!(left["models"][0]["datasets"][0]["answers"], 7);
@@ -355,6 +355,197 @@ fn exported_answers_are_read_back() {
     fs::write(folder.path().join("changed.jsonl"), changed).unwrap();
     let arguments = ["runs", "import", "changed.jsonl", "--store", "mixed"];
     refused(folder.path(), &arguments, 3, "question 7 about image \"image 2\" of `vqa` has the answer `answer 7`");
+}
+
+/// What is read is never what is written, under whatever name.
+#[test]
+fn an_export_does_not_replace_its_store() {
+    let folder = tempfile::tempdir().unwrap();
+    store(folder.path(), "one", 0..60);
+    std::os::unix::fs::symlink("one", folder.path().join("link")).unwrap();
+    std::os::unix::fs::symlink("one-wal", folder.path().join("link-wal")).unwrap();
+    fs::create_dir_all(folder.path().join("logs/1-digrap")).unwrap();
+    let event_file = "logs/1-digrap/events.out.tfevents.0.digrap-bench";
+    std::os::unix::fs::symlink("../../one", folder.path().join(event_file)).unwrap();
+    let before = fs::read(folder.path().join("one")).unwrap();
+    let is_store = "is the store that is exported\n";
+    let belongs = "belongs to the store that is exported\n";
+    let cases: [(&str, &str, &[&str], &str); 8] = [
+        ("one", "one", &[], is_store),
+        ("link", "one", &[], is_store),
+        ("one", "link", &[], is_store),
+        ("one", "./link", &["--rescue"], is_store),
+        ("one", "one-wal", &[], belongs),
+        ("link", "one-journal", &["--rescue"], belongs),
+        ("one", "link-wal", &[], belongs),
+        ("one", "one", &["--suite", "miniature"], is_store),
+    ];
+    for (store, output, more, message) in cases {
+        let export = ["runs", "export", "--store", store, "--format", "jsonl", "--output", output];
+        refused(folder.path(), &[&export[..], more].concat(), 2, &format!("`{output}` {message}"));
+    }
+    let logs = ["runs", "export", "--store", "link", "--format", "tensorboard", "--output", "logs"];
+    refused(folder.path(), &logs, 2, &format!("`{event_file}` {is_store}"));
+    assert_eq!(fs::read(folder.path().join("one")).unwrap(), before);
+    for name in ["one-wal", "one-journal"] {
+        assert!(!folder.path().join(name).exists(), "{name} was written");
+    }
+    // Other files may lie in the store's folder, also through a link.
+    done(folder.path(), &["runs", "export", "--store", "one", "--format", "mlflow", "--output", "."]);
+}
+
+/// The hint on a conflict is a command that can be typed, where one takes something out.
+#[test]
+fn the_way_out_of_a_conflict_can_be_typed() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = |path: &Path, name: &str, weights: &str| {
+        let mut store = Store::open(path).unwrap();
+        let model = store.models().unwrap()[0].clone();
+        store.record_model(&StoredModel { name: name.into(), weights: weights.into(), ..model }).unwrap();
+    };
+    model(&store(folder.path(), "one", 0..60), "a tuned one", "aa c");
+    model(&store(folder.path(), "the other's", 0..60), "a tuned one", "bb c");
+    let rm = |store: &str| format!("first: `digrap-bench runs rm 'a tuned one' --store {store}`\n");
+    // The path is quoted with its folder, which `refused` leaves out.
+    let output = run(folder.path(), &["runs", "import", "the other's", "--store", "one"]);
+    assert_eq!(output.status.code(), Some(3));
+    let told = text(&output.stderr);
+    assert!(told.contains("first: `digrap-bench runs rm 'a tuned one' --store '/"), "{told}");
+    assert!(
+        told.ends_with(
+            r"/the other'\''s'`
+"
+        ),
+        "{told}"
+    );
+    done(folder.path(), &["runs", "export", "--store", "the other's", "--format", "jsonl", "--output", "other.jsonl"]);
+    done(folder.path(), &["runs", "export", "--store", "one", "--format", "jsonl", "--output", "one.jsonl"]);
+    // Nothing can be taken out of a file, nor of a store that was not there before.
+    refused(folder.path(), &["runs", "import", "other.jsonl", "--store", "one"], 3, &rm("one"));
+    let both = ["runs", "import", "one.jsonl", "other.jsonl", "--store", "new"];
+    refused(folder.path(), &both, 3, "a store of its own, or leave out one of the files that differ\n");
+    done(folder.path(), &["runs", "rm", "a tuned one", "--store", "one"]);
+    done(folder.path(), &["runs", "import", "other.jsonl", "--store", "one"]);
+}
+
+/// What reads makes no store of a file without content; what writes may.
+#[test]
+fn an_empty_file_is_no_store_to_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let empty = folder.path().join("empty");
+    fs::write(&empty, "").unwrap();
+    let verbs: [&[&str]; 9] = [
+        &["runs", "list", "--store", "empty"],
+        &["runs", "list", "--check", "--store", "empty"],
+        &["runs", "show", "tuned", "--store", "empty"],
+        &["runs", "rm", "tuned", "--store", "empty"],
+        &["runs", "export", "--store", "empty", "--format", "jsonl", "--output", "x"],
+        &["runs", "export", "--store", "empty", "--format", "jsonl", "--output", "x", "--rescue"],
+        &["runs", "import", "empty", "--store", "whole"],
+        &["leaderboard", "--store", "empty", "--suite", "miniature"],
+        &["compare", "--baseline", "empty", "--current", "empty", "--suite", "miniature"],
+    ];
+    for arguments in verbs {
+        refused(folder.path(), arguments, 2, "`empty` is empty: no store\n");
+        assert_eq!(fs::read(&empty).unwrap(), b"", "{arguments:?}");
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    store(folder.path(), "one", 0..60);
+    done(folder.path(), &["runs", "import", "one", "--store", "empty"]);
+    assert_eq!(listed(folder.path(), "empty")["models"][0]["name"], "tuned");
+}
+
+/// An output folder of `vqa` stands for the store in it.
+#[test]
+fn a_folder_names_the_store_in_it() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["results", "nothing"] {
+        fs::create_dir(folder.path().join(name)).unwrap();
+    }
+    let path = store(&folder.path().join("results"), "store.sqlite", 0..60);
+    assert_eq!(listed(folder.path(), "results")["models"][0]["name"], "tuned");
+    done(folder.path(), &["runs", "show", "tuned", "--store", "results/"]);
+    let export = ["runs", "export", "--store", "results", "--format", "jsonl", "--output"];
+    for more in [&["new/folders/saved"][..], &["saved", "--rescue"]] {
+        assert!(done(folder.path(), &[&export[..], more].concat()).starts_with("60 answers in `"));
+    }
+    let own = [&export[..], &["results/store.sqlite"]].concat();
+    refused(folder.path(), &own, 2, "`results/store.sqlite` is the store that is exported\n");
+    done(folder.path(), &["runs", "import", "results", "--store", "whole"]);
+    let own = ["runs", "import", "results", "--store", "results/store.sqlite"];
+    refused(folder.path(), &own, 2, "`results` is the store to import into\n");
+    refused(folder.path(), &["runs", "list", "--store", "nothing"], 2, "the folder `nothing` has no store.sqlite\n");
+    let leaderboard = ["leaderboard", "--store", "nothing", "--suite", "miniature"];
+    refused(folder.path(), &leaderboard, 2, "the folder `nothing` has no store.sqlite\n");
+    done(folder.path(), &["runs", "rm", "tuned", "--store", "results"]);
+    assert_eq!(Store::open(path).unwrap().models().unwrap(), []);
+}
+
+/// Exported answers can come through a pipe, which is read once.
+#[test]
+fn answers_are_imported_from_a_pipe() {
+    let folder = tempfile::tempdir().unwrap();
+    store(folder.path(), "one", 0..60);
+    done(folder.path(), &["runs", "export", "--store", "one", "--format", "jsonl", "--output", "saved"]);
+    let import = |from: &str, store: &str| {
+        let mut command = program_at(folder.path());
+        command.args(["runs", "import", "/proc/self/fd/0", "--store", store]).stdin(std::process::Stdio::piped());
+        let mut command =
+            command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+        // A program that does not want it all closes the pipe.
+        let _ =
+            std::io::Write::write_all(&mut command.stdin.take().unwrap(), &fs::read(folder.path().join(from)).unwrap());
+        command.wait_with_output().unwrap()
+    };
+    let output = import("saved", "whole");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stdout), "imported: 1 model, 60 answers\ntuned on vqa: 60 of 100, incomplete\n");
+    fs::write(folder.path().join("empty"), "").unwrap();
+    fs::write(folder.path().join("other"), "other").unwrap();
+    for (from, message) in [
+        ("one", "is a store in a pipe, which cannot be read\nhint: give the file of the store"),
+        ("empty", "gives nothing\n"),
+        ("other", "is neither a store nor exported answers\n"),
+    ] {
+        let output = import(from, "not");
+        assert_eq!(output.status.code(), Some(2));
+        assert!(text(&output.stderr).contains(message), "{}", text(&output.stderr));
+        assert!(!folder.path().join("not").exists());
+    }
+}
+
+/// An import makes no file beside what it reads, and takes none away from those who use it.
+#[test]
+fn an_import_leaves_the_folder_of_its_source_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let stores = folder.path().join("stores");
+    fs::create_dir(&stores).unwrap();
+    let path = store(&stores, "store", 0..60);
+    let before = files(&stores);
+    assert_eq!(before.len(), 1, "a store at rest is one file");
+    done(folder.path(), &["runs", "import", "stores/store", "--store", "rest"]);
+    assert!(files(&stores) == before, "{:?}", fs::read_dir(&stores).unwrap().collect::<Vec<_>>());
+    // In use: what lies in the log alone is read, and the log stays.
+    let mut open = Store::open(&path).unwrap();
+    let id = open.all_settings().unwrap()[0];
+    open.commit(id, "vqa", &answers(60..70)).unwrap();
+    let names = |files: &[(PathBuf, Vec<u8>)]| files.iter().map(|(path, _)| path.clone()).collect::<Vec<_>>();
+    let in_use = files(&stores);
+    assert_eq!(in_use.len(), 3);
+    let told = done(folder.path(), &["runs", "import", "stores/store", "--store", "used"]);
+    assert!(told.starts_with("imported: 1 model, 70 answers, "), "{told}");
+    assert_eq!(names(&files(&stores)), names(&in_use));
+    // The log of a process that was killed, as it is after its machine has started again.
+    let left = folder.path().join("left");
+    fs::create_dir(&left).unwrap();
+    for suffix in ["", "-wal"] {
+        fs::copy(format!("{}{suffix}", path.display()), left.join(format!("store{suffix}"))).unwrap();
+    }
+    let before = files(&left);
+    let told = done(folder.path(), &["runs", "import", "left/store", "--store", "killed"]);
+    assert!(told.starts_with("imported: 1 model, 70 answers, "), "{told}");
+    assert!(files(&left) == before, "{:?}", fs::read_dir(&left).unwrap().collect::<Vec<_>>());
+    open.commit(id, "vqa", &answers(70..71)).unwrap();
 }
 
 /// Counts that do not show that everything has an answer are no proof of it.
@@ -510,6 +701,19 @@ fn answers_under_damaged_settings_are_lost_alone() {
     assert_eq!(saved.len(), 10);
 }
 
+/// What lies before the place where a file was cut off is saved.
+#[test]
+fn answers_before_a_cut_are_saved() {
+    let (output, saved) = rescued_after(|bytes| bytes.truncate(bytes.len() * 2 / 3 + 100));
+    let told = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{told}");
+    assert!(told.contains("tuned on vqa (") && told.contains(" saved), "), "{told}");
+    assert!(saved.len() > 5_000 && saved.len() < 19_000, "{} saved", saved.len());
+    for line in saved {
+        assert_eq!(line["answer"], format!("answer {}", line["question_id"]));
+    }
+}
+
 /// What lies between damaged places is found by seeking into the gap.
 #[test]
 fn answers_between_damaged_places_are_saved() {
@@ -633,6 +837,20 @@ fn curves_and_results_are_exported_for_other_tools() {
     assert_eq!(fs::read_to_string(run.join("tags/mlflow.runName")).unwrap(), "training:1-digrap");
     export("tensorboard");
     assert_eq!(fs::read(&event_file).unwrap(), events);
+    let only = "only training runs are written\n";
+    let cases: [(&str, &[&str], &str); 6] = [
+        ("tensorboard", &["--model", "tuned"], only),
+        ("tensorboard", &["--suite", "miniature", "--limit", "60"], only),
+        ("tensorboard", &["--dataset", "miniature-viz"], only),
+        ("mlflow", &["--model", "tuned"], only),
+        ("mlflow", &["--model", "other", "--suite", "miniature"], "the store `one` has no model `other`\n"),
+        ("jsonl", &["--model", "other"], "the store `one` has no model `other`\n"),
+    ];
+    for (format, more, message) in cases {
+        let export = ["runs", "export", "--store", "one", "--format", format, "--output", "other"];
+        refused(folder.path(), &[&export[..], more].concat(), 2, message);
+    }
+    assert!(!folder.path().join("other").exists());
 }
 
 /// Three shards of a suite, folded, are the run of one process: the same table, the same answers, none given anew.
@@ -699,6 +917,22 @@ fn shards_of_a_run_are_the_run() {
     assert_eq!(of_set[0]["human_answers"].as_array().unwrap().len(), 10);
     assert!(of_set[0]["question"].as_str().unwrap().contains(' '), "{}", of_set[0]);
     done(folder.path(), &["runs", "import", "samples.jsonl", "--store", "again.sqlite", "--complete"]);
+    // What is left out is not missing.
+    let one = ["--dataset", "miniature-viz", "--limit", "60"];
+    done(folder.path(), &[&export[..], &one].concat());
+    let told = done(folder.path(), &["runs", "import", "samples.jsonl", "--store", "viz.sqlite", "--complete"]);
+    assert!(told.ends_with("60 answers\nmodel on miniature-viz: 60 of 60, complete\n"), "{told}");
+    // Nothing of the suite lies in a folder, so that none is asked for.
+    let without_home = |suite: &str| {
+        let mut leaderboard = program_at(folder.path());
+        leaderboard.args(["leaderboard", "--store", "one", "--suite", suite, "--limit", "60"]);
+        leaderboard.env_remove("HOME").env_remove("XDG_DATA_HOME").env_remove("XDG_CACHE_HOME").output().unwrap()
+    };
+    let output = without_home("miniature");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let output = without_home("vqa");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("hint: set it, or name the folder of the datasets with --root\n"));
 }
 
 /// What launched a process says which part is its own; the argument has the last word.
@@ -726,4 +960,12 @@ fn a_launcher_chooses_the_shard() {
     assert!(text(&output.stdout).starts_with("| model "), "{}", text(&output.stderr));
     let output = vqa(&[("RANK", "x"), ("WORLD_SIZE", "2")], &[]);
     assert_eq!(output.status.code(), Some(2));
+    let output = vqa(&[("RANK", "5"), ("WORLD_SIZE", "2")], &[]);
+    assert_eq!(output.status.code(), Some(2));
+    let expected = "\
+error: the environment variables RANK=5 and WORLD_SIZE=2 choose no part of the questions
+caused by: there is no shard 6 of 2
+hint: RANK counts from 0 and is less than WORLD_SIZE; unset both, or say which part to answer: --shard 1/1 is all of it
+";
+    assert_eq!(text(&output.stderr), expected);
 }

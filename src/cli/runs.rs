@@ -1,13 +1,13 @@
 //! `runs`: what stores hold, and stores brought together.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use digrap_bench::error::{Error, Result};
 use digrap_bench::report::{self, read_log};
-use digrap_bench::store::{FILE_MAGIC, FILE_NAME, Folded, Removal, Removed, Store, Tally, fold_into};
+use digrap_bench::store::{FILE_MAGIC, FILE_NAME, Folded, Removal, Removed, Store, Tally, fold_into, store_file};
 use digrap_bench::suite::{AnswerState, ListedDataset, ListedModel, ListedTraining, StoreListing, stored_listing};
 use indicatif::HumanCount;
 use serde::Serialize;
@@ -40,7 +40,7 @@ enum RunsVerb {
 
 #[derive(Debug, Args)]
 struct ListArgs {
-    /// Stores [default: that of the user's data]
+    /// Stores, or output folders of `vqa` with one [default: that of the user's data]
     #[arg(long, value_name = "FILE", num_args = 1..)]
     store: Vec<PathBuf>,
     /// Read every page of the files and say what is wrong
@@ -53,7 +53,7 @@ struct ShowArgs {
     /// A model, answers without a model such as `answers:1`, or a training run such as `training:1`
     #[arg(value_name = "NAME")]
     name: String,
-    /// Store [default: that of the user's data]
+    /// Store, or an output folder of `vqa` with one [default: that of the user's data]
     #[arg(long, value_name = "FILE")]
     store: Option<PathBuf>,
     /// Read every page of the file first and say what is wrong
@@ -66,7 +66,7 @@ struct RmArgs {
     /// Models, answers without a model such as `answers:1`, and training runs such as `training:1`
     #[arg(value_name = "NAME", required = true)]
     names: Vec<String>,
-    /// Store [default: that of the user's data]
+    /// Store, or an output folder of `vqa` with one [default: that of the user's data]
     #[arg(long, value_name = "FILE")]
     store: Option<PathBuf>,
 }
@@ -193,21 +193,32 @@ fn remove(args: &RmArgs, json: bool) -> Result<()> {
             None => return Err(unknown_run(&path, name)),
         }
     }
-    let removed = Store::open(&path)?.remove(&removal)?;
+    let removed = Store::open(store_file(&path))?.remove(&removal)?;
     if json {
         return super::print_json(&json!({"store": path, "removed": removed}));
     }
     let Removed { models, training_runs, answers, distances, points } = removed;
     let counts = [
-        (models, "models"),
-        (answers, "answers"),
-        (distances, "questions' distances"),
-        (training_runs, "training runs"),
-        (points, "points of curves"),
+        (models, MODELS),
+        (answers, ANSWERS),
+        (distances, DISTANCES),
+        (training_runs, ["training run", "training runs"]),
+        (points, POINTS),
     ];
     let told = counts.iter().filter(|(count, _)| *count > 0);
-    let told: Vec<String> = told.map(|(count, what)| format!("{} {what}", HumanCount(*count as u64))).collect();
+    let told: Vec<String> = told.map(|(count, what)| counted(*count, *what)).collect();
     super::print(&format!("removed from `{}`: {}\n", path.display(), told.join(", ")))
+}
+
+const MODELS: [&str; 2] = ["model", "models"];
+/// What answers are called, one and several.
+pub const ANSWERS: [&str; 2] = ["answer", "answers"];
+const DISTANCES: [&str; 2] = ["question's distances", "questions' distances"];
+const POINTS: [&str; 2] = ["point of a curve", "points of curves"];
+
+/// A count with what is counted, which has a name for one and a name for several.
+pub fn counted(count: usize, [one, several]: [&str; 2]) -> String {
+    format!("{} {}", HumanCount(count as u64), if count == 1 { one } else { several })
 }
 
 /// Whether what was asked is answered.
@@ -271,7 +282,8 @@ fn fold(args: &ImportArgs) -> Result<Folded> {
             .caused_by(cause)
             .hint("set TMPDIR to a folder that is writable")
     })?;
-    let same = |path: &Path| path.canonicalize().ok().is_some_and(|path| args.store.canonicalize().ok() == Some(path));
+    let own = args.store.canonicalize().ok();
+    let same = |path: &Path| store_file(path).canonicalize().ok().is_some_and(|path| own.as_ref() == Some(&path));
     // All files are looked at before the store is created.
     let sources = args.from.iter().enumerate().map(|(number, path)| {
         if same(path) {
@@ -280,11 +292,11 @@ fn fold(args: &ImportArgs) -> Result<Folded> {
         }
         Source::open(path, &scratch.path().join(format!("{number}.sqlite")))
     });
-    let sources = sources.collect::<Result<Vec<_>>>()?;
+    let mut sources = sources.collect::<Result<Vec<_>>>()?;
     fold_into(&args.store, &mut |fold| {
-        sources.iter().try_for_each(|source| match source {
+        sources.iter_mut().try_for_each(|source| match source {
             Source::Store(source) => fold.store(source),
-            Source::Log(path) => read_log(path, fold),
+            Source::Log(path, log) => read_log((path, log), fold),
         })
     })
 }
@@ -292,18 +304,28 @@ fn fold(args: &ImportArgs) -> Result<Folded> {
 /// Something to import.
 enum Source {
     Store(Box<Store>),
-    Log(PathBuf),
+    /// A file, or a pipe, whose beginning is read once.
+    Log(PathBuf, BufReader<File>),
 }
 
 impl Source {
     fn open(path: &Path, copy: &Path) -> Result<Self> {
-        let mut start = Vec::new();
-        let read = File::open(path).and_then(|file| file.take(FILE_MAGIC.len() as u64).read_to_end(&mut start));
-        match read {
-            Ok(_) if start.first() == Some(&b'{') => Ok(Self::Log(path.to_owned())),
-            Ok(_) if !start.is_empty() && start != *FILE_MAGIC => {
+        let file = store_file(path);
+        let opened = File::open(&file).map(BufReader::new).and_then(|mut file| {
+            let start = file.fill_buf()?.iter().take(FILE_MAGIC.len()).copied().collect::<Vec<u8>>();
+            Ok((file, start))
+        });
+        match opened {
+            Ok((log, start)) if start.first() == Some(&b'{') => Ok(Self::Log(path.to_owned(), log)),
+            Ok((_, start)) if !start.is_empty() && !FILE_MAGIC.starts_with(&start) => {
                 Err(Error::input(format!("`{}` is neither a store nor exported answers", path.display()))
                     .hint("give stores, and files that `digrap-bench runs export --format jsonl` has written"))
+            }
+            Ok((_, start)) if !file.is_file() => {
+                let what =
+                    if start.is_empty() { "gives nothing" } else { "is a store in a pipe, which cannot be read" };
+                Err(Error::input(format!("`{}` {what}", path.display()))
+                    .hint("give the file of the store; exported answers can come from a pipe too"))
             }
             _ => {
                 let store = Store::open_unchanged(path, copy)?;
@@ -331,12 +353,12 @@ fn completeness(model: &ListedModel) -> impl Iterator<Item = Completeness> {
 
 fn told(folded: &Folded, completeness: &[Completeness], of_shards: bool) -> String {
     let Folded { models, answers, distances, points } = folded;
-    let kinds =
-        [("models", models), ("answers", answers), ("questions' distances", distances), ("points of curves", points)];
+    let kinds = [(MODELS, models), (ANSWERS, answers), (DISTANCES, distances), (POINTS, points)];
     let count = |count: usize| HumanCount(count as u64);
-    let tell = |(what, Tally { new, known }): &(&str, &Tally)| {
-        let known = if *known > 0 { format!(" ({} more were there already)", count(*known)) } else { String::new() };
-        format!("{} {what}{known}", count(*new))
+    let tell = |(what, Tally { new, known }): &([&str; 2], &Tally)| {
+        let verb = if *known == 1 { "was" } else { "were" };
+        let known = if *known > 0 { format!(" ({} more {verb} there already)", count(*known)) } else { String::new() };
+        counted(*new, *what) + &known
     };
     let some: Vec<String> = kinds.iter().filter(|(_, tally)| tally.new + tally.known > 0).map(tell).collect();
     let some = if some.is_empty() { "nothing, since nothing is stored there".to_owned() } else { some.join(", ") };

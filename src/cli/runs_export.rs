@@ -7,26 +7,26 @@ use clap::{Args, ValueEnum};
 use digrap_bench::data::WholeFile;
 use digrap_bench::error::{Error, Result};
 use digrap_bench::report::{LogChoice, Logged, LostAnswers, event_files, mlflow_files, tracked_runs, write_log};
-use digrap_bench::store::{FILE_NAME, Store};
+use digrap_bench::store::{FILE_NAME, Store, store_files};
 use digrap_bench::suite::{PlannedDataset, Suite};
 use indicatif::HumanCount;
 use serde_json::json;
 
 use super::known;
-use super::runs::chosen_store;
+use super::runs::{ANSWERS, chosen_store, counted};
 use super::vqa::{create_output, shorten, write_whole};
 
 /// Arguments of `runs export`.
 #[derive(Debug, Args)]
 pub struct ExportArgs {
-    /// Store [default: that of the user's data]
+    /// Store, or an output folder of `vqa` with one [default: that of the user's data]
     #[arg(long, value_name = "FILE")]
     store: Option<PathBuf>,
     /// Models whose answers or results are written [default: all]
     #[arg(long, value_name = "NAME", num_args = 1..)]
     model: Vec<String>,
-    /// Write what a suite's files add to the answers (questions, human answers, scores, distances): a known suite
-    /// (`list suites`), or a TOML file
+    /// Write what a suite's files add to the answers (questions, human answers, scores, distances), and leave out answers to
+    /// other datasets: a known suite (`list suites`), or a TOML file
     #[arg(long, value_name = "NAME|FILE", group = "known")]
     suite: Option<String>,
     /// The same for known datasets
@@ -60,6 +60,8 @@ enum Format {
 /// Writes the files and says what is in them.
 pub fn run(args: &ExportArgs, json: bool) -> Result<()> {
     let path = chosen_store(args.store.as_ref())?;
+    refuse_store(&path, &args.output)?;
+    refuse_without_effect(args)?;
     if args.rescue {
         return rescue(args, &path, json);
     }
@@ -76,6 +78,7 @@ pub fn run(args: &ExportArgs, json: bool) -> Result<()> {
     if files.is_empty() {
         return Err(no_training_runs(&path));
     }
+    files.iter().try_for_each(|(file, _)| refuse_store(&path, &args.output.join(file)))?;
     write_files(args, &files, json)
 }
 
@@ -90,6 +93,38 @@ fn rescue(args: &ExportArgs, path: &Path, json: bool) -> Result<()> {
             .hint("set TMPDIR to a folder that is writable")
     })?;
     export_answers(args, &Store::open_to_rescue(path, scratch.path())?, None, json)
+}
+
+/// Refuses choices among models that a format holds nothing of.
+fn refuse_without_effect(args: &ExportArgs) -> Result<()> {
+    let of_answers = args.suite.is_some() || !args.dataset.is_empty();
+    let format = match args.format {
+        Format::Tensorboard => "tensorboard",
+        Format::Mlflow if !of_answers => "mlflow",
+        Format::Mlflow | Format::Jsonl => return Ok(()),
+    };
+    let given = [
+        ("--model", !args.model.is_empty()),
+        ("--suite", args.suite.is_some()),
+        ("--dataset", !args.dataset.is_empty()),
+    ];
+    let Some((name, _)) = given.into_iter().find(|(_, given)| *given) else { return Ok(()) };
+    let hint = match args.format {
+        Format::Tensorboard => "leave it out, or use --format jsonl or mlflow",
+        _ => "leave it out, or add --suite or --dataset, whose results of models are written too",
+    };
+    Err(Error::input(format!("{name} has no effect with --format {format}: only training runs are written")).hint(hint))
+}
+
+/// Refuses to write in place of what is exported.
+fn refuse_store(store: &Path, output: &Path) -> Result<()> {
+    let Ok(place) = WholeFile::place(output) else { return Ok(()) };
+    match store_files(store).into_iter().position(|file| file == place) {
+        None => Ok(()),
+        Some(0) => Err(Error::input(format!("`{}` is the store that is exported", output.display()))),
+        Some(_) => Err(Error::input(format!("`{}` belongs to the store that is exported", output.display()))),
+    }
+    .map_err(|error| error.hint("choose another --output"))
 }
 
 fn no_training_runs(path: &Path) -> Error {
@@ -115,6 +150,8 @@ fn export_answers(args: &ExportArgs, store: &Store, datasets: Option<&[PlannedDa
             .caused_by(cause)
             .hint("choose another --output")
     };
+    let place = WholeFile::place(&args.output).map_err(unwritable)?;
+    place.parent().filter(|folder| !folder.exists()).map_or(Ok(()), std::fs::create_dir_all).map_err(unwritable)?;
     let mut file = WholeFile::create(&args.output).map_err(unwritable)?;
     let choice = LogChoice { models: &args.model, datasets, rescue: args.rescue };
     let Logged { answers, lost, unreadable } = write_log(store, &choice, (&args.output, &mut file))?;
@@ -122,7 +159,7 @@ fn export_answers(args: &ExportArgs, store: &Store, datasets: Option<&[PlannedDa
     if json {
         super::print_json(&json!({"output": args.output, "answers": answers, "lost": lost, "unreadable": unreadable}))?;
     } else {
-        super::print(&format!("{} answers in `{}`\n", HumanCount(answers as u64), args.output.display()))?;
+        super::print(&format!("{} in `{}`\n", counted(answers, ANSWERS), args.output.display()))?;
     }
     if lost.is_empty() && unreadable.is_empty() {
         return Ok(());
@@ -158,5 +195,5 @@ fn write_files(args: &ExportArgs, files: &[(PathBuf, Vec<u8>)], json: bool) -> R
         let paths: Vec<PathBuf> = files.iter().map(|(path, _)| args.output.join(path)).collect();
         return super::print_json(&json!({"output": args.output, "files": paths}));
     }
-    super::print(&format!("{} files in `{}`\n", HumanCount(files.len() as u64), args.output.display()))
+    super::print(&format!("{} in `{}`\n", counted(files.len(), ["file", "files"]), args.output.display()))
 }

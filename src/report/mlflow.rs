@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use super::sample_log::refuse_unknown;
 use super::tensorboard::training_name;
 use crate::error::{Error, Result};
 use crate::store::{CurvePoint, Store};
@@ -36,8 +37,9 @@ pub struct TrackedRun {
 /// names, or all where none is named.
 ///
 /// # Errors
-/// The store cannot be read; answers to some of a dataset's questions alone.
+/// A model that is not in the store; the store cannot be read; answers to some of a dataset's questions alone.
 pub fn tracked_runs(store: &Store, models: &[String], datasets: Option<&[PlannedDataset]>) -> Result<Vec<TrackedRun>> {
+    refuse_unknown(store, &store.models()?, models)?;
     let mut tracked = Vec::new();
     for (run, settings) in store.training_runs()? {
         tracked.push(TrackedRun {

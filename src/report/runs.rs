@@ -30,6 +30,7 @@ fn number(text: &str) -> Head<'_> {
 fn models_table(models: &[ListedModel]) -> String {
     let heads = [
         head("model"),
+        head("zero-shot"),
         head("weights and use"),
         head("method"),
         number("seed"),
@@ -47,18 +48,22 @@ fn models_table(models: &[ListedModel]) -> String {
 
 /// The name by which `runs show` and `runs rm` take the model, or answers without one.
 fn name(model: &ListedModel) -> String {
-    let number = || format!("answers:{} (no model)", model.answers.unwrap_or_default());
+    let number = || format!("answers:{}", model.answers.unwrap_or_default());
     model.name.clone().unwrap_or_else(number)
 }
 
 fn model_rows(model: &ListedModel) -> Vec<Vec<String>> {
-    let mark = if model.zero_shot { " (zero-shot)" } else { "" };
-    let name = name(model) + mark;
+    let zero_shot = match (&model.name, model.zero_shot) {
+        (None, _) => unknown(),
+        (Some(_), true) => "yes".to_owned(),
+        (Some(_), false) => "no".to_owned(),
+    };
     let settings = model.settings.as_ref();
     let dtype = settings.map(|settings| &settings.dtype);
     let dtype = dtype.or(model.distances.as_ref().map(|settings| &settings.features.dtype));
     let first = [
-        name,
+        name(model),
+        zero_shot,
         digests(&model.weights),
         model.method.clone().unwrap_or_else(unknown),
         model.seed.map_or_else(unknown, |seed| seed.to_string()),
@@ -105,7 +110,10 @@ fn training_table(runs: &[ListedTraining]) -> String {
 
 /// Everything about one model.
 pub fn model_page(model: &ListedModel) -> String {
-    let mut text = format!("model: {}\nweights: {}\nzero-shot: {}\n", name(model), model.weights, model.zero_shot);
+    let mut text = match &model.name {
+        Some(name) => format!("model: {name}\nweights: {}\nzero-shot: {}\n", model.weights, model.zero_shot),
+        None => format!("{}, which no model has\nweights: {}\n", name(model), model.weights),
+    };
     if let Some(method) = &model.method {
         text += &format!("method: {method}\n");
     }

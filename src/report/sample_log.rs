@@ -6,8 +6,7 @@
 //! answers, and [`read_log`] brings it into another store.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, Write};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -191,10 +190,7 @@ impl<'a> LogWriter<'a> {
             }
             models => models?,
         };
-        if let Some(name) = choice.models.iter().find(|name| models.iter().all(|model| model.name != **name)) {
-            return Err(Error::input(format!("the store `{}` has no model `{name}`", store.path().display()))
-                .hint("`digrap-bench runs list` shows all of them"));
-        }
+        refuse_unknown(store, &models, choice.models)?;
         models.retain(|model| choice.models.is_empty() || choice.models.contains(&model.name));
         models.sort_by(|a, b| a.name.cmp(&b.name));
         let chosen =
@@ -229,7 +225,11 @@ impl<'a> LogWriter<'a> {
                 sets => sets?,
             };
             let set = |QuestionSet { dataset, digest, n }| HeadQuestions { settings: position + 1, dataset, digest, n };
-            question_sets.extend(sets.into_iter().map(set));
+            let chosen = |set: &QuestionSet| {
+                let datasets = self.choice.datasets;
+                datasets.is_none_or(|all| all.iter().any(|planned| planned.dataset.name == set.dataset))
+            };
+            question_sets.extend(sets.into_iter().filter(chosen).map(set));
         }
         question_sets.sort();
         Ok(Head {
@@ -313,6 +313,15 @@ impl<'a> LogWriter<'a> {
     }
 }
 
+/// Refuses a name that is none of these models of a store.
+pub(super) fn refuse_unknown(store: &Store, models: &[StoredModel], names: &[String]) -> Result<()> {
+    match names.iter().find(|name| models.iter().all(|model| model.name != **name)) {
+        Some(name) => Err(Error::input(format!("the store `{}` has no model `{name}`", store.path().display()))
+            .hint("`digrap-bench runs list` shows all of them")),
+        None => Ok(()),
+    }
+}
+
 /// Of a store that is not damaged.
 fn all_of(store: &Store) -> Result<Readable> {
     let settings = store.all_settings()?.into_iter().map(|id| Ok((id, store.settings_of_answers(id)?)));
@@ -362,11 +371,11 @@ fn sample<'a>(
     }
 }
 
-/// Brings a log into a store that is being filled.
+/// Brings a log into a store that is being filled; messages name it as `path`.
 ///
 /// # Errors
 /// Input error for a file that is no log, with the line. The store cannot be written.
-pub fn read_log(path: &Path, fold: &mut Fold) -> Result<()> {
+pub fn read_log((path, log): (&Path, &mut dyn BufRead), fold: &mut Fold) -> Result<()> {
     let unreadable = |cause| {
         Error::input(format!("cannot read `{}`", path.display()))
             .caused_by(cause)
@@ -376,7 +385,7 @@ pub fn read_log(path: &Path, fold: &mut Fold) -> Result<()> {
         Error::input(format!("line {line} of `{}` {what}", path.display()))
             .hint("`digrap-bench runs export --format jsonl` writes such files")
     };
-    let mut lines = BufReader::new(File::open(path).map_err(unreadable)?).lines();
+    let mut lines = log.lines();
     let first = lines.next().transpose().map_err(unreadable)?.unwrap_or_default();
     let no_head = |cause| damaged(1, "is no head of exported answers").caused_by(cause);
     // The rest of the head may be another one in another format.

@@ -95,15 +95,24 @@ impl Store {
         Ok(Self { connection, path })
     }
 
-    /// Opens an existing store for reading and leaves its file as it is: of one that an older program has made, a copy in the
-    /// file `copy` is brought up to date.
+    /// Opens an existing store for reading and leaves its files as they are: of one that an older program has made, a copy in
+    /// the file `copy` is brought up to date, and of one whose log somebody has left, a copy is read.
     ///
     /// # Errors
     /// As [`Store::open_to_read`]; `copy` cannot be written.
     pub fn open_unchanged(path: impl AsRef<Path>, copy: &Path) -> Result<Self> {
         let path = existing(path.as_ref())?;
-        let opened = open_existing(&path, OpenFlags::SQLITE_OPEN_READ_ONLY);
-        let (connection, state) = opened.map_err(|cause| failure(&path, "read", cause))?;
+        // Whoever uses a log keeps its index beside it. Where there is none, a reader would make one and leave it.
+        let in_use = beside(&path, "-shm").exists();
+        if !in_use && has_content(&path, "-wal") {
+            copy_files(&path, copy)?;
+            let copied = Self::open(copy).map_err(|error| error.within(format!("cannot read `{}`", path.display())))?;
+            return Ok(Self { connection: copied.connection, path });
+        }
+        // A connection that could write removes the log that it has made when it ends, if nobody else has come to use it.
+        let at_rest = !in_use && !has_log(&path);
+        let access = if at_rest { OpenFlags::SQLITE_OPEN_READ_WRITE } else { OpenFlags::SQLITE_OPEN_READ_ONLY };
+        let (connection, state) = open_existing(&path, access).map_err(|cause| failure(&path, "read", cause))?;
         state.check(&path)?;
         let mut store = Self { connection, path };
         if state.outdated() {
@@ -111,17 +120,20 @@ impl Store {
             copied.map_err(|cause| store.failure("copy", cause))?;
             store.connection = Self::open(copy)?.connection;
         }
+        let kept = store.connection.pragma_update(None, "query_only", true);
+        kept.map_err(|cause| store.failure("read", cause))?;
         Ok(store)
     }
 
-    /// Opens an existing store to read what can be read of it, and never writes to its files: of one that has a log, or that an
-    /// older program has made, a copy in the folder `scratch` is opened.
+    /// Opens an existing store to read what can be read of it, and never writes to its files: of one that has a log, that an
+    /// older program has made, or that was cut off, a copy in the folder `scratch` is opened.
     ///
     /// # Errors
     /// As [`Store::open_to_read`]; the copy cannot be written.
     pub fn open_to_rescue(path: impl AsRef<Path>, scratch: &Path) -> Result<Self> {
         let path = existing(path.as_ref())?;
-        if !has_log(&path) {
+        let length = length_before_cut(&path);
+        if !has_log(&path) && length.is_none() {
             let opened = state_of(open_at_rest(&path));
             let (connection, state) = opened.map_err(|cause| failure(&path, "read", cause))?;
             state.check(&path)?;
@@ -130,14 +142,11 @@ impl Store {
             }
         }
         let copy = scratch.join("copy.sqlite");
-        for suffix in ["", "-wal", "-journal"] {
-            let (from, to) = (beside(&path, suffix), beside(&copy, suffix));
-            let copied = if from.is_file() { fs::copy(&from, &to).map(drop) } else { Ok(()) };
-            copied.map_err(|cause| {
-                Error::input(format!("cannot copy `{}`, to bring the copy up to date", from.display()))
-                    .caused_by(cause)
-                    .hint("free some space in the folder for temporary files, or set TMPDIR to another one")
-            })?;
+        copy_files(&path, &copy)?;
+        if let Some(length) = length {
+            // SQLite opens no file that is shorter than it says itself; pages of zeros are damaged ones.
+            let lengthened = fs::OpenOptions::new().write(true).open(&copy).and_then(|file| file.set_len(length));
+            lengthened.map_err(|cause| copy_error(&path, cause))?;
         }
         let copied = Self::open(&copy).map_err(|error| error.within(format!("cannot read `{}`", path.display())))?;
         Ok(Self { connection: copied.connection, path })
@@ -201,8 +210,43 @@ fn open_at_rest(path: &Path) -> rusqlite::Result<Connection> {
 
 /// Whether a log beside the file has something that the file may lack.
 fn has_log(path: &Path) -> bool {
-    let has_content = |suffix: &str| fs::metadata(beside(path, suffix)).is_ok_and(|file| file.len() > 0);
-    has_content("-wal") || has_content("-journal")
+    has_content(path, "-wal") || has_content(path, "-journal")
+}
+
+fn has_content(path: &Path, suffix: &str) -> bool {
+    fs::metadata(beside(path, suffix)).is_ok_and(|file| file.len() > 0)
+}
+
+/// The length that a file says it has, where it is shorter: page size and number of pages, where the program that has
+/// written last knew of it (<https://www.sqlite.org/fileformat2.html>, section 1.3).
+fn length_before_cut(path: &Path) -> Option<u64> {
+    let mut header = [0; 100];
+    let mut file = fs::File::open(path).ok()?;
+    file.read_exact(&mut header).ok()?;
+    let number = |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+    let page = match u16::from_be_bytes([header[16], header[17]]) {
+        1 => 1 << 16,
+        size => u64::from(size),
+    };
+    let length = page * u64::from(number(28));
+    let is_valid = number(24) == number(92);
+    (is_valid && file.metadata().ok()?.len() < length).then_some(length)
+}
+
+/// Copies a store with its log.
+fn copy_files(path: &Path, copy: &Path) -> Result<()> {
+    for suffix in ["", "-wal", "-journal"] {
+        let (from, to) = (beside(path, suffix), beside(copy, suffix));
+        let copied = if from.is_file() { fs::copy(&from, &to).map(drop) } else { Ok(()) };
+        copied.map_err(|cause| copy_error(&from, cause))?;
+    }
+    Ok(())
+}
+
+fn copy_error(from: &Path, cause: std::io::Error) -> Error {
+    Error::input(format!("cannot copy `{}`, to read the copy", from.display()))
+        .caused_by(cause)
+        .hint("free some space in the folder for temporary files, or set TMPDIR to another one")
 }
 
 /// The file whose name has something more at its end.
@@ -232,12 +276,33 @@ fn dataset_number(connection: &Connection, name: &str) -> rusqlite::Result<i64> 
     connection.prepare_cached("SELECT id FROM dataset WHERE name = ?1")?.query_row([name], |row| row.get(0))
 }
 
+/// The store that a path names: itself, or the store in an output folder of a run.
+pub fn store_file(path: &Path) -> PathBuf {
+    if path.is_dir() { path.join(FILE_NAME) } else { path.to_owned() }
+}
+
+/// The files of the store that a path names: itself, and what SQLite keeps beside it at times. Links to the store are followed.
+pub fn store_files(path: &Path) -> [PathBuf; 4] {
+    let path = store_file(path);
+    let path = path.canonicalize().unwrap_or(path);
+    ["", "-wal", "-shm", "-journal"].map(|suffix| beside(&path, suffix))
+}
+
 /// The absolute path of a file that may be a store.
 fn existing(path: &Path) -> Result<PathBuf> {
-    if !path.is_file() {
-        return Err(Error::input(format!("there is no store `{}`", path.display()))
-            .hint(format!("`digrap-bench vqa --output DIR` keeps one in DIR/{FILE_NAME}")));
+    let hint = format!("`digrap-bench vqa --output DIR` keeps one in DIR/{FILE_NAME}");
+    let file = store_file(path);
+    let problem = match fs::metadata(&file) {
+        Ok(found) if found.is_file() && found.len() > 0 => None,
+        Ok(found) if found.is_file() => Some(format!("`{}` is empty: no store", file.display())),
+        Ok(_) => Some(format!("`{}` is no file, and so no store", file.display())),
+        Err(_) if path.is_dir() => Some(format!("the folder `{}` has no {FILE_NAME}", path.display())),
+        Err(_) => Some(format!("there is no store `{}`", path.display())),
+    };
+    if let Some(problem) = problem {
+        return Err(Error::input(problem).hint(hint));
     }
+    let path = file;
     // SQLite keeps the log beside the file itself, wherever a link to it lies.
     let path = path
         .canonicalize()
