@@ -77,7 +77,7 @@ fn marked(cell: &Cell) -> String {
     }
 }
 
-pub(super) fn with_spread(cell: &Cell) -> String {
+fn with_spread(cell: &Cell) -> String {
     let spread = cell.spread.map_or_else(String::new, |spread| format!(" ± {spread:.2}"));
     two_decimals(cell.accuracy) + &spread
 }
@@ -160,12 +160,8 @@ fn shifts(board: &Leaderboard) -> Option<String> {
         let mut lines = vec![shifts];
         for entry in &board.entries {
             for shift in &entry.shifts {
-                let name = format!(
-                    "{}, {}{}",
-                    modality_label(shift.modality),
-                    plain(&entry.name),
-                    measured_runs(shift, entry)
-                );
+                let runs = measured_runs(shift, entry).map_or_else(String::new, |runs| format!(" ({runs})"));
+                let name = format!("{}, {}{runs}", modality_label(shift.modality), plain(&entry.name));
                 let cells = shift.cells[range.clone()].iter().map(|cell| cell.map_or_else(unknown, two_decimals));
                 lines.push(std::iter::once(name).chain(cells).collect());
             }
@@ -189,9 +185,9 @@ These results are not of all of a dataset's questions as they are now. `digrap-b
 missing.";
 
 /// In how many of an entry's runs a shift was measured, where not in all.
-pub(super) fn measured_runs(shift: &EntryShift, entry: &Entry) -> String {
+pub(super) fn measured_runs(shift: &EntryShift, entry: &Entry) -> Option<String> {
     let (measured, all) = (shift.runs, entry.runs.len());
-    if measured < all { format!(" ({measured} of {all} runs)") } else { String::new() }
+    (measured < all).then(|| format!("{measured} of {all} runs"))
 }
 
 fn provenance(board: &Leaderboard) -> String {
