@@ -242,15 +242,15 @@ fn equal_scores_share_a_rank_whatever_the_order_of_their_sum() {
 fn names_and_prompts_stay_in_their_cells() {
     let suite = Suite::load("miniature").unwrap();
     let mut run = MADE[5].stored(1);
-    run.model.name = "[a]\n<b>|*c_d*".to_owned();
+    run.model.name = "[a]\n<b>|*c_d*@e".to_owned();
     run.answer_settings = Some(AnswerSettings { prompt: "{q}\n`x`".to_owned(), ..answer_settings() });
     let mut board = leaderboard(&suite, &[], &[run], &Selection::default()).unwrap();
     board.left_out.push(LeftOut { model: "x\ny".to_owned(), reason: "# no\nheading".to_owned() });
     let page = report::leaderboard(&board);
-    assert!(page.contains("\n| \\[a\\] &lt;b&gt;\\|\\*c_d\\* |"), "{page}");
+    assert!(page.contains("\n| \\[a\\] &lt;b&gt;\\|\\*c_d\\*&#64;e |"), "{page}");
     assert!(page.contains("| `{q}''x'` |") && page.contains("\n- x y: &#35; no heading\n"), "{page}");
     let latex = report::leaderboard_latex(&board);
-    assert!(latex.contains("\n{}[a] \\textless{}b\\textgreater{}\\textbar{}*c\\_d* & "), "{latex}");
+    assert!(latex.contains("\n{}[a] \\textless{}b\\textgreater{}\\textbar{}*c\\_d*@e & "), "{latex}");
 }
 
 #[test]
