@@ -274,7 +274,7 @@ fn score_prints_a_table_or_one_json_document() {
 | questions | other   | all       | 1 |     100.00 |              - |
 | questions | all     | what      | 2 |      80.00 | 0.00 to 100.00 |
 
-Metric: official-2021. Intervals clustered by image; edits of one question count together (2 clusters).
+Metric: official-2021. Intervals clustered by image, in the known sets of edits by the question that was edited (2 clusters).
 ";
     assert_eq!(text(&plain.stdout), expected);
 }

@@ -6,7 +6,7 @@ use std::fmt;
 use std::fs;
 use std::io::Write;
 use std::path::Path;
-use std::process::Output;
+use std::process::{Command, Output};
 use std::sync::Arc;
 
 use digrap_bench::data::image::RgbImage;
@@ -271,7 +271,7 @@ fn a_comparison_is_markdown() {
 
 - hand: accuracy fell by 5.00 points, more than max-drop = 1
 
-Baseline: `base` (m\\_1). Current: `run'<&\"` (m\\_1).
+Baseline: `base` (m_1). Current: `run'<&\"` (m_1).
 
 | dataset |  n | images | baseline % | current % | difference |   95 % interval |     p | p (Holm) | detectable | lost / gained | verdict |
 |---------|---:|-------:|-----------:|----------:|-----------:|----------------:|------:|---------:|-----------:|--------------:|---------|
@@ -303,7 +303,7 @@ fn a_comparison_is_a_file_of_junit() {
     let text = report::junit(&by_hand());
     let expected = "\
 <?xml version=\"1.0\" encoding=\"UTF-8\"?>
-<testsuites tests=\"1\" failures=\"1\">
+<testsuites tests=\"1\" failures=\"1\" errors=\"0\">
 <testsuite name=\"digrap-bench compare\" tests=\"1\" failures=\"1\" errors=\"0\" skipped=\"0\">
 <testcase classname=\"digrap-bench.compare\" name=\"hand\">
 <failure type=\"regression\" message=\"accuracy fell by 5.00 points, more than max-drop = 1\">FAIL: 20 questions, ";
@@ -391,7 +391,7 @@ fn the_gate_exits_as_it_says() {
     let same = gate.compare("run", &[]);
     assert_eq!(same.status.code(), Some(0), "{}", text(&same.stderr));
     assert!(text(&same.stdout).starts_with("## PASS: no significant drop on 2 datasets\n"));
-    assert!(text(&same.stdout).contains("The answers alone: weights, settings and versions are the same."));
+    assert!(text(&same.stdout).contains("### What differs\n\nWeights, settings and versions are the same."));
 
     gate.altered("worse.sqlite", "miniature", 0.08, 5);
     let worse = gate.compare("worse.sqlite", &["--output", "report", "--examples", "2"]);
@@ -415,7 +415,8 @@ fn the_gate_exits_as_it_says() {
     assert_eq!(document["datasets"][1]["detectable_drop"], Value::Null);
     let junit = fs::read_to_string(gate.path("report/junit.xml")).unwrap();
     assert!(
-        junit.contains("<testsuites tests=\"2\" failures=\"1\">") && junit.matches("<failure ").count() == 1,
+        junit.contains("<testsuites tests=\"2\" failures=\"1\" errors=\"0\">")
+            && junit.matches("<failure ").count() == 1,
         "{junit}"
     );
 
@@ -486,11 +487,45 @@ fn github_shows_the_comparison_with_the_job() {
     let gate = Gate::new();
     fs::write(gate.path("summary.md"), "# Another step\n").unwrap();
     let arguments = [&["compare", "--baseline", "run", "--current", "base"], &QUESTIONS[..]].concat();
-    let mut command = program_at(gate.home.path());
-    let output = command.env("GITHUB_STEP_SUMMARY", "summary.md").args(arguments).output().unwrap();
+    let output = command_with_summary(&gate, "summary.md").args(arguments).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     let summary = fs::read_to_string(gate.path("summary.md")).unwrap();
     assert_eq!(summary, format!("# Another step\n{}\n", text(&output.stdout)));
+    // The verdict does not depend on it.
+    gate.altered("worse.sqlite", "miniature", 0.08, 5);
+    let arguments = [&["compare", "--baseline", "run", "--current", "worse.sqlite"], &QUESTIONS[..]].concat();
+    let output = command_with_summary(&gate, "nowhere/summary.md").args(arguments).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).starts_with("## FAIL: 1 of 2 datasets: miniature\n"));
+    let warned = "warning: cannot write `nowhere/summary.md`, which GITHUB_STEP_SUMMARY names\ncaused by: ";
+    assert!(text(&output.stderr).starts_with(warned), "{}", text(&output.stderr));
+}
+
+fn command_with_summary(gate: &Gate, summary: &str) -> Command {
+    let mut command = program_at(gate.home.path());
+    command.env("GITHUB_STEP_SUMMARY", summary);
+    command
+}
+
+#[test]
+fn a_refusal_takes_the_place_of_an_earlier_verdict() {
+    let gate = Gate::new();
+    let arguments = |current| {
+        let first = ["compare", "--output", "report", "--baseline", "run", "--current", current];
+        [&first[..], &QUESTIONS[..]].concat()
+    };
+    assert!(gate.run(&arguments("base")).status.success());
+    assert!(fs::read_to_string(gate.path("report/junit.xml")).unwrap().contains("failures=\"0\" errors=\"0\""));
+    let refused = command_with_summary(&gate, "summary.md").args(arguments("<nothing>")).output().unwrap();
+    assert_eq!(refused.status.code(), Some(2), "{}", text(&refused.stderr));
+    let files: Vec<String> = gate.files("report").into_iter().map(|(name, _)| name).collect();
+    assert_eq!(files, ["comparison.md", "junit.xml"]);
+    let told = fs::read_to_string(gate.path("report/comparison.md")).unwrap();
+    assert!(told.starts_with("## NOT COMPARED\n\n- ") && told.contains("&lt;nothing&gt;"), "{told}");
+    assert_eq!(fs::read_to_string(gate.path("summary.md")).unwrap(), told + "\n");
+    let junit = fs::read_to_string(gate.path("report/junit.xml")).unwrap();
+    assert!(junit.contains("<testsuites tests=\"1\" failures=\"0\" errors=\"1\">"), "{junit}");
+    assert!(junit.contains("<error type=\"refusal\" message=\"") && junit.contains("&lt;nothing&gt;"), "{junit}");
 }
 
 #[test]

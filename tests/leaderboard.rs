@@ -1,5 +1,6 @@
 //! Leaderboards: what is put together, ranked and compared, and what they say of themselves.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Output;
 
@@ -7,7 +8,7 @@ use digrap_bench::error::{Error, Kind};
 use digrap_bench::report;
 use digrap_bench::score::Summary;
 use digrap_bench::store::{AnswerSettings, Distances, StoredModel};
-use digrap_bench::suite::{Entry, Leaderboard, Selection, StoredDataset, StoredRun, Suite, leaderboard};
+use digrap_bench::suite::{Entry, Leaderboard, LeftOut, Selection, StoredDataset, StoredRun, Suite, leaderboard};
 use serde_json::{Value, json};
 
 use crate::support::{answer_settings, fixture, program_at};
@@ -218,6 +219,38 @@ fn what_is_not_complete_is_left_out_and_told() {
     let error = board(&named).unwrap_err();
     assert_eq!(error.to_string(), "no results of `other` can be shown");
     assert_eq!(error.kind(), Kind::Incomplete);
+}
+
+#[test]
+fn equal_scores_share_a_rank_whatever_the_order_of_their_sum() {
+    let suite = Suite::load("miniature").unwrap();
+    let mut runs = [MADE[3].stored(1), MADE[5].stored(1), MADE[4].stored(1)];
+    for run in &mut runs[..2] {
+        run.datasets[0].summary.as_mut().unwrap().accuracy = Some(89.683_333_333_333_28);
+    }
+    runs[1].datasets[0].summary.as_mut().unwrap().accuracy = Some(89.683_333_333_333_12);
+    let sorted = Selection { sort: Some("ID".to_owned()), ..Selection::default() };
+    for selection in [Selection::default(), sorted] {
+        let board = leaderboard(&suite, &[], &runs, &selection).unwrap();
+        let ranks: BTreeMap<&str, Option<usize>> =
+            board.entries.iter().map(|entry| (entry.name.as_str(), entry.cells[0].unwrap().rank)).collect();
+        assert_eq!(ranks, BTreeMap::from([("vanilla", Some(1)), ("other", Some(1)), ("base", Some(2))]));
+    }
+}
+
+#[test]
+fn names_and_prompts_stay_in_their_cells() {
+    let suite = Suite::load("miniature").unwrap();
+    let mut run = MADE[5].stored(1);
+    run.model.name = "[a]\n<b>|*c_d*@e".to_owned();
+    run.answer_settings = Some(AnswerSettings { prompt: "{q}\n`x`".to_owned(), ..answer_settings() });
+    let mut board = leaderboard(&suite, &[], &[run], &Selection::default()).unwrap();
+    board.left_out.push(LeftOut { model: "x\ny".to_owned(), reason: "# no\nheading".to_owned() });
+    let page = report::leaderboard(&board);
+    assert!(page.contains("\n| \\[a\\] &lt;b&gt;\\|\\*c_d\\*&#64;e |"), "{page}");
+    assert!(page.contains("| `{q}''x'` |") && page.contains("\n- x y: &#35; no heading\n"), "{page}");
+    let latex = report::leaderboard_latex(&board);
+    assert!(latex.contains("\n{}[a] \\textless{}b\\textgreater{}\\textbar{}*c\\_d*@e & "), "{latex}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! `compare`: whether a model has become worse than a baseline; and the writing of baselines.
 
 use std::fs::OpenOptions;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -48,8 +48,8 @@ pub struct CompareArgs {
     /// How to compute accuracy [default: the suite's, else the dataset's own, official-2021 for a set of your own]
     #[arg(long, value_name = "NAME")]
     metric: Option<String>,
-    /// TOML file with `level`, `tolerated-drop`, `max-drop`, `min-accuracy`, and the same in [dataset.NAME] tables [default:
-    /// level 0.05, no drop tolerated]
+    /// TOML file with `level`, `tolerated-drop`, `max-drop` and `min-accuracy`, and the last three in [dataset.NAME] tables
+    /// [default: level 0.05, no drop tolerated]
     #[arg(long, value_name = "FILE")]
     thresholds: Option<PathBuf>,
     /// How many questions whose score fell, and of those whose score rose, to show of each dataset
@@ -65,36 +65,69 @@ pub struct CompareArgs {
 
 /// Compares, or writes a baseline; prints the Markdown or the JSON document, and says how to exit.
 pub fn run(args: &CompareArgs, json: bool) -> Result<ExitCode> {
-    let suite = args.suite.as_deref().map(Suite::load).transpose()?;
-    let mut planned = datasets(args, suite.as_ref())?;
-    shorten(&mut planned, args.limit);
-    let names: Vec<&str> = planned.iter().map(|one| one.dataset.name.as_str()).collect();
-    let thresholds = match &args.thresholds {
-        Some(path) => Thresholds::load(path, &names)?,
-        None => Thresholds::strict(names.len()),
-    };
-    let current = Run::open(&args.current)?;
     if args.bless {
-        let suite = suite.as_ref().map(|suite| suite.name.as_str());
-        let blessed = bless(Path::new(&args.baseline), suite, &current, &planned)?;
-        let printed = if json { super::print_json(&blessed) } else { super::print(&report::blessed(&blessed)) };
-        return printed.map(|()| ExitCode::SUCCESS);
+        return write_baseline(args, json).map(|()| ExitCode::SUCCESS);
     }
-    let baseline = Run::open(&args.baseline)?;
-    let comparison = compare(&planned, [&baseline, &current], &thresholds, args.examples)?;
+    args.output.as_deref().map_or(Ok(()), create_output)?;
+    let comparison = compared(args).inspect_err(|refusal| tell_refusal(args, refusal))?;
     let text = report::comparison(&comparison);
-    if let Some(output) = &args.output {
-        write(output, &comparison, &text)?;
-    }
-    if let Some(summary) = step_summary() {
-        append(&summary, &text)?;
-    }
+    // The verdict comes first: it is to be seen where a file cannot be written.
     if json {
         super::print_json(&comparison)?;
     } else {
         super::print(&text)?;
     }
+    summarise(&text);
+    if let Some(output) = &args.output {
+        write(output, &comparison, &text)?;
+    }
     Ok(ExitCode::from(comparison.verdict.exit_code()))
+}
+
+fn write_baseline(args: &CompareArgs, json: bool) -> Result<()> {
+    let (suite, planned) = planned(args)?;
+    let suite = suite.as_ref().map(|suite| suite.name.as_str());
+    let blessed = bless(Path::new(&args.baseline), suite, &Run::open(&args.current)?, &planned)?;
+    if json { super::print_json(&blessed) } else { super::print(&report::blessed(&blessed)) }
+}
+
+fn compared(args: &CompareArgs) -> Result<Comparison> {
+    let (_, planned) = planned(args)?;
+    let names: Vec<&str> = planned.iter().map(|one| one.dataset.name.as_str()).collect();
+    let thresholds = match &args.thresholds {
+        Some(path) => Thresholds::load(path, &names)?,
+        None => Thresholds::strict(names.len()),
+    };
+    let [current, baseline] = [Run::open(&args.current)?, Run::open(&args.baseline)?];
+    compare(&planned, [&baseline, &current], &thresholds, args.examples)
+}
+
+fn planned(args: &CompareArgs) -> Result<(Option<Suite>, Vec<PlannedDataset>)> {
+    let suite = args.suite.as_deref().map(Suite::load).transpose()?;
+    let mut planned = datasets(args, suite.as_ref())?;
+    shorten(&mut planned, args.limit);
+    Ok((suite, planned))
+}
+
+/// Tells what reads the reports of a job that nothing was compared. An earlier verdict does not stay.
+fn tell_refusal(args: &CompareArgs, refusal: &Error) {
+    let reasons = super::lines(refusal);
+    let text = report::refused_comparison(&reasons);
+    summarise(&text);
+    let Some(output) = &args.output else { return };
+    let files = [("comparison.md", text), ("junit.xml", report::refused_junit(&reasons))];
+    let written = files.iter().try_for_each(|(name, text)| write_whole(&output.join(name), text)).and_then(|()| {
+        match std::fs::remove_file(output.join("comparison.json")) {
+            Err(cause) if cause.kind() != ErrorKind::NotFound => {
+                Err(Error::input(format!("cannot remove `{}`", output.join("comparison.json").display()))
+                    .caused_by(cause))
+            }
+            _ => Ok(()),
+        }
+    });
+    if let Err(error) = written {
+        super::warn(&error);
+    }
 }
 
 fn datasets(args: &CompareArgs, suite: Option<&Suite>) -> Result<Vec<PlannedDataset>> {
@@ -112,7 +145,6 @@ fn datasets(args: &CompareArgs, suite: Option<&Suite>) -> Result<Vec<PlannedData
 }
 
 fn write(output: &Path, comparison: &Comparison, text: &str) -> Result<()> {
-    create_output(output)?;
     let document = serde_json::to_string_pretty(comparison)
         .map_err(|cause| Error::internal("cannot write the comparison as JSON").caused_by(cause))?;
     write_whole(&output.join("comparison.md"), text)?;
@@ -120,10 +152,13 @@ fn write(output: &Path, comparison: &Comparison, text: &str) -> Result<()> {
     write_whole(&output.join("junit.xml"), report::junit(comparison))
 }
 
-/// Adds to the file whose Markdown GitHub shows with a job. Other steps write to it too.
-fn append(summary: &Path, text: &str) -> Result<()> {
-    let file = OpenOptions::new().create(true).append(true).open(summary);
-    file.and_then(|mut file| file.write_all(format!("{text}\n").as_bytes())).map_err(|cause| {
-        Error::input(format!("cannot write `{}`, which GITHUB_STEP_SUMMARY names", summary.display())).caused_by(cause)
-    })
+/// Adds to the file whose Markdown GitHub shows with a job. Other steps write to it too. What is said and how the program
+/// exits does not depend on it.
+fn summarise(text: &str) {
+    let Some(summary) = step_summary() else { return };
+    let file = OpenOptions::new().create(true).append(true).open(&summary);
+    if let Err(cause) = file.and_then(|mut file| file.write_all(format!("{text}\n").as_bytes())) {
+        let what = format!("cannot write `{}`, which GITHUB_STEP_SUMMARY names", summary.display());
+        super::warn(&Error::input(what).caused_by(cause));
+    }
 }

@@ -70,7 +70,7 @@ pub fn table(evaluations: &[Evaluation]) -> String {
 
 /// What a table of distances shows.
 pub const ABOUT: &str = "\
-Mean distances from the training set, without unit. 95 % intervals clustered by image (edits of one question count together).";
+Mean distances from the training set, without unit. 95 % intervals clustered by image (in the known sets of edits by the question that was edited).";
 
 /// What distances were measured with, in a line.
 pub fn measured_with(settings: &DistanceSettings) -> String {

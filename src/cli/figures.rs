@@ -291,7 +291,7 @@ fn add_relations(page: &mut Page, suite: &Suite, measured: &[Measured]) {
 
 const RELATIONS: &str = "\
 r: Pearson's coefficient of the distances of a dataset's questions. AUROC: how well a distance tells wrong answers (less \
-than half the score) from others; 0.5 says nothing. 95 % intervals clustered by image (edits of one question count together).";
+than half the score) from others; 0.5 says nothing. 95 % intervals clustered by image (in the known sets of edits by the question that was edited).";
 
 const ACCURACIES: &str = "\
 Coefficients of mean distance and accuracy over the datasets: negative where accuracy falls as the shift grows (the paper \

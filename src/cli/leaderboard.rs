@@ -59,7 +59,7 @@ pub fn run(args: &LeaderboardArgs, json: bool) -> Result<()> {
     let mut datasets = known::suite(&suite, args.root.as_deref(), None)?;
     let limit = shorten(&mut datasets, args.limit);
     let (runs, stores) = stored(&args.store, &datasets)?;
-    let selection = Selection { models: args.model.clone(), methods: args.method.clone(), sort: args.sort.clone() };
+    let selection = Selection { models: unmarked(&args.model), methods: args.method.clone(), sort: args.sort.clone() };
     let board = Leaderboard { limit, ..leaderboard(&suite, &datasets, &runs, &selection)? };
     let page = report::leaderboard(&board);
     if let Some(output) = &args.output {
@@ -71,6 +71,11 @@ pub fn run(args: &LeaderboardArgs, json: bool) -> Result<()> {
         write_html(html, &Page { board: &board, figures: &figures, samples: &samples, images: !args.no_images })?;
     }
     if json { super::print_json(&board) } else { super::print(&page) }
+}
+
+/// Names as tables show them, without their marks.
+fn unmarked(names: &[String]) -> Vec<String> {
+    names.iter().map(|name| report::unmarked(name).to_owned()).collect()
 }
 
 /// Refuses a page that would take the place of what else is read or written.

@@ -201,10 +201,23 @@ fn messages(error: &Error) -> Vec<String> {
 }
 
 fn print_error(error: &Error) {
-    let mut text = format!("error: {}\n", messages(error).join("\ncaused by: "));
-    if let Some(hint) = error.next_step() {
-        text += &format!("hint: {hint}\n");
-    }
+    print_message(&format!("error: {}\n", lines(error).join("\n")));
+}
+
+/// Tells of something that does not keep the program from its work.
+fn warn(error: &Error) {
+    print_message(&format!("warning: {}\n", lines(error).join("\n")));
+}
+
+/// An error as it is told, line by line.
+fn lines(error: &Error) -> Vec<String> {
+    let mut lines = messages(error);
+    lines.iter_mut().skip(1).for_each(|line| line.insert_str(0, "caused by: "));
+    lines.extend(error.next_step().map(|hint| format!("hint: {hint}")));
+    lines
+}
+
+fn print_message(text: &str) {
     // Nothing is left to say where standard error itself is closed.
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }

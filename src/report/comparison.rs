@@ -1,7 +1,9 @@
 //! Comparisons of two runs, and baselines that were written, as Markdown for a terminal, a job summary or a pull request.
 
 use super::CLUSTERED;
-use super::markdown::{Head, interval, markdown, p_value, percent, two_decimals, unknown};
+use super::markdown::{
+    Head, code, escaped, interval, markdown, one_line, p_value, percent, plain, two_decimals, unknown,
+};
 use crate::suite::{Blessed, Comparison, DatasetComparison, Differing, Flip, Flips, Outcome, POWER, Side};
 
 /// Longest text of a question or an answer that is shown.
@@ -22,10 +24,16 @@ pub fn comparison(comparison: &Comparison) -> String {
     notes.iter().for_each(|note| text += &format!("\nNote: {note}.\n"));
     text += "\n### What differs\n\n";
     text += &match differing.is_empty() {
-        true => "The answers alone: weights, settings and versions are the same.\n".to_owned(),
+        true => "Weights, settings and versions are the same.\n".to_owned(),
         false => settings(differing),
     };
     text + &flips(datasets)
+}
+
+/// What stands in the place of a comparison that was refused, for these reasons.
+pub fn refused_comparison(reasons: &[String]) -> String {
+    let lines: String = reasons.iter().map(|reason| format!("- {}\n", plain(reason))).collect();
+    format!("## NOT COMPARED\n\n{lines}")
 }
 
 fn failures(datasets: &[DatasetComparison]) -> String {
@@ -105,7 +113,8 @@ fn about(level: f64, datasets: &[DatasetComparison]) -> String {
     format!(
         "Differences in points, current less baseline. {CLUSTERED}. {exact} one-sided sign-flip test for a drop, signs \
          flipped cluster by cluster; level {level} for all datasets together (Holm). Detectable: the drop that would be \
-         found in {power} of 100 cases. Metric: {}.",
+         found in {power} of 100 cases; - where too few scores have changed to tell, and too few for any drop to be \
+         significant. Metric: {}.",
         metrics.join(", ")
     )
 }
@@ -153,51 +162,28 @@ fn count(direction: &str, Flips { count, first }: &Flips) -> String {
 
 fn cells(direction: &str, flip: &Flip) -> Vec<String> {
     let [before, after] = flip.scores.map(two_decimals);
-    let texts =
-        [&flip.question_id, &flip.image_id, &flip.question, &flip.reference, &flip.answers[0], &flip.answers[1]];
-    let texts = texts.into_iter().map(|text| plain(text));
-    std::iter::once(direction.to_owned()).chain(texts).chain([format!("{before} to {after}")]).collect()
+    let identifiers = [&flip.question_id, &flip.image_id].map(|json| identifier(json));
+    let texts = [&flip.question, &flip.reference, &flip.answers[0], &flip.answers[1]].map(|text| beginning(text));
+    std::iter::once(direction.to_owned())
+        .chain(identifiers)
+        .chain(texts)
+        .chain([format!("{before} to {after}")])
+        .collect()
 }
 
-/// A text of somebody else on one line, in which nothing is Markdown or HTML; long ones are cut.
-fn plain(text: &str) -> String {
-    let mut out = String::new();
-    let words =
-        text.split(|letter: char| letter.is_whitespace() || letter.is_control()).filter(|word| !word.is_empty());
-    for (place, word) in words.enumerate() {
-        out += if place > 0 { " " } else { "" };
-        out += word;
+/// The beginning of a question or an answer.
+fn beginning(text: &str) -> String {
+    let text = one_line(text);
+    match text.chars().count() {
+        0 => unknown(),
+        count if count > SHOWN => escaped(&(text.chars().take(SHOWN - 3).collect::<String>() + "...")),
+        _ => escaped(&text),
     }
-    if out.is_empty() {
-        return unknown();
-    }
-    if out.chars().count() > SHOWN {
-        out = out.chars().take(SHOWN - 3).collect::<String>() + "...";
-    }
-    escaped(&out)
 }
 
-fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for letter in text.chars() {
-        match letter {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            // Else names and numbers in answers call people and other issues.
-            '@' => out.push_str("&#64;"),
-            '#' => out.push_str("&#35;"),
-            '\\' | '`' | '*' | '_' | '[' | ']' | '~' => out.extend(['\\', letter]),
-            letter => out.push(letter),
-        }
-    }
-    out
-}
-
-/// A name as code.
-fn code(text: &str) -> String {
-    let plain = |letter: char| if letter == '`' || letter.is_control() { '\'' } else { letter };
-    format!("`{}`", text.chars().map(plain).collect::<String>())
+/// An identifier from its JSON text.
+fn identifier(json: &str) -> String {
+    plain(&serde_json::from_str::<String>(json).unwrap_or_else(|_| json.to_owned()))
 }
 
 /// A baseline that was written, beside the one that it replaces.

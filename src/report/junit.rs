@@ -12,10 +12,22 @@ pub fn junit(comparison: &Comparison) -> String {
     let counts = format!("tests=\"{}\" failures=\"{failures}\"", datasets.len());
     let cases: String = datasets.iter().map(case).collect();
     let told = format!("{}\nbaseline: {}\ncurrent: {}", verdict.line(), baseline.source, current.source);
+    let told = format!("<system-out>{}</system-out>\n", escaped(&told));
+    suite(&format!("{counts} errors=\"0\""), &(cases + &told))
+}
+
+/// What stands in the place of a comparison that was refused, for these reasons.
+pub fn refused_junit(reasons: &[String]) -> String {
+    let [message, all] = [reasons.first().cloned().unwrap_or_default(), reasons.join("\n")];
+    let error = format!("<error type=\"refusal\" message=\"{}\">{}</error>\n", escaped(&message), escaped(&all));
+    let case = format!("<testcase classname=\"digrap-bench.compare\" name=\"comparison\">\n{error}</testcase>\n");
+    suite("tests=\"1\" failures=\"0\" errors=\"1\"", &case)
+}
+
+fn suite(counts: &str, content: &str) -> String {
     format!(
-        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites {counts}>\n<testsuite name=\"digrap-bench compare\" {counts} errors=\"0\" \
-         skipped=\"0\">\n{cases}<system-out>{}</system-out>\n</testsuite>\n</testsuites>\n",
-        escaped(&told)
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites {counts}>\n<testsuite name=\"digrap-bench compare\" {counts} \
+         skipped=\"0\">\n{content}</testsuite>\n</testsuites>\n"
     )
 }
 

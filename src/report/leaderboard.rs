@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use super::markdown::{Head, interval, markdown, two_decimals, unknown};
-use super::named_model;
+use super::markdown::{Head, code, interval, markdown, one_line, plain, two_decimals, unknown};
 use super::overview::{column_heads, in_parts, modality_label};
+use super::{marks, named_model};
 use crate::error::{Error, Result};
 use crate::suite::{Cell, Column, Entry, EntryRun, EntryShift, Leaderboard, LeftOut, PaperRow};
 
@@ -28,7 +28,7 @@ pub fn leaderboard(board: &Leaderboard) -> String {
 }
 
 pub(super) const INTERVALS: &str = "\
-95 % intervals over questions, clustered by image (edits of one question count together), of the models as they are; of several runs, of their mean. They say \
+95 % intervals over questions, clustered by image (in the known sets of edits by the question that was edited), of the models as they are; of several runs, of their mean. They say \
 nothing about training with another seed, which ± does.";
 
 pub(super) const SHIFTS: &str =
@@ -77,7 +77,7 @@ fn marked(cell: &Cell) -> String {
     }
 }
 
-pub(super) fn with_spread(cell: &Cell) -> String {
+fn with_spread(cell: &Cell) -> String {
     let spread = cell.spread.map_or_else(String::new, |spread| format!(" ± {spread:.2}"));
     two_decimals(cell.accuracy) + &spread
 }
@@ -160,7 +160,8 @@ fn shifts(board: &Leaderboard) -> Option<String> {
         let mut lines = vec![shifts];
         for entry in &board.entries {
             for shift in &entry.shifts {
-                let name = format!("{}, {}{}", modality_label(shift.modality), entry.name, measured_runs(shift, entry));
+                let runs = measured_runs(shift, entry).map_or_else(String::new, |runs| format!(" ({runs})"));
+                let name = format!("{}, {}{runs}", modality_label(shift.modality), plain(&entry.name));
                 let cells = shift.cells[range.clone()].iter().map(|cell| cell.map_or_else(unknown, two_decimals));
                 lines.push(std::iter::once(name).chain(cells).collect());
             }
@@ -172,7 +173,7 @@ fn shifts(board: &Leaderboard) -> Option<String> {
 
 /// Stored results that are not shown, and why; empty where there are none.
 pub fn left_out(left_out: &[LeftOut]) -> String {
-    let line = |LeftOut { model, reason }: &LeftOut| format!("- {model}: {reason}\n");
+    let line = |LeftOut { model, reason }: &LeftOut| format!("- {}: {}\n", plain(model), plain(reason));
     match left_out.is_empty() {
         true => String::new(),
         false => format!("\n## Left out\n\n{}\n{ASK_THE_REST}\n", left_out.iter().map(line).collect::<String>()),
@@ -184,9 +185,9 @@ These results are not of all of a dataset's questions as they are now. `digrap-b
 missing.";
 
 /// In how many of an entry's runs a shift was measured, where not in all.
-pub(super) fn measured_runs(shift: &EntryShift, entry: &Entry) -> String {
+pub(super) fn measured_runs(shift: &EntryShift, entry: &Entry) -> Option<String> {
     let (measured, all) = (shift.runs, entry.runs.len());
-    if measured < all { format!(" ({measured} of {all} runs)") } else { String::new() }
+    (measured < all).then(|| format!("{measured} of {all} runs"))
 }
 
 fn provenance(board: &Leaderboard) -> String {
@@ -232,7 +233,7 @@ pub(super) const RUN_COLUMNS: [RunColumn; 8] = [
     ("model", |run| run.label.clone()),
     ("seed", |run| run.seed.map_or_else(unknown, |seed| seed.to_string())),
     ("weights and use", |run| digests(&run.weights)),
-    ("prompt", |run| setting(run, |settings| format!("`{}`", settings.prompt))),
+    ("prompt", |run| setting(run, |settings| code(&settings.prompt))),
     ("decoding", |run| setting(run, |settings| format!("{}, {} tokens", settings.decoding, settings.max_new_tokens))),
     ("dtype", |run| setting(run, |settings| format!("{}, {}", settings.dtype, settings.provider))),
     ("ONNX Runtime", |run| setting(run, |settings| settings.runtime_version.clone())),
@@ -343,7 +344,7 @@ pub fn leaderboard_latex(board: &Leaderboard) -> String {
     let mut rows = String::new();
     for entry in &board.entries {
         let cells = entry.cells.iter().map(|cell| cell.as_ref().map_or_else(|| "--".to_owned(), latex_cell));
-        let name = latex(&named_model(&entry.name, entry.zero_shot, entry.selected_on_reported));
+        let name = latex(&entry.name) + &marks(entry.zero_shot, entry.selected_on_reported);
         rows += &format!("{name} & {} \\\\\n", cells.collect::<Vec<_>>().join(" & "));
     }
     let papers: Vec<&PaperRow> = board.paper.iter().filter(|row| !row.is_shift).collect();
@@ -382,8 +383,14 @@ fn latex(text: &str) -> String {
         '\\' => "\\textbackslash{}".to_owned(),
         '~' => "\\textasciitilde{}".to_owned(),
         '^' => "\\textasciicircum{}".to_owned(),
+        '<' => "\\textless{}".to_owned(),
+        '>' => "\\textgreater{}".to_owned(),
+        '|' => "\\textbar{}".to_owned(),
         '&' | '%' | '$' | '#' | '_' | '{' | '}' => format!("\\{letter}"),
         other => other.to_string(),
     };
-    text.chars().map(escaped).collect()
+    let text = one_line(text);
+    // Behind the end of a row these would begin an argument.
+    let guard = if text.starts_with(['[', '*']) { "{}" } else { "" };
+    guard.to_owned() + &text.chars().map(escaped).collect::<String>()
 }

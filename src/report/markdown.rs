@@ -12,7 +12,8 @@ pub(super) struct Head<'a> {
 pub(super) fn markdown(heads: &[Head], rows: &[Vec<String>]) -> String {
     let mut text = vec![String::new(); rows.len() + 2];
     for (index, Head { text: head, number }) in heads.iter().enumerate() {
-        let cell = |row: &Vec<String>| row.get(index).map_or_else(String::new, |cell| cell.replace('|', "\\|"));
+        let cell =
+            |row: &Vec<String>| row.get(index).map_or_else(String::new, |cell| one_line(cell).replace('|', "\\|"));
         let cells: Vec<String> = rows.iter().map(cell).collect();
         let width = cells.iter().map(|cell| cell.chars().count()).fold(head.chars().count(), usize::max);
         let pad = |cell: &str| if *number { format!("| {cell:>width$} ") } else { format!("| {cell:<width$} ") };
@@ -57,4 +58,44 @@ pub(super) fn p_value(value: Option<f64>) -> String {
         Some(value) if value < 0.001 => "< 0.001".to_owned(),
         Some(value) => format!("{value:.3}"),
     }
+}
+
+/// A text of somebody else in which nothing is Markdown or HTML, on one line.
+pub(super) fn plain(text: &str) -> String {
+    escaped(&one_line(text))
+}
+
+/// The words of a text with a space between any two.
+pub(super) fn one_line(text: &str) -> String {
+    let words = text.split(|letter: char| letter.is_whitespace() || letter.is_control());
+    words.filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
+/// A text with the signs that mean something to Markdown or HTML escaped.
+pub(super) fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut letters = text.chars().peekable();
+    let mut before = None;
+    while let Some(letter) = letters.next() {
+        let alphanumeric = |letter: Option<char>| letter.is_some_and(char::is_alphanumeric);
+        match letter {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            // Within a word they mean nothing.
+            '@' | '#' | '_' if alphanumeric(before) && alphanumeric(letters.peek().copied()) => out.push(letter),
+            // Else names and numbers in answers call people and other issues.
+            '@' => out.push_str("&#64;"),
+            '#' => out.push_str("&#35;"),
+            '\\' | '`' | '*' | '_' | '[' | ']' | '~' => out.extend(['\\', letter]),
+            _ => out.push(letter),
+        }
+        before = Some(letter);
+    }
+    out
+}
+
+/// A text as code, on one line.
+pub(super) fn code(text: &str) -> String {
+    format!("`{}`", text.replace('`', "'").replace(char::is_control, "'"))
 }

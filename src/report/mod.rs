@@ -18,12 +18,12 @@ mod sample_log;
 mod shift;
 mod tensorboard;
 
-pub use self::comparison::{blessed, comparison};
+pub use self::comparison::{blessed, comparison, refused_comparison};
 pub use self::distances::{DatasetShifts, dataset_shifts};
 pub use self::file_names::FileNames;
-pub use self::junit::junit;
+pub use self::junit::{junit, refused_junit};
 pub use self::leaderboard::{leaderboard, leaderboard_csv, leaderboard_latex, left_out};
-use self::markdown::{Head, interval, markdown, percent, unknown};
+use self::markdown::{Head, interval, markdown, percent, plain, unknown};
 pub use self::mlflow::{TrackedRun, mlflow_files, tracked_runs};
 pub use self::overview::overview;
 pub use self::paper::{CorrelationRow, ReportedRow, paper_correlations};
@@ -40,7 +40,8 @@ use crate::data::Portion;
 use crate::score::{Figure, Group, Measurement, Summary};
 
 /// How intervals take the dependence between questions into account.
-const CLUSTERED: &str = "Intervals clustered by image; edits of one question count together";
+const CLUSTERED: &str = "\
+Intervals clustered by image, in the known sets of edits by the question that was edited";
 
 /// One measured result.
 #[derive(Debug, Clone, Copy)]
@@ -156,9 +157,20 @@ const MARK: &str = " (!)";
 /// Marks a model that was not fine-tuned.
 const ZERO_SHOT: &str = " (zero-shot)";
 
+/// The name of a model in Markdown, with its marks.
 fn named_model(model: &str, zero_shot: bool, selected_on_reported: bool) -> String {
-    let zero_shot = if zero_shot { ZERO_SHOT } else { "" };
-    format!("{model}{zero_shot}{}", if selected_on_reported { MARK } else { "" })
+    plain(model) + &marks(zero_shot, selected_on_reported)
+}
+
+/// The name of a model without the marks that tables add to it.
+pub fn unmarked(name: &str) -> &str {
+    let name = name.strip_suffix(MARK).unwrap_or(name);
+    name.strip_suffix(ZERO_SHOT).unwrap_or(name)
+}
+
+fn marks(zero_shot: bool, selected_on_reported: bool) -> String {
+    let marks = [(zero_shot, ZERO_SHOT), (selected_on_reported, MARK)];
+    marks.into_iter().filter(|(marked, _)| *marked).map(|(_, mark)| mark).collect()
 }
 
 /// What stands for every answer type, or question type.
@@ -293,7 +305,7 @@ mod tests {
 | m     | easy-vqa | all     | 4 |      50.00 |              - |
 | m     | easy-vqa | yes/no  | 3 |      66.67 | 10.00 to 99.50 |
 
-Metric: official-2021. Prompt: `{q}`. Decoding: greedy. Intervals clustered by image; edits of one question count together.
+Metric: official-2021. Prompt: `{q}`. Decoding: greedy. Intervals clustered by image, in the known sets of edits by the question that was edited.
 ";
         assert_eq!(table(&[row("m", Some(&summary))], GREEDY), expected);
     }
@@ -324,7 +336,7 @@ Metric: official-2021. Prompt: `{q}`. Decoding: greedy. Intervals clustered by i
 | own     | yes/no  | all       | 3 |      66.67 | 10.00 to 99.50 |
 | own     | all     | is it     | 1 |     100.00 |              - |
 
-Metric: simple. Intervals clustered by image; edits of one question count together (1 cluster).
+Metric: simple. Intervals clustered by image, in the known sets of edits by the question that was edited (1 cluster).
 ";
         assert_eq!(breakdown("own", &summary, &[]), expected);
         summary.by_question_type.clear();

@@ -94,7 +94,7 @@ pub(super) fn group(scores: &[f64], clusters: &[u32], members: &[usize]) -> (Gro
     };
     // The evaluators multiply before they divide, which matters to the last bit.
     let accuracy = 100.0 * values.iter().sum::<f64>() / values.len() as f64;
-    let interval = estimate.interval.map(|bounds| bounds.map(|bound| (100.0 * bound).clamp(0.0, 100.0)));
+    let interval = estimate.share_interval().map(|bounds| bounds.map(|bound| 100.0 * bound));
     (Group { n: values.len(), accuracy: Some(accuracy), interval }, estimate.clusters)
 }
 

@@ -19,6 +19,21 @@ pub struct Estimate {
     pub clusters: usize,
 }
 
+impl Estimate {
+    /// 95 % interval of a mean of values from 0 to 1, within that range; none with fewer than two clusters.
+    ///
+    /// Where all values are 0, or all are 1, Student's interval has no width, however few they are. The exact one of Clopper
+    /// and Pearson stands in its place, which takes each cluster as one trial.
+    pub fn share_interval(&self) -> Option<[f64; 2]> {
+        let reach = 1.0 - 0.025_f64.powf(1.0 / self.clusters as f64);
+        match self.interval? {
+            [0.0, 0.0] => Some([0.0, reach]),
+            [1.0, 1.0] => Some([1.0 - reach, 1.0]),
+            interval => Some(interval.map(|bound| bound.clamp(0.0, 1.0))),
+        }
+    }
+}
+
 /// Mean of `values` with a 95 % interval that allows for dependence within clusters; none without values.
 ///
 /// `clusters` names the cluster of each value. The variance is the cluster-robust (sandwich) one of a regression on a
@@ -78,6 +93,22 @@ fn squared_residual_sums(values: &[f64], clusters: &[u32], mean: f64) -> (f64, u
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// `scipy.stats.binomtest(n, n).proportion_ci(method="exact")` of SciPy 1.17.1.
+    #[test]
+    fn shares_that_are_all_alike_have_exact_intervals() {
+        for (n, low) in [(2_u32, 0.15811388300839305), (12, 0.7353515306029488), (50, 0.9288782635357954)] {
+            let clusters: Vec<u32> = (0..n).collect();
+            let of =
+                |value: f64| clustered_mean(&vec![value; n as usize], &clusters).unwrap().share_interval().unwrap();
+            let ([from, to], [none, most]) = (of(1.0), of(0.0));
+            assert!((from - low).abs() < 1e-12 && (most - (1.0 - low)).abs() < 1e-12, "{n}: {from} {most}");
+            assert_eq!((to, none), (1.0, 0.0));
+        }
+        assert_eq!(clustered_mean(&[1.0, 1.0], &[3, 3]).unwrap().share_interval(), None);
+        let wide = clustered_mean(&[0.0, 1.0], &[0, 1]).unwrap();
+        assert_eq!((wide.share_interval(), wide.interval.unwrap()[0] < 0.0), (Some([0.0, 1.0]), true));
+    }
 
     #[test]
     fn no_values_give_no_estimate_and_one_cluster_no_interval() {

@@ -4,7 +4,7 @@ use super::DrawnFigure;
 use crate::report::figure::escaped;
 use crate::report::leaderboard::{
     ASK_THE_REST, DIGESTS, INTERVALS, PRINTED, RUN_COLUMNS, SHIFTS, change, changes, commands, differences,
-    measured_runs, short, with_spread,
+    measured_runs, short,
 };
 use crate::report::markdown::{interval, two_decimals, unknown};
 use crate::report::overview::modality_label;
@@ -111,6 +111,12 @@ fn column_heads(columns: &[Column]) -> Vec<(String, Kind)> {
 
 /// The name of a row, with what marks it.
 fn name_of(entry: &Entry) -> String {
+    let runs = entry.runs.len();
+    name_with(entry, &if runs > 1 { format!("{runs} runs") } else { String::new() })
+}
+
+/// The name of an entry, with what is to be known of its runs.
+fn name_with(entry: &Entry, runs: &str) -> String {
     let mut name = escaped(&entry.name);
     if entry.zero_shot {
         name += " <span class=\"muted\">zero-shot</span>";
@@ -118,8 +124,8 @@ fn name_of(entry: &Entry) -> String {
     if entry.selected_on_reported {
         name += " <abbr title=\"A reported set selected the weights: no test, no rank\">(!)</abbr>";
     }
-    if entry.runs.len() > 1 {
-        name += &format!(" <span class=\"muted\">{} runs</span>", entry.runs.len());
+    if !runs.is_empty() {
+        name += &format!(" <span class=\"muted\">{runs}</span>");
     }
     name
 }
@@ -160,7 +166,7 @@ const FILTER: &str = "\
 /// A cell; that of a dataset opens its samples as the entry's first run answered them.
 fn accuracy(entry: &Entry, column: &Column, cell: Option<&Cell>) -> String {
     let Some(cell) = cell else { return number(Kind::of(column), None, &unknown()) };
-    let text = escaped(&with_spread(cell));
+    let text = two_decimals(cell.accuracy);
     let text = match cell.rank {
         Some(1) => format!("<strong>{text}</strong>"),
         Some(_) => format!("<u>{text}</u>"),
@@ -176,7 +182,11 @@ fn accuracy(entry: &Entry, column: &Column, cell: Option<&Cell>) -> String {
         }
         None => text,
     };
-    number(Kind::of(column), Some(cell.accuracy), &html)
+    number(Kind::of(column), Some(cell.accuracy), &(html + &spread(cell)))
+}
+
+fn spread(cell: &Cell) -> String {
+    cell.spread.map_or_else(String::new, |spread| format!(" <small>± {spread:.2}</small>"))
 }
 
 fn paper_row(board: &Leaderboard, paper: &PaperRow, more: usize) -> String {
@@ -234,7 +244,7 @@ fn counts(board: &Leaderboard) -> String {
             let cells = [
                 text(&column.label),
                 number(Kind::Number, Some(n as f64), &n.to_string()),
-                number(Kind::Number, Some(cell.accuracy), &with_spread(cell)),
+                number(Kind::Number, Some(cell.accuracy), &(two_decimals(cell.accuracy) + &spread(cell))),
                 number(Kind::Number, cell.interval.map(|[low, _]| low), &interval(cell.interval)),
                 number(Kind::Number, Some(entry.runs.len() as f64), &entry.runs.len().to_string()),
             ];
@@ -254,8 +264,8 @@ fn shifts(board: &Leaderboard) -> String {
     let mut table = Table::new(&column_heads(&board.columns));
     let lines = board.entries.iter().flat_map(|entry| {
         entry.shifts.iter().map(|shift| {
-            let runs = measured_runs(shift, entry);
-            let name = format!("{}, {}{runs}", escaped(modality_label(shift.modality)), name_of(entry));
+            let name = measured_runs(shift, entry).map_or_else(|| name_of(entry), |runs| name_with(entry, &runs));
+            let name = format!("{}, {name}", escaped(modality_label(shift.modality)));
             let cells = board
                 .columns
                 .iter()

@@ -242,7 +242,7 @@ impl DatasetComparison {
         let mut failures = Vec::new();
         if significant && drop > tolerated_drop + ROUNDING {
             let p_value = self.drop_p_value_holm;
-            let p_value = if p_value < 0.0001 { "< 0.0001".to_owned() } else { format!("{p_value:.4}") };
+            let p_value = if p_value < 0.001 { "< 0.001".to_owned() } else { format!("{p_value:.3}") };
             let more = if tolerated_drop > 0.0 {
                 format!(", more than the tolerated {tolerated_drop}")
             } else {

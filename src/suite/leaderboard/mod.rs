@@ -228,8 +228,8 @@ fn over_questions(suite: &Suite, members: &[&StoredRun], dataset: &str) -> Optio
     };
     let means: Vec<f64> = (0..first.scores.len()).map(mean).collect();
     let estimate = clustered_mean(&means, &first.clusters)?;
-    let percent = |bounds: [f64; 2]| bounds.map(|bound| (100.0 * bound).clamp(0.0, 100.0));
-    Some((estimate.n, estimate.interval.map(percent)))
+    let percent = |bounds: [f64; 2]| bounds.map(|bound| 100.0 * bound);
+    Some((estimate.n, estimate.share_interval().map(percent)))
 }
 
 fn entry_runs(runs: &[StoredRun], group: &Group) -> Vec<EntryRun> {
@@ -280,6 +280,11 @@ fn compare(entries: &mut [Entry], vanillas: &[Option<usize>]) {
     }
 }
 
+/// Whether two accuracies in percent are the same one: equal scores may be sums in another order.
+fn alike(one: f64, other: f64) -> bool {
+    (one - other).abs() < 1e-9
+}
+
 fn rank(entries: &mut [Entry]) {
     let columns = entries.first().map_or(0, |entry| entry.cells.len());
     for column in 0..columns {
@@ -290,10 +295,10 @@ fn rank(entries: &mut [Entry]) {
             .filter_map(|entry| entry.cells[column].map(|cell| cell.accuracy))
             .collect();
         values.sort_by(|one, other| other.total_cmp(one));
-        values.dedup();
+        values.dedup_by(|one, other| alike(*one, *other));
         for entry in entries.iter_mut().filter(counts) {
             if let Some(cell) = &mut entry.cells[column] {
-                let place = values.iter().position(|value| *value == cell.accuracy);
+                let place = values.iter().position(|value| alike(*value, cell.accuracy));
                 cell.rank = place.map(|place| place + 1).filter(|rank| *rank <= 2);
             }
         }

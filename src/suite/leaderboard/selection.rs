@@ -114,7 +114,9 @@ pub(super) fn arrange(entries: &mut [Entry], sort: Option<usize>) {
         key(one).cmp(&key(other))
     });
     if let Some(column) = sort {
-        let accuracy = |entry: &Entry| entry.cells[column].map_or(f64::NEG_INFINITY, |cell| cell.accuracy);
+        // Equal scores may be sums in another order, which differ in their last bits.
+        let rounded = |accuracy: f64| (accuracy * 1e9).round();
+        let accuracy = |entry: &Entry| entry.cells[column].map_or(f64::NEG_INFINITY, |cell| rounded(cell.accuracy));
         entries.sort_by(|one, other| accuracy(other).total_cmp(&accuracy(one)));
     }
 }
