@@ -26,7 +26,7 @@ use super::vqa::{create_output, shorten, write_whole};
 /// Arguments of `figures`.
 #[derive(Debug, Args)]
 pub struct FiguresArgs {
-    /// Stores of evaluated models and of training runs
+    /// Stores of evaluated models and of training runs, or output folders with one
     #[arg(long, value_name = "FILE", num_args = 1.., required_unless_present = "paper")]
     store: Vec<PathBuf>,
     /// The suite of the evaluated models: a known one (`list suites`), or a TOML file

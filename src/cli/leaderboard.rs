@@ -20,7 +20,7 @@ use super::vqa::{create_output, shorten, write_whole};
 /// Arguments of `leaderboard`.
 #[derive(Debug, Args)]
 pub struct LeaderboardArgs {
-    /// Stores of evaluated models
+    /// Stores of evaluated models, or output folders of `vqa`
     #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
     store: Vec<PathBuf>,
     /// The suite that they were evaluated on: a known one (`list suites`), or a TOML file
