@@ -254,6 +254,28 @@ fn names_and_prompts_stay_in_their_cells() {
 }
 
 #[test]
+fn distances_alone_are_no_row_where_answers_are_left_out() {
+    let suite = Suite::load("miniature").unwrap();
+    let measured = |made: &Made| {
+        let mut run = made.stored(2);
+        run.datasets.iter_mut().for_each(|dataset| dataset.summary = None);
+        run
+    };
+    let mut left = measured(&MADE[3]);
+    for number in 1..=5 {
+        left.left_out.push(Error::incomplete(format!("question {number} of `d` has no answer")));
+    }
+    let runs = [left, measured(&MADE[5])];
+    let board = leaderboard(&suite, &[], &runs, &Selection::default()).unwrap();
+    assert_eq!(names(&board), ["other"]);
+    let told = "\n- v: question 1 of `d` has no answer; question 2 of `d` has no answer; question 3 of `d` has no answer; \
+                and 2 more\n";
+    assert!(report::leaderboard(&board).contains(told), "{}", report::leaderboard(&board));
+    let error = leaderboard(&suite, &[], &runs[..1], &Selection::default()).unwrap_err();
+    assert_eq!(error.to_string(), "no results of `v` can be shown");
+}
+
+#[test]
 fn a_shift_is_that_of_the_runs_it_was_measured_in() {
     let suite = Suite::load("miniature").unwrap();
     let mut unmeasured = MADE[0].stored(2);

@@ -173,11 +173,33 @@ fn shifts(board: &Leaderboard) -> Option<String> {
 
 /// Stored results that are not shown, and why; empty where there are none.
 pub fn left_out(left_out: &[LeftOut]) -> String {
-    let line = |LeftOut { model, reason }: &LeftOut| format!("- {}: {}\n", plain(model), plain(reason));
+    let line = |(model, reasons): (&str, String)| {
+        // Names stand between the signs of code, which are to stay.
+        format!("- {}: {}\n", plain(model), plain(&reasons).replace("\\`", "`"))
+    };
     match left_out.is_empty() {
         true => String::new(),
-        false => format!("\n## Left out\n\n{}\n{ASK_THE_REST}\n", left_out.iter().map(line).collect::<String>()),
+        false => format!(
+            "\n## Left out\n\n{}\n{ASK_THE_REST}\n",
+            reasons_by_model(left_out).into_iter().map(line).collect::<String>()
+        ),
     }
+}
+
+/// Most reasons of one model that are told.
+const REASONS: usize = 3;
+
+/// Each model of which results are left out, with the first reasons.
+pub(super) fn reasons_by_model(left_out: &[LeftOut]) -> Vec<(&str, String)> {
+    let of_model = |of: &[LeftOut]| {
+        let told: Vec<&str> = of.iter().take(REASONS).map(|one| one.reason.as_str()).collect();
+        let more = match of.len().saturating_sub(REASONS) {
+            0 => String::new(),
+            more => format!("; and {more} more"),
+        };
+        told.join("; ") + &more
+    };
+    left_out.chunk_by(|one, next| one.model == next.model).map(|of| (of[0].model.as_str(), of_model(of))).collect()
 }
 
 pub(super) const ASK_THE_REST: &str = "\

@@ -4,11 +4,11 @@ use super::DrawnFigure;
 use crate::report::figure::escaped;
 use crate::report::leaderboard::{
     ASK_THE_REST, DIGESTS, INTERVALS, PRINTED, RUN_COLUMNS, SHIFTS, change, changes, commands, differences,
-    measured_runs, short,
+    measured_runs, reasons_by_model, short,
 };
 use crate::report::markdown::{interval, two_decimals, unknown};
 use crate::report::overview::modality_label;
-use crate::suite::{self, Cell, Column, Entry, Leaderboard, LeaderboardDataset, LeftOut, PaperRow};
+use crate::suite::{self, Cell, Column, Entry, Leaderboard, LeaderboardDataset, PaperRow};
 
 const TEMPLATE: &str = include_str!("index.html");
 
@@ -283,8 +283,8 @@ fn left_out(board: &Leaderboard) -> String {
     if board.left_out.is_empty() {
         return String::new();
     }
-    let item = |one: &LeftOut| format!("<li>{}: {}</li>\n", escaped(&one.model), escaped(&one.reason));
-    let items: String = board.left_out.iter().map(item).collect();
+    let item = |(model, reasons): (&str, String)| format!("<li>{}: {}</li>\n", escaped(model), escaped(&reasons));
+    let items: String = reasons_by_model(&board.left_out).into_iter().map(item).collect();
     section("Left out", true, &format!("<ul>\n{items}</ul>\n<p>{}</p>\n", escaped(ASK_THE_REST)))
 }
 

@@ -14,7 +14,13 @@ const SEEDED: [&str; 5] = ["seed", "questions", "validation_questions", "threads
 
 /// The runs that have something to show, with their positions.
 pub(super) fn shown(runs: &[StoredRun]) -> impl Iterator<Item = (usize, &StoredRun)> {
-    runs.iter().enumerate().filter(|(_, run)| !run.datasets.is_empty())
+    runs.iter().enumerate().filter(|(_, run)| has_row(run))
+}
+
+/// Whether a run has a row: an accuracy, or distances where no accuracy is left out.
+pub(super) fn has_row(run: &StoredRun) -> bool {
+    let scored = run.datasets.iter().any(|dataset| dataset.summary.is_some());
+    scored || (run.left_out.is_empty() && !run.datasets.is_empty())
 }
 
 /// Runs that differ in their seeds alone, and were asked alike. A seed that comes again is in another one.

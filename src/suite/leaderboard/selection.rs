@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::super::overview::Column;
 use super::super::stored::StoredRun;
 use super::Entry;
-use super::grouping::trained_with;
+use super::grouping::{has_row, trained_with};
 use crate::error::{Error, Result, find_row};
 use crate::train::METHODS;
 
@@ -91,7 +91,7 @@ fn nothing_left(run: &StoredRun) -> Error {
 /// What is left out of the runs that are shown, and of those that would be.
 pub(super) fn left_out(runs: &[StoredRun], entries: &[Entry], selection: &Selection) -> Vec<LeftOut> {
     let shown = |position| entries.iter().flat_map(|entry| &entry.runs).any(|run| run.stored == position);
-    let would_be = |run: &StoredRun| run.datasets.is_empty() && selection.takes(run);
+    let would_be = |run: &StoredRun| !has_row(run) && selection.takes(run);
     let chosen = runs.iter().enumerate().filter(|(position, run)| shown(*position) || would_be(run));
     chosen.flat_map(|(_, run)| LeftOut::of(run)).collect()
 }
