@@ -130,7 +130,7 @@
 //! - **Flips compare answers as they are**, but for white space around them, as the notebooks of IV-VQA and CV-VQA do: their
 //!   human answers all agree, where the official metric normalises nothing either. Their intervals are clustered by the
 //!   image before the edit, since edits of one image stand and fall together.
-//! - **Intervals of correlations over samples come from drawing whole images**, with the ranks of every draw recomputed:
+//! - **Intervals of correlations over samples come from drawing whole clusters**, with the ranks of every draw recomputed:
 //!   the ranks of the whole sample leave out how ranks vary, and the draws' own ones follow in linear time from the order of
 //!   the whole. The area under a ROC curve has a formula for clusters and needs no draws.
 //! - **A page's data are scripts in columns.** A page that was opened from disk may load scripts but not fetch files. Each
@@ -158,7 +158,7 @@
 //!   question by edits of image or words. An edited image of IV-VQA is another image, but no other evidence.
 //! - **The gate's test goes over all signs, cluster by cluster, and draws none**: scores are multiples of a thirtieth, so that
 //!   the distribution over all signs is added up in milliseconds. The p-value is one number, whatever the seed, and exact
-//!   for few flips too, where a bootstrap and a normal distribution are not. Thousands of differing images are normal.
+//!   for few flips too, where a bootstrap and a normal distribution are not. Thousands of differing clusters are normal.
 //! - **A baseline is answers, not scores.** Both sides of a comparison are scored anew by one metric, and what a baseline
 //!   scored when it was written is told only where it scores otherwise now.
 

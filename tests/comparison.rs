@@ -526,6 +526,14 @@ fn a_refusal_takes_the_place_of_an_earlier_verdict() {
     let junit = fs::read_to_string(gate.path("report/junit.xml")).unwrap();
     assert!(junit.contains("<testsuites tests=\"1\" failures=\"0\" errors=\"1\">"), "{junit}");
     assert!(junit.contains("<error type=\"refusal\" message=\"") && junit.contains("&lt;nothing&gt;"), "{junit}");
+    // Nor does one stay where another report is in the way.
+    assert!(gate.run(&arguments("base")).status.success());
+    fs::remove_file(gate.path("report/comparison.md")).unwrap();
+    fs::create_dir(gate.path("report/comparison.md")).unwrap();
+    let stopped = gate.run(&arguments("base"));
+    assert_eq!(stopped.status.code(), Some(2), "{}", text(&stopped.stderr));
+    assert!(text(&stopped.stderr).starts_with("error: cannot remove the earlier `report/comparison.md`\n"));
+    assert!(!gate.path("report/junit.xml").exists() && !gate.path("report/comparison.json").exists());
 }
 
 #[test]

@@ -7,10 +7,10 @@ epochs each with three seeds, and DiGraP with three learning rates of its projec
 base model and the first seed of each method are then evaluated on the suite `miniature` together with their distances from
 the training set, the others without. Finished runs are not repeated, and one that was broken off goes on.
 
-What the stores hold afterwards is written to `benchmarks/miniature/`, from which `make reports` draws `reports/shift/` and
-`reports/leaderboard/` without a model: `shift.sqlite.gz` has the models with distances and the curves of DiGraP's first run,
-`sweep.sqlite.gz` the sweep, `seeds.sqlite.gz` the other seeds. The script ends with an error if a command fails, or if one of the ten datasets lacks
-a shift row or its interval.
+What the stores hold afterwards is written to `benchmarks/miniature/`, from which `make reports` draws `reports/shift/`
+and `reports/leaderboard/` without a model: `shift.sqlite.gz` has the models with distances and the curves of DiGraP's
+first run, `sweep.sqlite.gz` the sweep, `seeds.sqlite.gz` the other seeds. The script ends with an error if a command
+fails, or if one of the ten datasets lacks a shift row or its interval.
 """
 
 import argparse
@@ -67,7 +67,7 @@ def check(run):
 
 
 def keep(options, name, *stores):
-    """Brings stores into one, which is compressed: the same rows give the same bytes."""
+    """Brings stores into one, which is compressed: the same rows give the same bytes with one version of SQLite and zlib."""
     merged = REPOSITORY / options.work / name
     merged.unlink(missing_ok=True)
     call(options, "runs", "import", *(options.work / store for store in stores), "--store", options.work / name)

@@ -63,25 +63,43 @@ pub struct CompareArgs {
     bless: bool,
 }
 
+/// Files of `--output`.
+const REPORTS: [&str; 3] = ["comparison.md", "comparison.json", "junit.xml"];
+
 /// Compares, or writes a baseline; prints the Markdown or the JSON document, and says how to exit.
 pub fn run(args: &CompareArgs, json: bool) -> Result<ExitCode> {
     if args.bless {
         return write_baseline(args, json).map(|()| ExitCode::SUCCESS);
     }
-    args.output.as_deref().map_or(Ok(()), create_output)?;
+    args.output.as_deref().map_or(Ok(()), clear_reports)?;
     let comparison = compared(args).inspect_err(|refusal| tell_refusal(args, refusal))?;
     let text = report::comparison(&comparison);
-    // The verdict comes first: it is to be seen where a file cannot be written.
-    if json {
-        super::print_json(&comparison)?;
-    } else {
-        super::print(&text)?;
-    }
+    // The verdict comes first, and one that fails stays what it is where something cannot be written.
+    let printed = if json { super::print_json(&comparison) } else { super::print(&text) };
     summarise(&text);
-    if let Some(output) = &args.output {
-        write(output, &comparison, &text)?;
+    let written = args.output.as_deref().map_or(Ok(()), |output| write(output, &comparison, &text));
+    match (printed.and(written), comparison.verdict.exit_code()) {
+        (Err(error), 0) => return Err(error),
+        (Err(error), _) => super::warn(&error),
+        (Ok(()), _) => {}
     }
     Ok(ExitCode::from(comparison.verdict.exit_code()))
+}
+
+/// Makes the folder for reports, without those of an earlier comparison, whose verdict is not to be taken for this one's.
+fn clear_reports(output: &Path) -> Result<()> {
+    create_output(output)?;
+    let remove = |name: &&str| match std::fs::remove_file(output.join(name)) {
+        Err(cause) if cause.kind() != ErrorKind::NotFound => {
+            Err(Error::input(format!("cannot remove the earlier `{}`", output.join(name).display()))
+                .caused_by(cause)
+                .hint("remove it, or choose another --output"))
+        }
+        _ => Ok(()),
+    };
+    // All are tried before the first failure is told.
+    let removed: Vec<Result<()>> = REPORTS.iter().map(remove).collect();
+    removed.into_iter().collect()
 }
 
 fn write_baseline(args: &CompareArgs, json: bool) -> Result<()> {
@@ -115,17 +133,8 @@ fn tell_refusal(args: &CompareArgs, refusal: &Error) {
     let text = report::refused_comparison(&reasons);
     summarise(&text);
     let Some(output) = &args.output else { return };
-    let files = [("comparison.md", text), ("junit.xml", report::refused_junit(&reasons))];
-    let written = files.iter().try_for_each(|(name, text)| write_whole(&output.join(name), text)).and_then(|()| {
-        match std::fs::remove_file(output.join("comparison.json")) {
-            Err(cause) if cause.kind() != ErrorKind::NotFound => {
-                Err(Error::input(format!("cannot remove `{}`", output.join("comparison.json").display()))
-                    .caused_by(cause))
-            }
-            _ => Ok(()),
-        }
-    });
-    if let Err(error) = written {
+    let [markdown, _, junit] = REPORTS;
+    if let Err(error) = write_all(output, &[(markdown, text), (junit, report::refused_junit(&reasons))]) {
         super::warn(&error);
     }
 }
@@ -147,9 +156,15 @@ fn datasets(args: &CompareArgs, suite: Option<&Suite>) -> Result<Vec<PlannedData
 fn write(output: &Path, comparison: &Comparison, text: &str) -> Result<()> {
     let document = serde_json::to_string_pretty(comparison)
         .map_err(|cause| Error::internal("cannot write the comparison as JSON").caused_by(cause))?;
-    write_whole(&output.join("comparison.md"), text)?;
-    write_whole(&output.join("comparison.json"), document + "\n")?;
-    write_whole(&output.join("junit.xml"), report::junit(comparison))
+    let texts = [text.to_owned(), document + "\n", report::junit(comparison)];
+    let files: Vec<(&str, String)> = REPORTS.into_iter().zip(texts).collect();
+    write_all(output, &files)
+}
+
+/// Writes each file, whether or not another can be written; the error is that of the first that cannot.
+fn write_all(output: &Path, files: &[(&str, String)]) -> Result<()> {
+    let written: Vec<Result<()>> = files.iter().map(|(name, text)| write_whole(&output.join(name), text)).collect();
+    written.into_iter().collect()
 }
 
 /// Adds to the file whose Markdown GitHub shows with a job. Other steps write to it too. What is said and how the program

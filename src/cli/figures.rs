@@ -117,7 +117,11 @@ fn suite_page(args: &FiguresArgs, suite: &Suite) -> Result<Page> {
     }
     let labelled: Vec<LabelledRun> = runs.iter().map(|run| LabelledRun { label: &run.model.name, run }).collect();
     fill(&mut page, suite, &labelled, &stored_strengths(&stores)?);
-    page.text += &report::left_out(&runs.iter().flat_map(LeftOut::of).collect::<Vec<_>>());
+    let left_out: Vec<LeftOut> = runs.iter().flat_map(LeftOut::of).collect();
+    page.text += &report::left_out(&left_out);
+    if !left_out.is_empty() {
+        page.numbers["left_out"] = json!(left_out);
+    }
     if page.figures.is_empty() {
         runs.into_iter().try_for_each(|run| run.complete().map(drop))?;
         return Err(Error::input("these stores hold no distances, no projection strengths and no sweep")

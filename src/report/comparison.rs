@@ -176,14 +176,19 @@ fn beginning(text: &str) -> String {
     let text = one_line(text);
     match text.chars().count() {
         0 => unknown(),
-        count if count > SHOWN => escaped(&(text.chars().take(SHOWN - 3).collect::<String>() + "...")),
-        _ => escaped(&text),
+        count if count > SHOWN => silent(&(text.chars().take(SHOWN - 3).collect::<String>() + "...")),
+        _ => silent(&text),
     }
 }
 
 /// An identifier from its JSON text.
 fn identifier(json: &str) -> String {
-    plain(&serde_json::from_str::<String>(json).unwrap_or_else(|_| json.to_owned()))
+    silent(&one_line(&serde_json::from_str::<String>(json).unwrap_or_else(|_| json.to_owned())))
+}
+
+/// A text in which nothing is Markdown or HTML, and no name or number calls people or other issues.
+fn silent(text: &str) -> String {
+    escaped(text).replace('#', "&#35;").replace('@', "&#64;")
 }
 
 /// A baseline that was written, beside the one that it replaces.

@@ -204,7 +204,7 @@ pub(super) fn reasons_by_model(left_out: &[LeftOut]) -> Vec<(&str, String)> {
 
 pub(super) const ASK_THE_REST: &str = "\
 These results are not of all of a dataset's questions as they are now. `digrap-bench vqa` with the same store asks what is \
-missing.";
+missing, with `--shift` for distances; where the first N questions alone were asked, give `--limit N`.";
 
 /// In how many of an entry's runs a shift was measured, where not in all.
 pub(super) fn measured_runs(shift: &EntryShift, entry: &Entry) -> Option<String> {

@@ -82,11 +82,8 @@ pub(super) fn escaped(text: &str) -> String {
             '&' => out.push_str("&amp;"),
             '<' => out.push_str("&lt;"),
             '>' => out.push_str("&gt;"),
-            // Within a word they mean nothing.
-            '@' | '#' | '_' if alphanumeric(before) && alphanumeric(letters.peek().copied()) => out.push(letter),
-            // Else names and numbers in answers call people and other issues.
-            '@' => out.push_str("&#64;"),
-            '#' => out.push_str("&#35;"),
+            // Within a word it means nothing.
+            '_' if alphanumeric(before) && alphanumeric(letters.peek().copied()) => out.push(letter),
             '\\' | '`' | '*' | '_' | '[' | ']' | '~' => out.extend(['\\', letter]),
             _ => out.push(letter),
         }

@@ -88,8 +88,8 @@ fn by_name<'a>(
 
 pub(super) fn group(scores: &[f64], clusters: &[u32], members: &[usize]) -> (Group, usize) {
     let values: Vec<f64> = members.iter().map(|&member| scores[member]).collect();
-    let images: Vec<u32> = members.iter().map(|&member| clusters[member]).collect();
-    let Some(estimate) = clustered_mean(&values, &images) else {
+    let clusters: Vec<u32> = members.iter().map(|&member| clusters[member]).collect();
+    let Some(estimate) = clustered_mean(&values, &clusters) else {
         return (Group { n: 0, accuracy: None, interval: None }, 0);
     };
     // The evaluators multiply before they divide, which matters to the last bit.

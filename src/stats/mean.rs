@@ -23,7 +23,7 @@ impl Estimate {
     /// 95 % interval of a mean of values from 0 to 1, within that range; none with fewer than two clusters.
     ///
     /// Where all values are 0, or all are 1, Student's interval has no width, however few they are. The exact one of Clopper
-    /// and Pearson stands in its place, which takes each cluster as one trial.
+    /// and Pearson stands in its place, which takes each cluster as one trial: exact where clusters are of one size.
     pub fn share_interval(&self) -> Option<[f64; 2]> {
         let reach = 1.0 - 0.025_f64.powf(1.0 / self.clusters as f64);
         match self.interval? {

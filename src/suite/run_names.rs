@@ -17,7 +17,9 @@ pub(super) fn names(settings: &[Value]) -> Vec<String> {
     names
 }
 
-fn told(settings: &[Value]) -> Vec<String> {
+/// A name for each run: its method, with the settings in which not all runs of that method agree. Equal settings have equal
+/// names.
+pub(super) fn told(settings: &[Value]) -> Vec<String> {
     let flat: Vec<BTreeMap<String, String>> =
         settings.iter().map(|value| flattened(value).into_iter().collect()).collect();
     let name = |one: &BTreeMap<String, String>| {

@@ -60,7 +60,7 @@ pub struct SampledResults<'a> {
 }
 
 impl<'a> SampledResults<'a> {
-    /// What is known of the model at this position; `clusters` numbers the images of the questions.
+    /// What is known of the model at this position; `clusters` are those of the questions.
     pub fn new(
         model: usize,
         answers: Vec<&'a str>,

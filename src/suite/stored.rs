@@ -18,9 +18,10 @@ pub struct StoredRun {
     pub settings: Option<DistanceSettings>,
     /// Distances of questions of the reference itself; empty where they were not measured.
     pub reference: Vec<Distances>,
-    /// In the order of the suite; datasets without any results are left out.
+    /// In the order of the suite; those that it has results of.
     pub datasets: Vec<StoredDataset>,
-    /// Why datasets with results are not among them: results of other questions than theirs, or of some of them only.
+    /// Why results are not among them, answers or distances: they are of other questions than those of the dataset, or of
+    /// some of them only.
     pub left_out: Vec<Error>,
 }
 
@@ -51,7 +52,7 @@ pub struct StoredDataset {
     pub scores: Vec<f64>,
     /// Distances of each question; empty where they were not measured.
     pub distances: Vec<Distances>,
-    /// Number of the image of each question.
+    /// Number of what each question stands and falls with ([`Dataset::clusters`]).
     pub clusters: Vec<u32>,
 }
 
@@ -98,8 +99,8 @@ fn stored_dataset(
     let measured = |id| Ok::<_, Error>(store.has_distances(id, name)?.then_some(id));
     let answers = model.answers.map(answered).transpose()?.flatten();
     let measured = model.distances.map(measured).transpose()?.flatten();
-    let answers = answers.map(|id| complete(stored_answers(store, id, dataset), left_out)).transpose()?.flatten();
-    let measured = measured.map(|id| complete(distances(store, id, dataset), left_out)).transpose()?.flatten();
+    let answers = answers.map(|id| or_left_out(stored_answers(store, id, dataset), left_out)).transpose()?.flatten();
+    let measured = measured.map(|id| or_left_out(distances(store, id, dataset), left_out)).transpose()?.flatten();
     if answers.is_none() && measured.is_none() {
         return Ok(None);
     }
@@ -113,7 +114,7 @@ fn stored_dataset(
 }
 
 /// What was found, or none where it is not complete, for the reason that is kept.
-fn complete<T>(found: Result<T>, left_out: &mut Vec<Error>) -> Result<Option<T>> {
+fn or_left_out<T>(found: Result<T>, left_out: &mut Vec<Error>) -> Result<Option<T>> {
     match found {
         Err(error) if error.kind() == Kind::Incomplete => {
             left_out.push(error);

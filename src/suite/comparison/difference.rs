@@ -54,7 +54,7 @@ pub struct DatasetComparison {
     /// Whether p-values are exact, rather than from the normal distribution.
     pub exact: bool,
     /// The drop that would be found with a probability of [`POWER`], were it tested at the level divided by the number of
-    /// datasets and the differences as varied as these; none where too few images differ for any drop to be found.
+    /// datasets and the differences as varied as these; none where too few clusters differ for any drop to be found.
     pub detectable_drop: Option<f64>,
     /// Questions whose score fell.
     pub lost: Flips,

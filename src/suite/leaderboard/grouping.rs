@@ -2,12 +2,15 @@
 
 use serde_json::Value;
 
-use super::super::run_names::names;
+use super::super::run_names::told;
 use super::super::stored::StoredRun;
 use crate::store::AnswerSettings;
 
 /// Name of the method that the others are compared with.
 const VANILLA: &str = "vanilla";
+
+/// Marks a row of which results are left out.
+const INCOMPLETE: &str = " (incomplete)";
 
 /// Settings of a training run that differ from seed to seed.
 const SEEDED: [&str; 5] = ["seed", "questions", "validation_questions", "threads", "runtime_version"];
@@ -23,7 +26,8 @@ pub(super) fn has_row(run: &StoredRun) -> bool {
     scored || (run.left_out.is_empty() && !run.datasets.is_empty())
 }
 
-/// Runs that differ in their seeds alone, and were asked alike. A seed that comes again is in another one.
+/// Runs that differ in their seeds alone, and were asked alike. A seed that comes again is in another one, and so is each run
+/// of which results are left out, so that means over seeds are means over the same ones in every column.
 pub(super) struct Group {
     /// The method with the settings that tell it from others, or the name of the model.
     pub name: String,
@@ -32,6 +36,8 @@ pub(super) struct Group {
     settings: Option<Value>,
     /// Whether they were evaluated as ones that were not fine-tuned.
     pub zero_shot: bool,
+    /// Whether results of its only run are left out.
+    incomplete: bool,
     /// Positions among the stored runs.
     pub runs: Vec<usize>,
 }
@@ -66,9 +72,10 @@ pub(super) fn grouped(runs: &[StoredRun]) -> Vec<Group> {
     let seed = |run: usize| trained_with(&runs[run]).as_ref().and_then(seed);
     for (position, run) in shown(runs) {
         let settings = trained_with(run).map(without_seeds);
-        let (zero_shot, asked) = (run.model.zero_shot, Asked::of(run));
+        let (zero_shot, asked, incomplete) = (run.model.zero_shot, Asked::of(run), !run.left_out.is_empty());
         let fits = |group: &&mut Group| {
             settings.is_some()
+                && !(group.incomplete || incomplete)
                 && group.settings == settings
                 && (group.zero_shot, &group.asked) == (zero_shot, &asked)
                 && group.runs.iter().all(|other| seed(*other) != seed(position))
@@ -76,7 +83,8 @@ pub(super) fn grouped(runs: &[StoredRun]) -> Vec<Group> {
         match groups.iter_mut().find(fits) {
             Some(group) => group.runs.push(position),
             None => {
-                groups.push(Group { name: run.model.name.clone(), asked, settings, zero_shot, runs: vec![position] });
+                let name = run.model.name.clone();
+                groups.push(Group { name, asked, settings, zero_shot, incomplete, runs: vec![position] });
             }
         }
     }
@@ -116,7 +124,8 @@ fn without_seeds(mut settings: Value) -> Value {
 fn name_groups(groups: &mut [Group]) {
     let settings: Vec<Value> = groups.iter().filter_map(|group| group.settings.clone()).collect();
     let trained = groups.iter_mut().filter(|group| group.settings.is_some());
-    trained.zip(names(&settings)).for_each(|(group, name)| group.name = name);
+    trained.zip(told(&settings)).for_each(|(group, name)| group.name = name);
+    groups.iter_mut().filter(|group| group.incomplete).for_each(|group| group.name += INCOMPLETE);
     for place in 0..groups.len() {
         let same: Vec<usize> = (place..groups.len()).filter(|at| groups[*at].name == groups[place].name).collect();
         if same.len() > 1 {

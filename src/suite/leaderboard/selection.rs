@@ -21,11 +21,10 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// Whether a run that no row shows would be shown.
+    /// Whether a run that has no row would be shown.
     fn takes(&self, run: &StoredRun) -> bool {
-        let method = || Some(trained_with(run)?["method"].as_str()?.to_owned());
         (self.models.is_empty() || self.models.contains(&run.model.name))
-            && (self.methods.is_empty() || method().is_some_and(|method| self.methods.contains(&method)))
+            && (self.methods.is_empty() || method(run).is_some_and(|method| self.methods.contains(&method)))
     }
 }
 
@@ -44,6 +43,11 @@ impl LeftOut {
         let left_out = |reason: &Error| Self { model: run.model.name.clone(), reason: reason.to_string() };
         run.left_out.iter().map(left_out).collect()
     }
+}
+
+/// The method that trained a run.
+fn method(run: &StoredRun) -> Option<String> {
+    Some(trained_with(run)?["method"].as_str()?.to_owned())
 }
 
 /// Keeps the rows of the selection.
@@ -82,16 +86,20 @@ pub(super) fn select(entries: &mut Vec<Entry>, selection: &Selection, runs: &[St
 }
 
 fn nothing_left(run: &StoredRun) -> Error {
-    let reasons = LeftOut::of(run).into_iter().map(|one| one.reason).next();
+    let reason = run.left_out.first().map(Error::to_string);
     Error::incomplete(format!("no results of `{}` can be shown", run.model.name))
-        .caused_by(reasons.unwrap_or_default())
+        .caused_by(reason.unwrap_or_default())
         .hint("`digrap-bench vqa` with the same store asks what is missing; with answers to the first N questions alone, give --limit N")
 }
 
 /// What is left out of the runs that are shown, and of those that would be.
 pub(super) fn left_out(runs: &[StoredRun], entries: &[Entry], selection: &Selection) -> Vec<LeftOut> {
     let shown = |position| entries.iter().flat_map(|entry| &entry.runs).any(|run| run.stored == position);
-    let would_be = |run: &StoredRun| !has_row(run) && selection.takes(run);
+    // A row that was chosen by its name may lack a seed.
+    let of_rows = |run: &StoredRun| {
+        method(run).is_some_and(|method| entries.iter().any(|entry| entry.method.as_ref() == Some(&method)))
+    };
+    let would_be = |run: &StoredRun| !has_row(run) && (selection.takes(run) || of_rows(run));
     let chosen = runs.iter().enumerate().filter(|(position, run)| shown(*position) || would_be(run));
     chosen.flat_map(|(_, run)| LeftOut::of(run)).collect()
 }
