@@ -7,7 +7,11 @@ use serde_json::Value;
 /// A name for each run: its method, with the settings in which not all runs of that method agree, and a number where that
 /// is not enough.
 pub(super) fn names(settings: &[Value]) -> Vec<String> {
-    let mut names = told(settings);
+    numbered(told(settings))
+}
+
+/// The names, equal ones with a number behind each.
+pub(super) fn numbered(mut names: Vec<String>) -> Vec<String> {
     for place in 0..names.len() {
         let same: Vec<usize> = (place..names.len()).filter(|other| names[*other] == names[place]).collect();
         if same.len() > 1 {

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::super::run_names::told;
+use super::super::run_names::{numbered, told};
 use super::super::stored::StoredRun;
 use crate::store::AnswerSettings;
 
@@ -126,12 +126,8 @@ fn name_groups(groups: &mut [Group]) {
     let trained = groups.iter_mut().filter(|group| group.settings.is_some());
     trained.zip(told(&settings)).for_each(|(group, name)| group.name = name);
     groups.iter_mut().filter(|group| group.incomplete).for_each(|group| group.name += INCOMPLETE);
-    for place in 0..groups.len() {
-        let same: Vec<usize> = (place..groups.len()).filter(|at| groups[*at].name == groups[place].name).collect();
-        if same.len() > 1 {
-            same.into_iter().zip(1..).for_each(|(at, number)| groups[at].name += &format!(" ({number})"));
-        }
-    }
+    let names = numbered(groups.iter().map(|group| group.name.clone()).collect());
+    groups.iter_mut().zip(names).for_each(|(group, name)| group.name = name);
 }
 
 /// The vanilla row that a fine-tuned group is compared with: the one whose settings differ in the method alone, or else the
